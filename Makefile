@@ -1,0 +1,61 @@
+# `make demo` and `make test` are enough on a fresh Debian machine with Go and npm; they install what is missing.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+ENGINE ?= oci
+ISOLATION ?= $(if $(filter docker,$(ENGINE)),runc,gvisor)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+RUNSC_VERSION := 20260224.0
+GEN := $(CURDIR)/.cache/gen
+export PADDOCK_RUNSC ?= $(CURDIR)/bin/runsc
+export PADDOCK_RUNC ?= $(CURDIR)/bin/runc
+
+.PHONY: all build tools setup demo run test bench generate verify clean help
+
+all: build
+
+help: ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## install what is missing (as root), else say what to install
+	@scripts/setup.sh $(if $(filter docker,$(ENGINE)),docker,build)
+
+build: setup tools ## bin/paddock, bin/runsc, bin/runc
+	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/paddock ./cmd/paddock
+
+tools: bin/runsc bin/runc
+
+bin/runsc: tools/runsc/go.mod tools/runsc/go.sum
+	@echo "building runsc (gVisor), about a minute"
+	cd tools/runsc && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=$(RUNSC_VERSION)" -o ../../$@ gvisor.dev/gvisor/runsc
+
+bin/runc: tools/runc/go.mod tools/runc/go.sum
+	@echo "building runc"
+	cd tools/runc && CGO_ENABLED=1 go build -trimpath -tags seccomp -ldflags "-s -w" -o ../../$@ github.com/opencontainers/runc
+
+demo: build ## the main job, start to end; ENGINE=docker, ISOLATION=runc do the same elsewhere
+	go run ./examples/demo -paddock bin/paddock -engine $(ENGINE) -isolation $(ISOLATION)
+
+run: build ## serve until Ctrl-C
+	bin/paddock up --engine $(ENGINE) --isolation $(ISOLATION)
+
+test: ## everything, with the race detector, on every engine
+	@scripts/test.sh
+
+bench: build ## the figures, against a bare node server in the same run
+	go run ./bench -paddock bin/paddock
+
+generate: $(GEN)/buf ## protobuf, gRPC, gateway and OpenAPI code
+	cd proto && PATH="$(GEN):$$PATH" buf lint && PATH="$(GEN):$$PATH" buf generate
+
+$(GEN)/buf: tools/gen/go.mod
+	mkdir -p $(GEN)
+	cd tools/gen && GOBIN=$(GEN) go install github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go \
+	  google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway \
+	  github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv2
+
+verify: ## gofmt, vet
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+
+clean: ## what was built; the runtime image's cache stays
+	rm -rf bin .cache
