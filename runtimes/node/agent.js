@@ -1,0 +1,3 @@
+'use strict';
+// Placeholder until the agent stands here: starts and stays.
+setInterval(() => {}, 1 << 30);

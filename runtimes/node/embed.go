@@ -1,0 +1,50 @@
+package node
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// The agent's files and the list of curated modules travel in the binary.
+//
+//go:embed *.js package*.json
+var embedded embed.FS
+
+// addAgent adds the agent: every JavaScript file here that is no test, to /paddock, and package.json beside them, which says
+// how Node reads them.
+func (t tree) addAgent() {
+	t.dir("paddock", 0o755)
+	entries, err := embedded.ReadDir(".")
+	if err != nil {
+		panic(fmt.Sprintf("embedded files: %v", err)) // cannot be: "." always exists
+	}
+	for _, e := range entries {
+		if e.IsDir() || isTest(e.Name()) || e.Name() == "package-lock.json" {
+			continue
+		}
+		text, err := embedded.ReadFile(e.Name())
+		if err != nil {
+			panic(fmt.Sprintf("embedded files: %v", err))
+		}
+		t.text("paddock/"+e.Name(), text)
+	}
+}
+
+func isTest(name string) bool {
+	return strings.HasSuffix(name, ".test.js") || strings.HasSuffix(name, "_test.js") || strings.HasPrefix(name, "test-")
+}
+
+// moduleFiles returns package.json and package-lock.json.
+func moduleFiles() (manifest, lock []byte, err error) {
+	manifest, err = embedded.ReadFile("package.json")
+	if err != nil {
+		return nil, nil, err
+	}
+	lock, err = embedded.ReadFile("package-lock.json")
+	if err != nil {
+		return nil, nil, errors.New("package-lock.json is not in this binary: run npm install --package-lock-only and build again")
+	}
+	return manifest, lock, nil
+}

@@ -1,0 +1,154 @@
+package node_test
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"paddock/internal/testenv"
+	"paddock/runtimes"
+	"paddock/runtimes/node"
+)
+
+// inRoot runs Node in the image with chroot, as the sandbox's user, and returns what it prints.
+func inRoot(t *testing.T, image runtimes.Image, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("/paddock/bin/node", args...)
+	cmd.Env = image.Env
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Chroot:     image.Rootfs,
+		Credential: &syscall.Credential{Uid: runtimes.ContainerUID, Gid: runtimes.ContainerUID},
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("node %v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestImageRunsNode(t *testing.T) {
+	image := testenv.NodeImage(t)
+	if got := inRoot(t, image, "--version"); got != image.Version {
+		t.Errorf("node --version = %q, want %q", got, image.Version)
+	}
+	script := `const os = require('os'), dns = require('dns');
+		console.log(os.userInfo().username, process.env.HOME, new Date(0).getTimezoneOffset(),
+			require('tls').rootCertificates.length > 50, new Intl.DateTimeFormat('en', {timeZone: 'Europe/Berlin'}).format(0))`
+	if got, want := inRoot(t, image, "-e", script), "sandbox /tmp 0 true 1/1/1970"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestImagePosture reads the image as the host has it.
+func TestImagePosture(t *testing.T) {
+	image := testenv.NodeImage(t)
+	seen := map[string]fs.FileMode{}
+	err := filepath.WalkDir(image.Rootfs, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(image.Rootfs, path)
+		mode := info.Mode()
+		seen[rel] = mode
+		stat := info.Sys().(*syscall.Stat_t)
+		switch {
+		case stat.Uid != 0 || stat.Gid != 0:
+			t.Errorf("%s belongs to %d:%d", rel, stat.Uid, stat.Gid)
+		case mode&(fs.ModeSetuid|fs.ModeSetgid) != 0:
+			t.Errorf("%s has mode %v", rel, mode)
+		case mode.Type() == fs.ModeSymlink:
+		case mode.Type() != 0 && !mode.IsDir():
+			t.Errorf("%s is a special file: %v", rel, mode)
+		case mode&0o022 != 0 && rel != "tmp":
+			t.Errorf("%s is writable for others: %v", rel, mode)
+		case mode&0o004 == 0 || mode.IsDir() && mode&0o001 == 0:
+			t.Errorf("%s is not readable for all: %v", rel, mode)
+		}
+		if base := filepath.Base(path); base == "sh" || base == "bash" || base == "busybox" {
+			t.Errorf("%s looks like a shell", rel)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"proc", "dev", "sys", "run/paddock", "tmp", "etc"} {
+		if !seen[dir].IsDir() {
+			t.Errorf("mount point %s is missing", dir)
+		}
+	}
+	for _, file := range []string{"etc/passwd", "etc/resolv.conf", "etc/hosts", "etc/hostname", "etc/nsswitch.conf",
+		"etc/ssl/certs/ca-certificates.crt", "paddock/agent.js", "paddock/bin/node"} {
+		if !seen[file].IsRegular() {
+			t.Errorf("%s is missing", file)
+		}
+	}
+	if seen["tmp"] != fs.ModeDir|fs.ModeSticky|0o777 {
+		t.Errorf("/tmp has mode %v, want 1777", seen["tmp"])
+	}
+	for name := range seen {
+		if strings.HasSuffix(name, ".test.js") && strings.Count(name, "/") == 1 {
+			t.Errorf("a test of the agent is in the image: %s", name)
+		}
+	}
+}
+
+// TestBuildIsRepeatable builds the cached image again, from several goroutines at once, and mends a damaged one.
+func TestBuildIsRepeatable(t *testing.T) {
+	want := testenv.NodeImage(t)
+	o := node.Options{Dir: filepath.Join(t.TempDir(), "images"), CacheDir: filepath.Join(testenv.CacheDir, "downloads")}
+	var builders sync.WaitGroup
+	for range 3 {
+		builders.Go(func() {
+			image, err := node.Build(t.Context(), o)
+			if err != nil {
+				t.Error(err)
+			} else if image.Digest != want.Digest {
+				t.Errorf("digest %s, want %s", image.Digest, want.Digest)
+			}
+		})
+	}
+	builders.Wait()
+	entries, err := os.ReadDir(o.Dir)
+	if err != nil || len(entries) != 2 { // the image and the lock
+		t.Errorf("image directory holds %v (%v), want one image and the lock", entries, err)
+	}
+	agent := filepath.Join(o.Dir, want.Digest, "rootfs", "paddock", "agent.js")
+	if err := os.Truncate(agent, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(agent); err != nil || info.Size() < 10 {
+		t.Errorf("a truncated agent was not mended: %v, %v", info, err)
+	}
+	if err := node.Prune(t.Context(), o.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Dir(agent)); !os.IsNotExist(err) {
+		t.Errorf("the image is still there after Prune: %v", err)
+	}
+}
+
+func TestBuildHonoursItsContext(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	<-ctx.Done()
+	_, err := node.Build(ctx, node.Options{Dir: t.TempDir(), CacheDir: t.TempDir()})
+	if err == nil {
+		t.Error("built with a dead context")
+	}
+}
