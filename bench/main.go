@@ -1,0 +1,118 @@
+// Command bench measures Paddock against a bare, unsandboxed node server in one run with interleaved rounds, prints a
+// table of figures beside their bars, and exits 1 if a bar is missed. Absolute figures drift from machine to machine and
+// hour to hour: the ratios are medians over rounds. Load stays on loopback and is bounded in time.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// bench is one run.
+type bench struct {
+	binary  string
+	dir     string
+	rounds  int
+	burst   time.Duration
+	only    string
+	rows    []row
+	started time.Time
+}
+
+// row is one figure and its bar.
+type row struct {
+	what, got, bar string
+	ok             bool
+}
+
+func main() {
+	b := &bench{started: time.Now()}
+	flag.StringVar(&b.binary, "paddock", "bin/paddock", "the paddock binary")
+	flag.IntVar(&b.rounds, "rounds", 9, "rounds of warm load")
+	flag.DurationVar(&b.burst, "burst", 2*time.Second, "length of one burst of load")
+	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := b.run(ctx)
+	missed := b.table()
+	switch {
+	case err != nil:
+		fmt.Printf("bench: FAILED after %s: %v\n", time.Since(b.started).Round(time.Second), err)
+		os.Exit(1)
+	case missed > 0:
+		fmt.Printf("bench: %d figures, %d missed, %s\n", len(b.rows), missed, time.Since(b.started).Round(time.Second))
+		os.Exit(1)
+	}
+	fmt.Printf("bench: %d figures, 0 missed, %s\n", len(b.rows), time.Since(b.started).Round(time.Second))
+}
+
+func (b *bench) run(ctx context.Context) (err error) {
+	if b.binary, err = filepath.Abs(b.binary); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", "paddock-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	sections := []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"warm", b.warm}, {"new", b.newTenant}, {"etcd", b.etcd}, {"cold", b.cold}, {"memory", b.memory},
+	}
+	for _, s := range sections {
+		if !strings.Contains(s.name, b.only) {
+			continue
+		}
+		b.progress("section %s", s.name)
+		if err := s.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) progress(format string, args ...any) {
+	fmt.Printf("[%5s] %s\n", time.Since(b.started).Round(time.Second), fmt.Sprintf(format, args...))
+}
+
+// atLeast and atMost add a figure with its bar.
+func (b *bench) atLeast(what string, got, bar float64, unit, detail string) {
+	b.rows = append(b.rows, row{what, fmt.Sprintf("%.2f%s %s", got, unit, detail), fmt.Sprintf(">= %g%s", bar, unit), got >= bar})
+}
+
+func (b *bench) atMost(what string, got, bar float64, unit, detail string) {
+	b.rows = append(b.rows, row{what, fmt.Sprintf("%.2f%s %s", got, unit, detail), fmt.Sprintf("<= %g%s", bar, unit), got <= bar})
+}
+
+// figure adds one that has no bar.
+func (b *bench) figure(what string, got float64, unit, detail string) {
+	b.rows = append(b.rows, row{what, fmt.Sprintf("%.2f%s %s", got, unit, detail), "", true})
+}
+
+func (b *bench) table() (missed int) {
+	fmt.Println()
+	for _, r := range b.rows {
+		verdict := "ok"
+		if r.bar == "" {
+			verdict = ""
+		}
+		if !r.ok {
+			verdict = "MISSED"
+			missed++
+		}
+		fmt.Printf("%-62s %-52s %-12s %s\n", r.what, strings.TrimSpace(r.got), r.bar, verdict)
+	}
+	fmt.Println()
+	return missed
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
