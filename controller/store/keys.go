@@ -1,0 +1,120 @@
+package store
+
+import (
+	"strconv"
+	"strings"
+
+	"paddock/internal/tenant"
+)
+
+// Root is the prefix of every key.
+const Root = "/paddock/v1/"
+
+// Prefixes of the kinds of records, each ending in '/'.
+const (
+	TenantsPrefix     = Root + "tenants/"
+	UsagePrefix       = Root + "usage/"
+	KeysPrefix        = Root + "keys/"
+	FunctionsPrefix   = Root + "functions/"
+	VersionsPrefix    = Root + "versions/"
+	PipelinesPrefix   = Root + "pipelines/"
+	SecretsPrefix     = Root + "secrets/"
+	ControllersPrefix = Root + "controllers/"
+	AssignmentsPrefix = Root + "assignments/"
+	ElectionPrefix    = Root + "election/"
+)
+
+// Tenant is tenants/<id>: limits, policy, state.
+func Tenant(id tenant.ID) string { return TenantsPrefix + string(id) }
+
+// Usage is usage/<tenant>: what counts against the tenant's limits. Whoever changes a count guards on it, so that two
+// writers cannot both take the last place.
+func Usage(id tenant.ID) string { return UsagePrefix + string(id) }
+
+// Key is keys/<key id>: an API key's record.
+func Key(id string) string { return KeysPrefix + id }
+
+// Function is functions/<tenant>/<name>: which version is active.
+func Function(id tenant.ID, name string) string { return FunctionsOf(id) + name }
+
+// FunctionsOf is the prefix of a tenant's functions.
+func FunctionsOf(id tenant.ID) string { return FunctionsPrefix + string(id) + "/" }
+
+// Version is versions/<tenant>/<name>/<n>: one immutable version. The number is padded so that keys sort by it.
+func Version(id tenant.ID, name string, n int64) string {
+	s := strconv.FormatInt(n, 10)
+	return VersionsOf(id, name) + strings.Repeat("0", max(0, 10-len(s))) + s
+}
+
+// VersionsOf is the prefix of a function's versions.
+func VersionsOf(id tenant.ID, name string) string { return AllVersionsOf(id) + name + "/" }
+
+// AllVersionsOf is the prefix of all versions of a tenant's functions.
+func AllVersionsOf(id tenant.ID) string { return VersionsPrefix + string(id) + "/" }
+
+// PipelinesOf is the prefix of a tenant's pipelines.
+func PipelinesOf(id tenant.ID) string { return PipelinesPrefix + string(id) + "/" }
+
+// SecretsOf is the prefix of a tenant's secrets.
+func SecretsOf(id tenant.ID) string { return SecretsPrefix + string(id) + "/" }
+
+// Controller is controllers/<id>, under the controller's lease.
+func Controller(id string) string { return ControllersPrefix + id }
+
+// Assignment is assignments/<controller>/<tenant>/<runtime>/<container>. It is valid while controllers/<controller>
+// exists.
+func Assignment(controller string, id tenant.ID, runtime, container string) string {
+	return AssignmentsOf(controller) + string(id) + "/" + runtime + "/" + container
+}
+
+// AssignmentsOf is the prefix of a controller's assignments.
+func AssignmentsOf(controller string) string { return AssignmentsPrefix + controller + "/" }
+
+// Election is election/<name>: who holds a role that one process at a time has.
+func Election(name string) string { return ElectionPrefix + name }
+
+// Kind is what a key's record is.
+type Kind uint8
+
+// The kinds that SplitKey tells apart; every other key is KindOther.
+const (
+	KindOther Kind = iota
+	KindTenant
+	KindUsage
+	KindKey
+	KindFunction
+	KindVersion
+	KindController
+	KindAssignment
+)
+
+var kinds = map[string]struct {
+	kind  Kind
+	parts int
+}{
+	"tenants":     {KindTenant, 1},
+	"usage":       {KindUsage, 1},
+	"keys":        {KindKey, 1},
+	"functions":   {KindFunction, 2},
+	"versions":    {KindVersion, 3},
+	"controllers": {KindController, 1},
+	"assignments": {KindAssignment, 4},
+}
+
+// SplitKey takes a key apart: its kind and the parts after the kind's prefix. A key of another form is KindOther.
+func SplitKey(key string) (Kind, []string) {
+	rest, ok := strings.CutPrefix(key, Root)
+	if !ok {
+		return KindOther, nil
+	}
+	name, rest, ok := strings.Cut(rest, "/")
+	form, known := kinds[name]
+	if !ok || !known {
+		return KindOther, nil
+	}
+	parts := strings.Split(rest, "/")
+	if len(parts) != form.parts {
+		return KindOther, nil
+	}
+	return form.kind, parts
+}
