@@ -103,6 +103,59 @@ func (x *TenantRecord) GetWrappedKey() []byte {
 	return nil
 }
 
+// usage/<tenant>: what counts against the tenant's limits. Whoever changes a count guards on this record.
+type UsageRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Functions     int32                  `protobuf:"varint,1,opt,name=functions,proto3" json:"functions,omitempty"`
+	Keys          int32                  `protobuf:"varint,2,opt,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageRecord) Reset() {
+	*x = UsageRecord{}
+	mi := &file_paddock_v1_records_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageRecord) ProtoMessage() {}
+
+func (x *UsageRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_records_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageRecord.ProtoReflect.Descriptor instead.
+func (*UsageRecord) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *UsageRecord) GetFunctions() int32 {
+	if x != nil {
+		return x.Functions
+	}
+	return 0
+}
+
+func (x *UsageRecord) GetKeys() int32 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
 // keys/<key id>
 type KeyRecord struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -120,7 +173,7 @@ type KeyRecord struct {
 
 func (x *KeyRecord) Reset() {
 	*x = KeyRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[1]
+	mi := &file_paddock_v1_records_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -132,7 +185,7 @@ func (x *KeyRecord) String() string {
 func (*KeyRecord) ProtoMessage() {}
 
 func (x *KeyRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[1]
+	mi := &file_paddock_v1_records_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -145,7 +198,7 @@ func (x *KeyRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRecord.ProtoReflect.Descriptor instead.
 func (*KeyRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{1}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *KeyRecord) GetId() string {
@@ -209,7 +262,7 @@ type FunctionRecord struct {
 
 func (x *FunctionRecord) Reset() {
 	*x = FunctionRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[2]
+	mi := &file_paddock_v1_records_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -221,7 +274,7 @@ func (x *FunctionRecord) String() string {
 func (*FunctionRecord) ProtoMessage() {}
 
 func (x *FunctionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[2]
+	mi := &file_paddock_v1_records_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -234,7 +287,7 @@ func (x *FunctionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FunctionRecord.ProtoReflect.Descriptor instead.
 func (*FunctionRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{2}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *FunctionRecord) GetName() string {
@@ -275,7 +328,7 @@ type VersionRecord struct {
 
 func (x *VersionRecord) Reset() {
 	*x = VersionRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[3]
+	mi := &file_paddock_v1_records_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +340,7 @@ func (x *VersionRecord) String() string {
 func (*VersionRecord) ProtoMessage() {}
 
 func (x *VersionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[3]
+	mi := &file_paddock_v1_records_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +353,7 @@ func (x *VersionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRecord.ProtoReflect.Descriptor instead.
 func (*VersionRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{3}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *VersionRecord) GetNumber() int64 {
@@ -376,7 +429,7 @@ type ControllerRecord struct {
 
 func (x *ControllerRecord) Reset() {
 	*x = ControllerRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[4]
+	mi := &file_paddock_v1_records_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +441,7 @@ func (x *ControllerRecord) String() string {
 func (*ControllerRecord) ProtoMessage() {}
 
 func (x *ControllerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[4]
+	mi := &file_paddock_v1_records_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +454,7 @@ func (x *ControllerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControllerRecord.ProtoReflect.Descriptor instead.
 func (*ControllerRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{4}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ControllerRecord) GetId() string {
@@ -471,7 +524,7 @@ type AssignmentRecord struct {
 
 func (x *AssignmentRecord) Reset() {
 	*x = AssignmentRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[5]
+	mi := &file_paddock_v1_records_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +536,7 @@ func (x *AssignmentRecord) String() string {
 func (*AssignmentRecord) ProtoMessage() {}
 
 func (x *AssignmentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[5]
+	mi := &file_paddock_v1_records_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +549,7 @@ func (x *AssignmentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentRecord.ProtoReflect.Descriptor instead.
 func (*AssignmentRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{5}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AssignmentRecord) GetIsolation() string {
@@ -525,7 +578,10 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\x06policy\x18\x03 \x01(\v2\x12.paddock.v1.PolicyR\x06policy\x124\n" +
 	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x1f\n" +
 	"\vwrapped_key\x18\x05 \x01(\fR\n" +
-	"wrappedKey\"\xd9\x01\n" +
+	"wrappedKey\"?\n" +
+	"\vUsageRecord\x12\x1c\n" +
+	"\tfunctions\x18\x01 \x01(\x05R\tfunctions\x12\x12\n" +
+	"\x04keys\x18\x02 \x01(\x05R\x04keys\"\xd9\x01\n" +
 	"\tKeyRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -574,24 +630,25 @@ func file_paddock_v1_records_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_records_proto_rawDescData
 }
 
-var file_paddock_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_paddock_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_paddock_v1_records_proto_goTypes = []any{
 	(*TenantRecord)(nil),          // 0: paddock.v1.TenantRecord
-	(*KeyRecord)(nil),             // 1: paddock.v1.KeyRecord
-	(*FunctionRecord)(nil),        // 2: paddock.v1.FunctionRecord
-	(*VersionRecord)(nil),         // 3: paddock.v1.VersionRecord
-	(*ControllerRecord)(nil),      // 4: paddock.v1.ControllerRecord
-	(*AssignmentRecord)(nil),      // 5: paddock.v1.AssignmentRecord
-	(*Policy)(nil),                // 6: paddock.v1.Policy
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*UsageRecord)(nil),           // 1: paddock.v1.UsageRecord
+	(*KeyRecord)(nil),             // 2: paddock.v1.KeyRecord
+	(*FunctionRecord)(nil),        // 3: paddock.v1.FunctionRecord
+	(*VersionRecord)(nil),         // 4: paddock.v1.VersionRecord
+	(*ControllerRecord)(nil),      // 5: paddock.v1.ControllerRecord
+	(*AssignmentRecord)(nil),      // 6: paddock.v1.AssignmentRecord
+	(*Policy)(nil),                // 7: paddock.v1.Policy
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_paddock_v1_records_proto_depIdxs = []int32{
-	6, // 0: paddock.v1.TenantRecord.policy:type_name -> paddock.v1.Policy
-	7, // 1: paddock.v1.TenantRecord.created:type_name -> google.protobuf.Timestamp
-	7, // 2: paddock.v1.KeyRecord.created:type_name -> google.protobuf.Timestamp
-	7, // 3: paddock.v1.KeyRecord.expires:type_name -> google.protobuf.Timestamp
-	7, // 4: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
-	7, // 5: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
+	7, // 0: paddock.v1.TenantRecord.policy:type_name -> paddock.v1.Policy
+	8, // 1: paddock.v1.TenantRecord.created:type_name -> google.protobuf.Timestamp
+	8, // 2: paddock.v1.KeyRecord.created:type_name -> google.protobuf.Timestamp
+	8, // 3: paddock.v1.KeyRecord.expires:type_name -> google.protobuf.Timestamp
+	8, // 4: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
+	8, // 5: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
 	6, // [6:6] is the sub-list for method output_type
 	6, // [6:6] is the sub-list for method input_type
 	6, // [6:6] is the sub-list for extension type_name
@@ -611,7 +668,7 @@ func file_paddock_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_records_proto_rawDesc), len(file_paddock_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
