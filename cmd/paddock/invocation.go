@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"paddock/internal/errs"
+	pb "paddock/proto/paddock/v1"
+)
+
+// callFlags are what `run` and `invoke` share.
+type callFlags struct {
+	input      string
+	timeout    time.Duration
+	timeoutSet bool
+	fresh      bool
+	idempotent bool
+}
+
+// call runs one call and prints its logs as they come, then its value or its failure. It goes over a stream because there
+// logs arrive while the code runs and a failure of every kind comes with all its fields.
+func (a *app) call(ctx context.Context, f callFlags, req *pb.InvokeRequest) error {
+	input, err := a.readInput(f.input)
+	if err != nil {
+		return err
+	}
+	req.Input, req.Fresh, req.Idempotent, req.WithLogs = input, f.fresh, f.idempotent, true
+	if f.timeoutSet {
+		req.Timeout = durationpb.New(f.timeout)
+	}
+	return a.withTenant(ctx, func(ctx context.Context, cc *grpc.ClientConn, _ string) error {
+		began := time.Now()
+		resp, logs, err := a.exchange(ctx, cc, req)
+		if err != nil {
+			return err
+		}
+		resp.Logs = append(logs, resp.Logs...)
+		return a.answer(resp, time.Since(began))
+	})
+}
+
+// exchange sends the call and collects what comes back. With --json the log lines are kept for the answer, else printed.
+func (a *app) exchange(ctx context.Context, cc *grpc.ClientConn, req *pb.InvokeRequest) (*pb.InvokeResponse, []*pb.LogLine, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := pb.NewSandboxClient(cc).InvokeStream(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	const tag = 1
+	if err := stream.Send(&pb.InvokeStreamRequest{Tag: tag, Body: &pb.InvokeStreamRequest_Call{Call: req}}); err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, err
+	}
+	var logs []*pb.LogLine
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = status.Error(codes.Unavailable, "the service ended the stream without an answer")
+			}
+			return nil, nil, err
+		}
+		switch b := m.GetBody().(type) {
+		case *pb.InvokeStreamResponse_Log:
+			if a.jsonOut {
+				logs = append(logs, b.Log)
+			} else {
+				a.printLog(b.Log)
+			}
+		case *pb.InvokeStreamResponse_Result:
+			return b.Result, logs, nil
+		}
+	}
+}
+
+// printLog shows a line of the code's log apart from its value.
+func (a *app) printLog(l *pb.LogLine) {
+	if l.GetDropped() > 0 {
+		fmt.Fprintf(a.stderr, "… %s of log dropped\n", sizeText(l.GetDropped()))
+	}
+	fmt.Fprintf(a.stderr, "%-5s %s\n", l.GetLevel(), a.safeText(strings.TrimSuffix(l.GetText(), "\n")))
+}
+
+// answer prints the outcome of a call and returns its error, if it failed, as one that is shown already.
+func (a *app) answer(r *pb.InvokeResponse, took time.Duration) error {
+	if a.jsonOut {
+		if err := a.printJSON(answerJSON(r)); err != nil {
+			return err
+		}
+	} else {
+		a.printAnswer(r, took)
+	}
+	if e := r.GetError(); e != nil {
+		return &exitError{code: codeOfFault(errs.Fault(e.GetFault())), err: errors.New(e.GetMessage()), silent: true}
+	}
+	return nil
+}
+
+func (a *app) printAnswer(r *pb.InvokeResponse, took time.Duration) {
+	for _, l := range r.GetLogs() {
+		a.printLog(l)
+	}
+	for _, w := range r.GetWarnings() {
+		fmt.Fprintf(a.stderr, "warning: %s\n", a.safeText(w))
+	}
+	if e := r.GetError(); e != nil {
+		a.printFailure(e)
+	} else {
+		a.printValue(r.GetOutput())
+	}
+	if a.stderrTTY {
+		where := strings.Join(nonEmpty(r.GetStart(), r.GetIsolation()), ", ")
+		fmt.Fprintf(a.stderr, "call %s: %s in the service, %s here (%s)\n", shortID(r.GetCallId()),
+			brief(time.Duration(r.GetStages().GetTotalUs())*time.Microsecond), brief(took), orDash(where))
+	}
+}
+
+// printValue prints the value, indented on a terminal and byte for byte elsewhere.
+func (a *app) printValue(value []byte) {
+	var b bytes.Buffer
+	if !a.stdoutTTY || json.Indent(&b, value, "", "  ") != nil {
+		b.Reset()
+		b.Write(value)
+	}
+	text := b.String()
+	if a.stdoutTTY {
+		text = safe(text)
+	}
+	fmt.Fprintln(a.stdout, text)
+}
+
+// printFailure shows what the code threw, or the compiler said, as a programmer wants to read it.
+func (a *app) printFailure(e *pb.CallError) {
+	var b strings.Builder
+	th := e.GetThrown()
+	switch {
+	case e.GetKind() == string(errs.LoadError) && th != nil:
+		fmt.Fprintf(&b, "%s: %s", orDefault(th.GetName(), "SyntaxError"), th.GetMessage())
+		if th.GetLine() > 0 {
+			fmt.Fprintf(&b, " (line %d, column %d)", th.GetLine(), th.GetColumn())
+		}
+		if th.GetExcerpt() != "" {
+			fmt.Fprintf(&b, "\n\n%s\n", strings.TrimRight(th.GetExcerpt(), "\n"))
+		}
+	case th != nil:
+		fmt.Fprintf(&b, "%s: %s", orDefault(th.GetName(), "Error"), th.GetMessage())
+		if th.GetCode() != "" {
+			fmt.Fprintf(&b, " (%s)", th.GetCode())
+		}
+		b.WriteString(framesOf(th.GetStack()))
+	default:
+		b.WriteString(e.GetMessage())
+	}
+	fmt.Fprintf(a.stderr, "paddock: %s\n", a.safeText(b.String()))
+	tail := e.GetKind()
+	if e.GetCause() != "" {
+		tail += " (" + e.GetCause() + ")"
+	}
+	if e.GetStarted() != "" {
+		tail += ", started: " + e.GetStarted()
+	}
+	if e.GetRetryAfter() != nil {
+		tail += fmt.Sprintf(", try again in %s", e.GetRetryAfter().AsDuration())
+	}
+	fmt.Fprintf(a.stderr, "%s\n", tail)
+}
+
+// framesOf returns a stack's frames without the head that repeats name and message.
+func framesOf(stack string) string {
+	i := strings.Index(stack, "\n    at ")
+	if i < 0 {
+		return ""
+	}
+	return strings.TrimRight(stack[i:], "\n")
+}
+
+// readInput reads --input: JSON itself, @file, or - for standard input. It must be JSON: finding out here names the place.
+func (a *app) readInput(input string) ([]byte, error) {
+	var b []byte
+	var err error
+	switch file, isFile := strings.CutPrefix(input, "@"); {
+	case input == "":
+		return nil, nil
+	case input == "-":
+		b, err = io.ReadAll(a.stdin)
+	case isFile:
+		b, err = os.ReadFile(file)
+	default:
+		b = []byte(input)
+	}
+	if err != nil {
+		return nil, usageError("input: %w", err)
+	}
+	var v any
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, usageError("input is not JSON: %w (a string needs its quotes: --input '\"text\"')", err)
+	}
+	return b, nil
+}
+
+// readSource reads a file of source text, or standard input for "-".
+func (a *app) readSource(file string) (source []byte, name string, err error) {
+	if file == "-" {
+		source, err = io.ReadAll(a.stdin)
+		name = "stdin.js"
+	} else {
+		source, err = os.ReadFile(file)
+		name = file[strings.LastIndexByte(file, '/')+1:]
+	}
+	if err != nil {
+		return nil, "", usageError("source: %w", err)
+	}
+	return source, name, nil
+}
+
+func nonEmpty(all ...string) (some []string) {
+	for _, s := range all {
+		if s != "" {
+			some = append(some, s)
+		}
+	}
+	return some
+}
+
+func orDefault(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
