@@ -1,0 +1,277 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"golang.org/x/sys/unix"
+
+	"paddock/internal/call"
+	"paddock/pool"
+	"paddock/pool/cgroup"
+)
+
+// Container implements pool.Container. The daemon owns its life; this process holds a handle on its first process, a
+// connection that reads its output, and the path of its control group. Made by Engine.Create or by adoption in
+// Engine.List; the engine forgets it when Destroy has succeeded.
+type Container struct {
+	engine *Engine
+	id     call.ContainerID
+	facts  pool.Facts
+	output ring
+	// gone is closed when its first process has ended; exit is valid from then on.
+	gone chan struct{}
+	exit pool.Exit
+
+	mu       sync.Mutex
+	docker   string        // the daemon's id, or our name for it until that is known
+	group    *cgroup.Group // nil before the start and for one that was found dead
+	process  *process      // nil likewise
+	reader   <-chan struct{}
+	killed   bool
+	finished bool
+}
+
+var _ pool.Container = (*Container)(nil)
+
+func newContainer(e *Engine, id call.ContainerID, f pool.Facts) *Container {
+	return &Container{engine: e, id: id, facts: f, gone: make(chan struct{})}
+}
+
+// ID implements pool.Container.
+func (c *Container) ID() call.ContainerID { return c.id }
+
+// Facts implements pool.Container.
+func (c *Container) Facts() pool.Facts { return c.facts }
+
+// Exited implements pool.Container.
+func (c *Container) Exited() <-chan struct{} { return c.gone }
+
+// Exit implements pool.Container.
+func (c *Container) Exit() pool.Exit {
+	select {
+	case <-c.gone:
+		return c.exit
+	default:
+		return pool.Exit{}
+	}
+}
+
+// Output implements pool.Container.
+func (c *Container) Output() []byte { return c.output.newest(ringBytes) }
+
+func (c *Container) setDockerID(id string) {
+	if id == "" {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.docker = id
+}
+
+func (c *Container) dockerID() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.docker
+}
+
+func (c *Container) cgroup() (cgroup.Group, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.group == nil {
+		return cgroup.Group{}, false
+	}
+	return *c.group, true
+}
+
+func (c *Container) alive() bool {
+	select {
+	case <-c.gone:
+		return false
+	default:
+		return true
+	}
+}
+
+// errNotRunning answers what only a running container can do.
+var errNotRunning = errors.New("the container is not running")
+
+// Freeze implements pool.Container: by the control group's freezer, which confirms that everything has stopped. gVisor's
+// sandboxes do not survive that; there the sentry alone is stopped.
+func (c *Container) Freeze(ctx context.Context) error {
+	return c.steer(ctx, "freeze", cgroup.Group.Freeze, unix.SIGSTOP)
+}
+
+// Thaw implements pool.Container.
+func (c *Container) Thaw(ctx context.Context) error {
+	return c.steer(ctx, "thaw", cgroup.Group.Thaw, unix.SIGCONT)
+}
+
+func (c *Container) steer(ctx context.Context, what string, freezer func(cgroup.Group, context.Context) error, sig unix.Signal) error {
+	c.mu.Lock()
+	group, process := c.group, c.process
+	c.mu.Unlock()
+	if group == nil || process == nil || !c.alive() {
+		return fmt.Errorf("%s container %s: %w", what, c.id, errNotRunning)
+	}
+	var err error
+	if c.engine.settings.gvisor {
+		if err = process.signal(sig); err == nil && sig == unix.SIGSTOP {
+			err = checkIdle(ctx, *group)
+		}
+	} else {
+		err = freezer(*group, ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("%s container %s: %w", what, c.id, err)
+	}
+	return nil
+}
+
+// What a stopped sandbox may still burn, over how long: the stubs of gVisor have nothing to do once the sentry stands.
+const (
+	idleWindow = 20 * time.Millisecond
+	idleBurn   = 2 * time.Millisecond
+)
+
+func checkIdle(ctx context.Context, group cgroup.Group) error {
+	before, err := group.CPU()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(idleWindow):
+	}
+	after, err := group.CPU()
+	if err == nil && after-before > idleBurn {
+		err = fmt.Errorf("it still burns CPU: %v in %v", after-before, idleWindow)
+	}
+	return err
+}
+
+// Usage implements pool.Container.
+func (c *Container) Usage(context.Context) (pool.Usage, error) {
+	group, ok := c.cgroup()
+	if !ok {
+		return pool.Usage{}, fmt.Errorf("usage of container %s: %w", c.id, errNotRunning)
+	}
+	u, err := group.Usage()
+	if err != nil {
+		return pool.Usage{}, fmt.Errorf("usage of container %s: %w", c.id, err)
+	}
+	return pool.Usage(u), nil
+}
+
+// Kill implements pool.Container. It goes past the daemon, which may hang.
+func (c *Container) Kill() error {
+	c.mu.Lock()
+	c.killed = true
+	group := c.group
+	c.mu.Unlock()
+	if group == nil {
+		return nil // it has not run yet, or no more
+	}
+	if err := group.Kill(); err != nil {
+		return fmt.Errorf("kill container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// Destroy implements pool.Container.
+func (c *Container) Destroy(ctx context.Context) error {
+	if err := c.destroy(ctx); err != nil {
+		return fmt.Errorf("destroy container %s: %w", c.id, err)
+	}
+	c.engine.forget(c)
+	return nil
+}
+
+func (c *Container) destroy(ctx context.Context) error {
+	killErr := c.Kill()
+	if err := c.remove(ctx); err != nil {
+		return errors.Join(err, killErr)
+	}
+	group, ok := c.cgroup()
+	if ok {
+		if err := group.Remove(ctx); err != nil {
+			return err
+		}
+	}
+	c.finish(pool.Exit{Code: -1})
+	return nil
+}
+
+// removePoll is how often a removal that the daemon is busy with is asked about again.
+const removePoll = 20 * time.Millisecond
+
+// remove takes it out of the daemon, which kills it first if need be, and returns when it is not there any more.
+func (c *Container) remove(ctx context.Context) error {
+	id := c.dockerID()
+	for {
+		err := c.engine.api.do(ctx, "remove", removeTimeout, func(ctx context.Context) error {
+			return c.engine.api.client.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		})
+		switch {
+		case err == nil, errdefs.IsNotFound(err):
+			return nil
+		case !errdefs.IsConflict(err): // conflict: another removal is under way
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(removePoll):
+		}
+	}
+}
+
+// inspect asks the daemon for the container's state.
+func (c *Container) inspect(ctx context.Context) (container.State, error) {
+	var state container.State
+	err := c.engine.api.do(ctx, "inspect", quickTimeout, func(ctx context.Context) error {
+		r, err := c.engine.api.client.ContainerInspect(ctx, c.dockerID())
+		if err == nil && (r.ContainerJSONBase == nil || r.State == nil) {
+			return errors.New("the answer has no state")
+		}
+		if err == nil {
+			state = *r.State
+			c.setDockerID(r.ID)
+		}
+		return err
+	})
+	return state, err
+}
+
+// locate finds the process and the control group of a running container, by its pid. ok is false if it has ended meanwhile.
+func (c *Container) locate(pid int) (ok bool, err error) {
+	var path string
+	p, err := openProcess(pid, func() error {
+		if path, err = cgroupOf(pid); err != nil {
+			return err
+		}
+		if !strings.Contains(path, c.dockerID()) {
+			return fmt.Errorf("process %d is in control group %s, which is not this container's: %w", pid, path, unix.ESRCH)
+		}
+		return nil
+	})
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	group := c.engine.groups.At(path)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.process, c.group = p, &group
+	return true, nil
+}

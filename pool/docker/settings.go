@@ -1,0 +1,210 @@
+package docker
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/strslice"
+	"github.com/docker/go-units"
+
+	"paddock/internal/call"
+	"paddock/pool"
+	"paddock/pool/seccomp"
+	"paddock/runtimes"
+)
+
+// Labels of our containers and images. Nothing of a tenant is in them: a container is made before it has one.
+const (
+	labelController = "paddock.controller"
+	labelID         = "paddock.id"
+	labelUID        = "paddock.uid"
+	labelImage      = "paddock.image"
+	labelMemory     = "paddock.memory"
+	labelLimit      = "paddock.limit"
+	labelCreated    = "paddock.created"
+)
+
+const (
+	// runcOverhead is what Node needs to stand there at all.
+	runcOverhead = 64 << 20
+	// gvisorOverhead adds what the sentry needs.
+	gvisorOverhead = 192 << 20
+	runcPids       = 64  // Node has a dozen threads
+	gvisorPids     = 512 // the sentry's host threads count, and at the limit it dies
+	tmpInodes      = 1024
+	cpuShares      = 128         // against 1024 of everything else
+	noResolver     = "192.0.2.1" // a documentation address: nobody's
+)
+
+// maskedPaths are covered with nothing: host facts that code has no need of. Hygiene, not the boundary.
+var maskedPaths = []string{
+	"/proc/acpi", "/proc/asound", "/proc/bus", "/proc/cmdline", "/proc/config.gz", "/proc/diskstats", "/proc/fs", "/proc/interrupts",
+	"/proc/irq", "/proc/kallsyms", "/proc/kcore", "/proc/key-users", "/proc/keys", "/proc/kmsg", "/proc/latency_stats",
+	"/proc/modules", "/proc/partitions", "/proc/sched_debug", "/proc/scsi", "/proc/slabinfo", "/proc/sysrq-trigger",
+	"/proc/timer_list", "/proc/timer_stats", "/proc/version", "/proc/vmallocinfo", "/sys/firmware",
+	"/sys/devices/virtual/powercap",
+}
+
+var readonlyPaths = []string{"/proc/sys"}
+
+// settings are the decisions that hold for every container of an engine. Immutable after New.
+type settings struct {
+	controller   string
+	runtime      string
+	gvisor       bool
+	seccomp      string // JSON
+	cgroupParent string
+	usernsMode   container.UsernsMode
+}
+
+func newSettings(o Options, host HostInfo) (settings, error) {
+	s := settings{controller: o.ControllerID, runtime: o.Runtime}
+	if s.runtime == "" {
+		s.runtime = "runc"
+	}
+	if !slices.Contains(host.Runtimes, s.runtime) {
+		return s, fmt.Errorf("it has no runtime %q (it has %v): add it to the daemon's configuration, or choose another", s.runtime,
+			host.Runtimes)
+	}
+	variant := seccomp.Runc
+	if s.gvisor = s.runtime == "runsc"; s.gvisor {
+		variant = seccomp.GVisor
+	}
+	profile, err := seccomp.For(variant, runtime.GOARCH)
+	if err != nil {
+		return s, err
+	}
+	text, err := profile.DockerJSON()
+	if err != nil {
+		return s, err
+	}
+	s.seccomp = string(text)
+	if host.UsernsRemap {
+		// The daemon's remapping gives all containers one range of 65,536 ids. Ours have an id each, outside of it.
+		s.usernsMode = "host"
+	}
+	return s, nil
+}
+
+func (s settings) name(id call.ContainerID) string {
+	return "paddock-" + s.controller + "-" + string(id)
+}
+
+func (s settings) pids(spec pool.Spec) int64 {
+	switch {
+	case spec.Pids > 0:
+		return spec.Pids
+	case s.gvisor:
+		return gvisorPids
+	default:
+		return runcPids
+	}
+}
+
+// container returns what the API is asked for.
+func (s settings) container(spec pool.Spec, imageID string, f pool.Facts) (*container.Config, *container.HostConfig) {
+	user := strconv.FormatUint(uint64(spec.UID), 10)
+	no := false
+	config := &container.Config{
+		Image:           imageID,
+		Hostname:        "sandbox",
+		User:            user + ":" + user,
+		Env:             spec.Image.Env,
+		Cmd:             strslice.StrSlice(spec.Image.Command(spec.MemoryBytes)),
+		WorkingDir:      "/",
+		AttachStdout:    true,
+		AttachStderr:    true,
+		NetworkDisabled: true,
+		Healthcheck:     &container.HealthConfig{Test: []string{"NONE"}},
+		Labels:          s.labels(spec.ID, f),
+	}
+	pids := s.pids(spec)
+	host := &container.HostConfig{
+		Runtime:        s.runtime,
+		ReadonlyRootfs: true,
+		NetworkMode:    "none",
+		IpcMode:        container.IPCModeNone,
+		CgroupnsMode:   container.CgroupnsModePrivate,
+		UsernsMode:     s.usernsMode,
+		CapDrop:        strslice.StrSlice{"ALL"},
+		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + s.seccomp},
+		MaskedPaths:    maskedPaths,
+		ReadonlyPaths:  readonlyPaths,
+		DNS:            []string{noResolver},
+		DNSOptions:     []string{"timeout:1", "attempts:1"},
+		DNSSearch:      []string{"."},
+		Tmpfs: map[string]string{
+			"/tmp": fmt.Sprintf("rw,nosuid,nodev,noexec,size=%d,nr_inodes=%d,mode=1777", spec.TmpBytes, tmpInodes),
+		},
+		Mounts: []mount.Mount{{
+			Type: mount.TypeBind, Source: spec.LinkDir, Target: runtimes.MountPoint, ReadOnly: true,
+			BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate},
+		}},
+		LogConfig:     container.LogConfig{Type: "none"},
+		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		OomScoreAdj:   1000,
+		Init:          &no,
+		Resources: container.Resources{
+			CgroupParent: s.cgroupParent,
+			Memory:       f.LimitBytes,
+			MemorySwap:   f.LimitBytes, // memory and swap together: no swap
+			PidsLimit:    &pids,
+			CPUPeriod:    100_000, // microseconds
+			CPUQuota:     spec.CPUMillis * 100,
+			CPUShares:    cpuShares,
+			Ulimits:      ulimits(spec),
+		},
+	}
+	return config, host
+}
+
+// ulimits: no limit on address space, since V8 reserves gigabytes of it, and none on processes, which the control group counts.
+func ulimits(spec pool.Spec) []*units.Ulimit {
+	limit := func(name string, n int64) *units.Ulimit { return &units.Ulimit{Name: name, Soft: n, Hard: n} }
+	return []*units.Ulimit{
+		limit("nofile", 256),
+		limit("core", 0),
+		limit("fsize", spec.TmpBytes),
+		limit("memlock", 64<<10),
+		limit("msgqueue", 0),
+		limit("sigpending", 256),
+		limit("stack", 8<<20),
+	}
+}
+
+func (s settings) labels(id call.ContainerID, f pool.Facts) map[string]string {
+	return map[string]string{
+		labelController: s.controller,
+		labelID:         string(id),
+		labelUID:        strconv.FormatUint(uint64(f.UID), 10),
+		labelImage:      f.ImageDigest,
+		labelMemory:     strconv.FormatInt(f.MemoryBytes, 10),
+		labelLimit:      strconv.FormatInt(f.LimitBytes, 10),
+		labelCreated:    f.Created.UTC().Format(time.RFC3339Nano),
+	}
+}
+
+// factsFromLabels reads them back. What is missing stays zero: the pool destroys what it cannot place.
+func factsFromLabels(labels map[string]string, createdUnix int64) pool.Facts {
+	number := func(label string, bits int) int64 {
+		n, err := strconv.ParseInt(labels[label], 10, bits)
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	f := pool.Facts{
+		UID: uint32(number(labelUID, 33)), ImageDigest: labels[labelImage],
+		MemoryBytes: number(labelMemory, 64), LimitBytes: number(labelLimit, 64),
+	}
+	var err error
+	if f.Created, err = time.Parse(time.RFC3339Nano, labels[labelCreated]); err != nil {
+		f.Created = time.Unix(createdUnix, 0)
+	}
+	return f
+}

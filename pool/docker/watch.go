@@ -1,0 +1,212 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/pkg/stdcopy"
+	"golang.org/x/sys/unix"
+
+	"paddock/pool"
+	"paddock/pool/cgroup"
+)
+
+// How long the end of a container waits for what the daemon knows of it. A daemon that hangs must not hide that it has ended.
+const (
+	exitTimeout  = 3 * time.Second
+	drainTimeout = 200 * time.Millisecond // for the last of its output
+)
+
+// watch finds the first process of a started container and follows it to its end. One that has ended already is finished at
+// once.
+func (c *Container) watch(ctx context.Context) error {
+	state, err := c.inspect(ctx)
+	if err != nil {
+		return err
+	}
+	ok := false
+	if state.Running && state.Pid > 0 {
+		if ok, err = c.locate(state.Pid); err != nil {
+			return err
+		}
+	}
+	if !ok {
+		return c.finishDead(ctx, state)
+	}
+	if !c.engine.spawn(c.follow) {
+		return errClosed
+	}
+	return nil
+}
+
+// finishDead finishes a container that was not running when it was looked at.
+func (c *Container) finishDead(ctx context.Context, state container.State) error {
+	if state.Running {
+		var err error
+		if state, err = c.waitDaemon(ctx); err != nil {
+			return err
+		}
+	}
+	exit := pool.Exit{Code: -1}
+	if state.Status != container.StateCreated {
+		exit = exitOf(state)
+	}
+	c.finish(exit)
+	return nil
+}
+
+// follow waits for the first process to end, reads the counters of the control group before the daemon removes it, and asks the
+// daemon for the wait status.
+func (c *Container) follow(ctx context.Context) {
+	c.mu.Lock()
+	group, p := *c.group, c.process
+	c.mu.Unlock()
+	unhook := context.AfterFunc(ctx, p.stop)
+	err := p.wait()
+	if !unhook() { // closed first
+		p.close()
+		return
+	}
+	usage, usageErr := group.Usage()
+	if err != nil {
+		c.engine.logger.Error("waiting for a container failed; its end is taken from the daemon", "container", string(c.id), "err", err)
+	}
+	state, err := c.waitDaemon(ctx)
+	exit := pool.Exit{Code: -1}
+	if err == nil {
+		exit = exitOf(state)
+	} else if ctx.Err() == nil {
+		c.engine.logger.Warn("the daemon does not say how a container ended", "container", string(c.id), "err", err)
+	}
+	c.drain(ctx)
+	exit.Tail = c.output.newest(tailBytes)
+	if usageErr == nil {
+		judge(&exit, usage)
+	}
+	exit.HeapAbort = heapAborted(exit)
+	c.finish(exit)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.process = nil
+	p.close()
+}
+
+// drain waits a moment for the reader to come to the end of the output.
+func (c *Container) drain(ctx context.Context) {
+	c.mu.Lock()
+	reader := c.reader
+	c.mu.Unlock()
+	if reader == nil {
+		return
+	}
+	select {
+	case <-reader:
+	case <-time.After(drainTimeout):
+	case <-ctx.Done():
+	}
+}
+
+// waitDaemon waits until the daemon has noticed the end, too.
+func (c *Container) waitDaemon(ctx context.Context) (container.State, error) {
+	ctx, cancel := context.WithTimeout(ctx, exitTimeout)
+	defer cancel()
+	err := c.engine.api.do(ctx, "wait", exitTimeout, func(ctx context.Context) error {
+		answers, errs := c.engine.api.client.ContainerWait(ctx, c.dockerID(), container.WaitConditionNotRunning)
+		select {
+		case a := <-answers:
+			if a.Error != nil {
+				return errors.New(a.Error.Message)
+			}
+			return nil
+		case err := <-errs:
+			return err
+		}
+	})
+	if err != nil {
+		return container.State{}, err
+	}
+	return c.inspect(ctx)
+}
+
+// finish records the end, once.
+func (c *Container) finish(exit pool.Exit) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.finished {
+		return
+	}
+	c.finished = true
+	c.exit = exit
+	close(c.gone)
+}
+
+// exitOf reads the daemon's record. It writes 128 + n for a process that died of signal n, so an exit code above 128 may be
+// the code's own doing; nothing is decided by it alone.
+func exitOf(s container.State) pool.Exit {
+	e := pool.Exit{Code: s.ExitCode, OOMKilled: s.OOMKilled, Known: true}
+	if s.ExitCode > 128 && s.ExitCode <= 128+64 {
+		e.Code, e.Signal = -1, s.ExitCode-128
+	}
+	return e
+}
+
+// judge adds what the kernel counted.
+func judge(e *pool.Exit, u cgroup.Usage) {
+	e.OOMKilled = e.OOMKilled || u.OOMKills > 0
+	e.PidsHit = u.PidsRefused > 0
+}
+
+// heapWords end V8's last words when the heap is full.
+var heapWords = []byte("JavaScript heap out of memory")
+
+// heapAborted: it died of an abort (SIGABRT; as the first process of a pid namespace it cannot, and dies of the trap or the
+// invalid write that follow), and says that the heap was full.
+func heapAborted(e pool.Exit) bool {
+	switch unix.Signal(e.Signal) {
+	case unix.SIGABRT, unix.SIGTRAP, unix.SIGSEGV, unix.SIGILL:
+		return bytes.Contains(e.Tail, heapWords)
+	}
+	return false
+}
+
+// attach starts to read the container's output. The daemon throws away what nobody reads, so a container never waits for a
+// reader that has died; it may have to wait for one that is attached and does not read, which is why nothing here blocks.
+func (c *Container) attach(ctx context.Context) error {
+	deadline := time.Now().Add(quickTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	done := make(chan struct{})
+	return c.engine.api.do(context.WithValue(ctx, handshake{}, deadline), "attach", quickTimeout, func(ctx context.Context) error {
+		stream, err := c.engine.api.client.ContainerAttach(ctx, c.dockerID(),
+			container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
+		if err != nil {
+			return err
+		}
+		if err := stream.Conn.SetDeadline(time.Time{}); err != nil {
+			stream.Close()
+			return err
+		}
+		read := func(ctx context.Context) {
+			defer close(done)
+			defer stream.Close()
+			defer context.AfterFunc(ctx, stream.Close)()
+			_, err := stdcopy.StdCopy(&c.output, &c.output, stream.Reader)
+			if err != nil && ctx.Err() == nil {
+				c.engine.logger.Debug("reading a container's output ended", "container", string(c.id), "err", err)
+			}
+		}
+		if !c.engine.spawn(read) {
+			stream.Close()
+			return fmt.Errorf("attach: %w", errClosed)
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.reader = done
+		return nil
+	})
+}
