@@ -13,7 +13,7 @@ import (
 )
 
 // stripVersion names the rules of strip; raise it with them, so that a cached layer is made anew.
-const stripVersion = 1
+const stripVersion = 2
 
 // moduleLayer returns the curated modules, by the lock file's exact versions and hashes, without what no program reads.
 func moduleLayer(ctx context.Context, o Options) (layer, error) {
@@ -83,12 +83,12 @@ func checkLock(lock []byte) (int, error) {
 
 // Never read by a program that requires a module. Licences stay.
 var (
-	bulkSuffixes = []string{".md", ".markdown", ".d.ts", ".d.mts", ".d.cts", ".map", ".flow", ".tsbuildinfo", ".html.orig"}
+	bulkSuffixes = []string{".md", ".markdown", ".ts", ".mts", ".cts", ".map", ".flow", ".tsbuildinfo", ".html.orig"}
 	bulkDirs     = []string{"test", "tests", "__tests__", "example", "examples", "benchmark", "benchmarks", ".github", ".bin"}
 	bulkFiles    = []string{".package-lock.json", ".npmignore", ".eslintrc", ".eslintrc.json", ".editorconfig", ".travis.yml"}
 )
 
-// strip removes documentation, type declarations, source maps and tests. A directory named like a test directory goes only when it
+// strip removes documentation, TypeScript, source maps and tests. A directory named like a test directory goes only when it
 // is a package's own (beside its package.json): deeper down it may be code.
 func strip(modules string) error {
 	return filepath.WalkDir(modules, func(path string, d fs.DirEntry, err error) error {

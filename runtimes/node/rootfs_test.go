@@ -152,3 +152,19 @@ func TestBuildHonoursItsContext(t *testing.T) {
 		t.Error("built with a dead context")
 	}
 }
+
+// TestModulesLoad requires every curated module, so that nothing needed was stripped.
+func TestModulesLoad(t *testing.T) {
+	image := testenv.NodeImage(t)
+	script := `const {dependencies} = require('/paddock/package.json');
+		const load = require('module').createRequire('/paddock/agent.js');
+		let n = 0;
+		for (const name of Object.keys(dependencies)) { load(name); n++ }
+		console.log('loaded', n)
+		process.exit(0)`
+	out := inRoot(t, image, "-e", script)
+	if !strings.Contains(out, "loaded ") {
+		t.Errorf("got %q", out)
+	}
+	t.Log(out)
+}
