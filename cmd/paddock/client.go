@@ -190,7 +190,7 @@ func dial(ctx context.Context, t *target) (*grpc.ClientConn, context.Context, er
 	}
 	cc, err := grpc.NewClient("passthrough:///"+t.addr, grpc.WithTransportCredentials(t.creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
-		grpc.WithUserAgent("paddock/"+version()))
+		grpc.WithUserAgent("paddock/"+release()))
 	if err != nil {
 		return nil, nil, platformError("%s: %w", t.addr, err)
 	}

@@ -8,13 +8,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// release is set by the build (-ldflags "-X main.release=v1.2.3").
-var release string
+// version is set by the build (-ldflags "-X main.version=v1.2.3").
+var version string
 
-// version is the release, or what the build knows of the source it was made from.
-func version() string {
-	if release != "" {
-		return release
+// release is the version, or what the build knows of the source it was made from.
+func release() string {
+	if version != "" {
+		return version
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -42,9 +42,9 @@ func (a *app) versionCommand() *cobra.Command {
 		Use: "version", Short: "Print the version", Args: args(),
 		RunE: runE(func(*cobra.Command, []string) error {
 			if a.jsonOut {
-				return a.printJSON(map[string]string{"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+				return a.printJSON(map[string]string{"version": release(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
 			}
-			_, err := fmt.Fprintf(a.stdout, "paddock %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(a.stdout, "paddock %s (%s, %s/%s)\n", release(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		}),
 	}
