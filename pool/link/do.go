@@ -1,0 +1,338 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"paddock/internal/call"
+	"paddock/internal/errs"
+)
+
+// maxReloads is how often a call is sent again because the agent had forgotten its code.
+const maxReloads = 2
+
+// The reasons of CANCEL.
+const (
+	reasonDeadline = "deadline"
+	reasonGone     = "gone"
+)
+
+// Do runs one call: it sends the code first if this connection has not sent it, then the call, passes what comes to sink and
+// returns the Result (Container and Stages.Load and .Run are filled) or an *errs.Error. It returns when the answer is there,
+// or at once when req.Deadline passes or ctx ends, having told the agent so; only a sink that blocks can hold it up.
+//
+// The error says whether the code may have started: no, until a byte of INVOKE was handed to write(2).
+//
+// settled, if not nil, is called exactly once, when the code has really ended, could never start, or the connection is over;
+// before Do returns or at any time after, on any goroutine, under no lock. It must not block.
+//
+// Without a sink, an answer of an HTTP-shaped function is an error. A Request.Stream is read by a goroutine that ends with
+// the Read in which Do's return finds it.
+func (c *Conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settled func()) (*call.Result, error) {
+	x := exchanges.Get().(*exchange)
+	x.req, x.sink, x.settled, x.began = req, sink, settled, time.Now()
+	x.id, x.function, x.code, x.deadline = req.ID, req.Function, req.Code.Hash, req.Deadline
+	x.limits = c.limitsOf(req)
+	if x.deadline.IsZero() {
+		x.deadline = x.began.Add(365 * 24 * time.Hour)
+	}
+	res, err := c.run(ctx, x)
+	c.leave(x)
+	if err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+func (c *Conn) limitsOf(req *call.Request) invokeLimits {
+	l := invokeLimits{maxOutput: c.o.MaxOutput, maxLog: c.o.MaxLog}
+	if p := req.Policy; p != nil {
+		if p.OutputBytes > 0 {
+			l.maxOutput = p.OutputBytes
+		}
+		if p.LogBytes > 0 {
+			l.maxLog = p.LogBytes
+		}
+	}
+	return l
+}
+
+func (c *Conn) run(ctx context.Context, x *exchange) (*call.Result, *errs.Error) {
+	req := x.req
+	for try := 0; ; try++ {
+		// A streamed input cannot be sent twice, so its code goes with it.
+		if err := c.start(ctx, x, try > 0 || req.Stream != nil && req.Code.Source != nil); err != nil {
+			return nil, err
+		}
+		if err := c.await(ctx, x); err != nil {
+			return nil, err
+		}
+		if !x.notLoaded {
+			return c.outcome(ctx, x)
+		}
+		if try == maxReloads || req.Stream != nil {
+			return nil, &errs.Error{
+				Kind: errs.Internal, Started: errs.StartedNo, Op: "link.Do", Err: errors.New("NOT_LOADED right after LOAD"),
+				Message: "the sandbox did not keep the code it was sent; try again",
+			}
+		}
+	}
+}
+
+// start sends LOAD if need be, and INVOKE.
+func (c *Conn) start(ctx context.Context, x *exchange, reload bool) *errs.Error {
+	now := time.Now()
+	left := x.deadline.Sub(now)
+	if left <= 0 {
+		return timeoutError(x, errs.StartedNo)
+	}
+	if ctx.Err() != nil {
+		return contextError(ctx, x, errs.StartedNo)
+	}
+	x.invoked = now
+	x.head = appendInvokeHead(x.head[:0], x.req, max(left.Milliseconds(), 1), x.limits, invokeLimits{c.o.MaxOutput, c.o.MaxLog})
+	if len(x.head) > MaxHostHead {
+		return errs.New(errs.Invalid, "the call's headers, secrets and configuration together are %d bytes, more than the %d that fit",
+			len(x.head), MaxHostHead)
+	}
+	c.mu.Lock()
+	if err := c.admitLocked(x, reload); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	c.sendLocked(x, reload)
+	fed := x.body.fed
+	flush := c.w.startLocked()
+	c.mu.Unlock()
+	if x.req.Stream != nil {
+		x.gone = make(chan struct{})
+		go c.pump(x.req.Stream, x.stream, fed, x.gone)
+	}
+	if flush {
+		c.flush()
+	}
+	return nil
+}
+
+// admitLocked refuses a call that cannot be sent now.
+func (c *Conn) admitLocked(x *exchange, reload bool) *errs.Error {
+	need := len(x.head) + min(len(x.req.Body), MaxBody)
+	_, known := c.codes[x.code]
+	if !known || reload {
+		need += len(x.req.Code.Source)
+	}
+	switch queued := c.w.queuedLocked(); {
+	case c.err != nil:
+		return lostError(c.err, errs.StartedNo)
+	case (!known || reload) && x.req.Code.Source == nil:
+		return errs.Wrap(errs.Internal, "link.Do", errors.New("code without its source"), "the code of this function is missing")
+	case queued > 0 && queued+need > c.o.QueueBytes:
+		return &errs.Error{
+			Kind: errs.Limited, Cause: "link", RetryAfter: time.Second,
+			Message: "the sandbox does not take its input as fast as it comes; try again",
+		}
+	case c.next >= lastStream:
+		c.taintLocked(TaintExhausted)
+		return &errs.Error{Kind: errs.NoCapacity, RetryAfter: time.Second, Message: "the sandbox is being replaced; try again"}
+	}
+	return nil
+}
+
+// sendLocked queues the frames of x on a new stream.
+func (c *Conn) sendLocked(x *exchange, reload bool) {
+	if _, known := c.codes[x.code]; !known || reload {
+		c.loadLocked(&x.req.Code)
+		x.load += time.Since(x.invoked)
+	}
+	x.reset(c.o.StreamWindow)
+	x.stream = c.next
+	c.next++
+	body := x.req.Body
+	first := body[:min(len(body), MaxBody)]
+	flags := FlagEnd
+	switch {
+	case x.req.Stream != nil:
+		flags = 0
+		x.body.fed = make(chan struct{}, 1)
+	case len(first) < len(body):
+		flags = 0
+		x.body.data, x.body.end = body[len(first):], true
+	}
+	from := len(c.w.pending)
+	c.w.pending = AppendFrame(c.w.pending, TypeInvoke, flags, x.stream, x.head, first)
+	c.w.marks = append(c.w.marks, mark{x, from, len(c.w.pending)})
+	c.w.offerLocked(x)
+	c.table[x.stream] = x
+	c.unsettled.Add(1)
+}
+
+// loadLocked queues LOAD, whole, ahead of what comes after it. The agent takes it without credit.
+func (c *Conn) loadLocked(code *call.Code) {
+	const most = 1024 // the agent keeps fewer; sending code again does no harm
+	if len(c.codes) >= most {
+		clear(c.codes)
+	}
+	c.codes[code.Hash] = struct{}{}
+	s := c.next
+	c.next++
+	c.loads[s] = code.Hash
+	rest := code.Source
+	first := rest[:min(len(rest), MaxBody)]
+	rest = rest[len(first):]
+	flags := FlagEnd
+	if len(rest) > 0 {
+		flags = 0
+	}
+	c.w.pending = AppendFrame(c.w.pending, TypeLoad, flags, s, appendLoadHead(nil, code), first)
+	for len(rest) > 0 {
+		part := rest[:min(len(rest), MaxBody)]
+		if rest = rest[len(part):]; len(rest) == 0 {
+			flags = FlagEnd
+		}
+		c.w.pending = AppendPlain(c.w.pending, TypeData, flags, s, part)
+	}
+}
+
+// await passes on what comes until the answer is complete (nil) or the caller's time is over.
+func (c *Conn) await(ctx context.Context, x *exchange) *errs.Error {
+	left := time.Until(x.deadline)
+	if x.timer == nil {
+		x.timer = time.NewTimer(left)
+	} else {
+		x.timer.Reset(left)
+	}
+	defer x.timer.Stop()
+	for {
+		select {
+		case <-x.wake:
+		case <-ctx.Done():
+			return c.abandon(ctx, x, reasonGone)
+		case <-x.timer.C:
+			return c.abandon(ctx, x, reasonDeadline)
+		}
+		if final, err := c.deliver(ctx, x); final || err != nil {
+			return err
+		}
+	}
+}
+
+// abandon gives the caller its time back: the code is told, not waited for. nil means that the answer was there after all.
+func (c *Conn) abandon(ctx context.Context, x *exchange, reason string) *errs.Error {
+	c.mu.Lock()
+	if x.final() && (ctx.Err() == nil || !x.headSeen) {
+		c.mu.Unlock()
+		_, err := c.deliver(ctx, x)
+		return err
+	}
+	started := c.giveUpLocked(x, reason)
+	flush := c.w.startLocked()
+	c.mu.Unlock()
+	if flush {
+		c.flush()
+	}
+	if reason == reasonDeadline {
+		return timeoutError(x, started)
+	}
+	return contextError(ctx, x, started)
+}
+
+// giveUpLocked cancels x, or takes it back unsent, and says whether its code may have started.
+func (c *Conn) giveUpLocked(x *exchange, reason string) errs.Started {
+	if x.over {
+		if x.lost != nil && !x.sent || x.notLoaded {
+			return errs.StartedNo
+		}
+		return errs.StartedMaybe
+	}
+	if !x.sent {
+		c.w.withdrawLocked(x)
+		c.settleLocked(x)
+		return errs.StartedNo
+	}
+	c.cancelLocked(x, reason)
+	return errs.StartedMaybe
+}
+
+// cancelLocked tells the agent that nobody waits for x. Once is enough.
+func (c *Conn) cancelLocked(x *exchange, reason string) {
+	c.w.dropBodyLocked(x)
+	if x.over || !x.cancelled.IsZero() {
+		return
+	}
+	x.cancelled = c.now()
+	x.excess = x.limits.maxOutput
+	head := appendString([]byte(`{"reason":`), reason)
+	c.w.pending = AppendFrame(c.w.pending, TypeCancel, FlagEnd, x.stream, append(head, '}'), nil)
+	c.lingerLocked(x)
+	if !x.answered {
+		c.watchCancel(x.stream)
+	}
+}
+
+// settleLocked takes x out of the table: its code has ended. If Do has returned, the settled function is the caller's to
+// call after unlocking; else leave calls it.
+func (c *Conn) settleLocked(x *exchange) (settled func()) {
+	if x.over {
+		return nil
+	}
+	x.over = true
+	c.w.dropBodyLocked(x)
+	c.past.add(x)
+	if !x.cancelled.IsZero() && !x.bodyDone && c.err == nil {
+		c.cutLocked(x)
+	}
+	delete(c.table, x.stream)
+	c.unsettled.Add(-1)
+	if x.lingers {
+		x.lingers = false
+		c.taint.lingering--
+	}
+	if !x.returned {
+		return nil
+	}
+	settled = x.settled
+	x.recycle()
+	if settled == nil {
+		return nil
+	}
+	return settled
+}
+
+// cutLocked leaves a body unread whose code has ended. The agent gets back what credit it had at first, to get rid of it.
+func (c *Conn) cutLocked(x *exchange) {
+	c.past.cut(x.stream, c.now(), x.excess)
+	if x.answered && x.ungranted > 0 {
+		c.w.pending = AppendWindow(c.w.pending, x.stream, uint32(x.ungranted))
+	}
+}
+
+// leave ends Do's use of x.
+func (c *Conn) leave(x *exchange) {
+	stopWatch(x)
+	if x.gone != nil {
+		close(x.gone)
+		x.gone = nil
+	}
+	c.mu.Lock()
+	if x.answered && x.ended && !x.over {
+		c.settleLocked(x) // only its body was not at its end
+	}
+	if x.stream != 0 && !x.over {
+		x.returned = true
+		x.req, x.sink, x.response, x.logs, x.data, x.spare, x.value = nil, nil, nil, nil, nil, nil, nil
+		c.lingerLocked(x)
+		c.mu.Unlock()
+		return
+	}
+	settled := x.settled
+	flush := c.w.startLocked()
+	c.mu.Unlock()
+	x.recycle()
+	if flush {
+		c.flush()
+	}
+	if settled != nil {
+		settled()
+	}
+}

@@ -1,0 +1,117 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"paddock/internal/call"
+	"paddock/internal/errs"
+)
+
+// RESULT's outcomes.
+const (
+	outcomeOK        = "ok"
+	outcomeError     = "error"
+	outcomeLoadError = "load_error"
+	outcomeTooLarge  = "output_too_large"
+	outcomeCancelled = "cancelled"
+	outcomeInvalid   = "invalid"
+)
+
+func succeeded(outcome string) bool { return outcome == "" || outcome == outcomeOK }
+
+func knownOutcome(s string) bool {
+	switch s {
+	case "", outcomeOK, outcomeError, outcomeLoadError, outcomeTooLarge, outcomeCancelled, outcomeInvalid:
+		return true
+	}
+	return false
+}
+
+// outcome turns a complete answer into what Do returns. The reader writes nothing of what is read here any more.
+func (c *Conn) outcome(ctx context.Context, x *exchange) (*call.Result, *errs.Error) {
+	if !x.answered {
+		started := errs.StartedMaybe
+		if !x.sent {
+			started = errs.StartedNo
+		}
+		return nil, lostError(x.lost, started)
+	}
+	switch x.result.Outcome {
+	case outcomeError:
+		e := errs.New(errs.UserError, "the code failed; the error says how")
+		e.Thrown = x.result.Error.thrown()
+		if e.Thrown.Denied {
+			e.Message = "the code denied access"
+		}
+		return nil, e
+	case outcomeLoadError:
+		e := errs.New(errs.LoadError, "the code does not compile; the error says where")
+		e.Started = errs.StartedNo
+		e.Thrown = x.result.Error.thrown()
+		return nil, e
+	case outcomeTooLarge:
+		return nil, tooLargeError(x)
+	case outcomeInvalid:
+		return nil, errs.New(errs.Invalid, "the input is not valid JSON")
+	case outcomeCancelled: // by our own watch, while the sink was blocked
+		if ctx.Err() != nil {
+			return nil, contextError(ctx, x, errs.StartedMaybe)
+		}
+		return nil, timeoutError(x, errs.StartedMaybe)
+	}
+	return c.result(x), nil
+}
+
+func (c *Conn) result(x *exchange) *call.Result {
+	const mostCPU = 1e12 // microseconds: eleven days is a lie
+	r := &call.Result{
+		Value: x.value, Streamed: x.headSeen, Container: c.o.Container, Warnings: x.result.Warnings,
+		CPU: time.Duration(min(max(x.result.CPU, 0), mostCPU)) * time.Microsecond,
+	}
+	if !x.headSeen && r.Value == nil {
+		r.Value = []byte{}
+	}
+	r.Stages.Load = x.load
+	r.Stages.Run = time.Since(x.invoked)
+	return r
+}
+
+func timeoutError(x *exchange, started errs.Started) *errs.Error {
+	e := errs.New(errs.Timeout, "the call did not end within its time (it had %v in the sandbox)",
+		max(x.deadline.Sub(x.began), 0).Round(time.Millisecond))
+	if started == errs.StartedNo {
+		e.Message = "the call's time was over before its code could start"
+		e.Fault = errs.FaultPlatform
+	}
+	e.Started = started
+	return e
+}
+
+func contextError(ctx context.Context, x *exchange, started errs.Started) *errs.Error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return timeoutError(x, started)
+	}
+	e := errs.Wrap(errs.Cancelled, "link.Do", context.Cause(ctx), "the caller went away before the answer was there")
+	e.Started = started
+	return e
+}
+
+func tooLargeError(x *exchange) *errs.Error {
+	return errs.New(errs.OutputTooLarge, "the answer is larger than the %d bytes that are allowed", x.limits.maxOutput)
+}
+
+// lostError is for calls whose connection is over. For a plain loss the pool knows better why.
+func lostError(err error, started errs.Started) *errs.Error {
+	e := &errs.Error{Kind: errs.SandboxLost, Started: started, Op: "link.Do", Err: err}
+	switch {
+	case errors.Is(err, ErrBreach):
+		e.Cause, e.Message = "protocol", "the sandbox broke the protocol that it speaks with Paddock and was destroyed"
+	case errors.Is(err, ErrClosed):
+		e.Cause, e.Message, e.Fault = "killed", "the sandbox was shut down during the call", errs.FaultPlatform
+	default:
+		e.Cause, e.Message = "crashed", "the sandbox ended during the call"
+	}
+	return e
+}
