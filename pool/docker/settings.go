@@ -47,7 +47,7 @@ var maskedPaths = []string{
 	"/proc/irq", "/proc/kallsyms", "/proc/kcore", "/proc/key-users", "/proc/keys", "/proc/kmsg", "/proc/latency_stats",
 	"/proc/modules", "/proc/partitions", "/proc/sched_debug", "/proc/scsi", "/proc/slabinfo", "/proc/sysrq-trigger",
 	"/proc/timer_list", "/proc/timer_stats", "/proc/version", "/proc/vmallocinfo", "/sys/firmware",
-	"/sys/devices/virtual/powercap",
+	"/sys/devices/virtual/powercap", "/sys/fs/cgroup",
 }
 
 var readonlyPaths = []string{"/proc/sys"}
@@ -140,6 +140,8 @@ func (s settings) container(spec pool.Spec, imageID string, f pool.Facts) (*cont
 		DNSSearch:      []string{"."},
 		Tmpfs: map[string]string{
 			"/tmp": fmt.Sprintf("rw,nosuid,nodev,noexec,size=%d,nr_inodes=%d,mode=1777", spec.TmpBytes, tmpInodes),
+			// In place of the message queue file system, which some engines mount even without IPC.
+			"/dev/mqueue": "ro,nosuid,nodev,noexec,size=4k,nr_inodes=1,mode=0555",
 		},
 		Mounts: []mount.Mount{{
 			Type: mount.TypeBind, Source: spec.LinkDir, Target: runtimes.MountPoint, ReadOnly: true,
