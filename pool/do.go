@@ -1,0 +1,184 @@
+package pool
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"paddock/internal/call"
+	"paddock/internal/errs"
+)
+
+// flight is one call on one container. Its caller leaves and its code ends independently; marks says what has happened
+// and who therefore gives back what.
+type flight struct {
+	p     *Pool
+	c     *container
+	hash  string
+	pos   int // in c.calls; guarded by Pool.mu
+	marks atomic.Uint32
+
+	start         call.StartKind
+	queue, assign time.Duration
+}
+
+const (
+	flightReturned = 1 << iota
+	flightSettled
+)
+
+// settled is told by the link that the call's code has ended. In the usual case the caller is still there and gives back
+// slot and running count in one go.
+func (f *flight) settled() {
+	if f.marks.Or(flightSettled)&flightReturned == 0 {
+		return
+	}
+	p := f.p
+	p.mu.Lock()
+	defer p.unlock()
+	p.leaveLocked(f, false, true, time.Now())
+}
+
+// giveBack returns the caller's slot, and the running count if the code has ended.
+func (p *Pool) giveBack(f *flight) {
+	p.mu.Lock()
+	defer p.unlock()
+	ended := f.marks.Or(flightReturned)&flightSettled != 0
+	p.leaveLocked(f, true, ended, time.Now())
+}
+
+// takeLocked takes a slot of c for one call.
+func (p *Pool) takeLocked(c *container, req *call.Request, now time.Time) *flight {
+	f := &flight{p: p, c: c, hash: req.Code.Hash, pos: len(c.calls), start: call.StartWarm}
+	if c.quiet() {
+		p.idle.remove(&c.idleNode)
+	}
+	c.inflight++
+	c.running++
+	c.served++
+	p.inflight++
+	c.calls = append(c.calls, f)
+	c.remember(&req.Code)
+	if most := c.tenant.policy.MaxCalls; most > 0 && c.served >= most && !c.fresh {
+		p.drainLocked(c, CauseMaxCalls, now)
+	}
+	return f
+}
+
+// leaveLocked gives back a call's slot, its running count, or both. What follows from it: a waiting call is served, a
+// draining container with nothing left is destroyed, an idle one starts to age.
+func (p *Pool) leaveLocked(f *flight, slot, ended bool, now time.Time) {
+	c := f.c
+	if slot {
+		c.inflight--
+		p.inflight--
+	}
+	if ended {
+		c.running--
+		last := len(c.calls) - 1
+		c.calls[f.pos] = c.calls[last]
+		c.calls[f.pos].pos = f.pos
+		c.calls[last] = nil
+		c.calls = c.calls[:last]
+	}
+	switch {
+	case c.state == Assigned:
+		if slot && !c.fresh {
+			p.serveLocked(c.tenant, now)
+		}
+		if c.quiet() && !c.fresh {
+			p.idleLocked(c, now)
+		}
+	case c.state == Draining && p.drainedLocked(c):
+		p.teardownLocked(c, now)
+	case c.state == Draining && slot && !ended:
+		p.soonerLocked(&c.timer, now.Add(stuckCheck))
+	}
+	if p.phase == phaseReleased && p.inflight == 0 {
+		p.stillLocked()
+	}
+}
+
+// idleLocked begins c's idle time.
+func (p *Pool) idleLocked(c *container, now time.Time) {
+	c.idleSince = now
+	p.idle.pushBack(&c.idleNode)
+	if c.power == powerQueued { // whoever wanted it has gone
+		p.unqueueThawLocked(c)
+		c.setPowerLocked(powerFrozen)
+	}
+	p.soonerLocked(&c.timer, now.Add(lookAgain))
+	if p.demand > 0 || p.thawNeed > 0 { // somebody may be waiting for an idle one to evict
+		p.dispatchLocked(now)
+	}
+}
+
+// Tries of one call inside the pool.
+const (
+	maxUnstarted = 3 // tries of a call that has not started
+	maxRepeats   = 1 // repeats of an idempotent call that may have
+)
+
+// Do runs one call on a container of its tenant's, assigning one if need be. What has not started is tried again, what may
+// have started only if the call says idempotent. Errors are *errs.Error.
+func (p *Pool) Do(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
+	var tr tries
+	req, sink = tr.watch(req, sink)
+	for {
+		res, err := p.try(ctx, req, sink)
+		if err == nil {
+			return res, nil
+		}
+		e := errs.From(err)
+		if !tr.again(ctx, req, e) {
+			return nil, e
+		}
+		p.mu.Lock()
+		p.counts.retries++
+		p.mu.Unlock()
+	}
+}
+
+// try runs the call once.
+func (p *Pool) try(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
+	f, refusal := p.acquire(ctx, req)
+	if refusal != nil {
+		return nil, refusal
+	}
+	if f.c.fresh {
+		return p.doFresh(ctx, f, req, sink)
+	}
+	res, err := f.c.conn.Do(ctx, req, sink, f.settled)
+	p.giveBack(f)
+	return p.finish(f, res, err)
+}
+
+// finish completes the result, or finds out why the container was lost.
+func (p *Pool) finish(f *flight, res *call.Result, err error) (*call.Result, error) {
+	if err != nil {
+		return nil, p.explainLoss(f.c, errs.From(err))
+	}
+	res.Container, res.Start, res.Isolation = f.c.id, f.start, p.cfg.Engine.Isolation()
+	res.Stages.Queue, res.Stages.Assign = f.queue, f.assign
+	return res, nil
+}
+
+// explainLoss replaces a sandbox_lost of the link by what the wait status and the counters say.
+func (p *Pool) explainLoss(c *container, e *errs.Error) *errs.Error {
+	if e.Kind != errs.SandboxLost {
+		return e
+	}
+	if p.isReleased() {
+		return loss{kind: lossController}.fails(e.WhetherStarted(), e)
+	}
+	if !wait(c.lost, lossWait) {
+		return e
+	}
+	return c.loss.fails(e.WhetherStarted(), e)
+}
+
+func (p *Pool) isReleased() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.phase == phaseReleased
+}

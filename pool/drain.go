@@ -1,0 +1,133 @@
+package pool
+
+import (
+	"time"
+
+	"paddock/internal/tenant"
+)
+
+// Selector names containers: one, a tenant's, or all. The first field that is set counts.
+type Selector struct {
+	Container ContainerID
+	Tenant    tenant.ID
+	All       bool
+}
+
+// Drain takes the selected containers out of service and returns how many it took. Calls in flight may finish.
+func (p *Pool) Drain(s Selector, cause Cause) int {
+	p.mu.Lock()
+	defer p.unlock()
+	now := time.Now()
+	n := 0
+	for _, c := range p.selectLocked(s) {
+		if p.drainLocked(c, cause, now) {
+			n++
+		}
+	}
+	p.dispatchLocked(now)
+	return n
+}
+
+func (p *Pool) selectLocked(s Selector) []*container {
+	var all []*container
+	for _, c := range p.containers {
+		switch {
+		case s.Container != "":
+			if c.id != s.Container {
+				continue
+			}
+		case s.Tenant != "":
+			if c.tenant == nil || c.tenant.id != s.Tenant {
+				continue
+			}
+		case !s.All:
+			continue
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// drainLocked takes c out of service: no new calls; it is destroyed when those in flight are over, or after the tenant's
+// drain_timeout. It says whether c was in service.
+func (p *Pool) drainLocked(c *container, cause Cause, now time.Time) bool {
+	switch c.state {
+	case Creating:
+		if c.doomed != "" {
+			return false
+		}
+		c.doomed = cause
+		return true
+	case Ready, Assigned:
+	default:
+		return false
+	}
+	p.setStateLocked(c, Draining)
+	c.cause = cause
+	p.unlistLocked(c, now)
+	if p.drainedLocked(c) {
+		p.teardownLocked(c, now)
+		return true
+	}
+	limit := c.tenant.policy.DrainTimeout
+	if cause == CauseMaxCalls { // the last call has only begun
+		limit = max(limit, c.tenant.policy.MaxTimeout)
+	}
+	c.drainUntil = now.Add(limit)
+	p.setTimerLocked(&c.timer, c.drainUntil)
+	return true
+}
+
+// drainedLocked says whether nothing is left to wait for. Code that outlived its call holds up the draining of a healthy
+// container, but not of one that drains because of it.
+func (p *Pool) drainedLocked(c *container) bool {
+	return c.inflight == 0 && (c.running == 0 || c.cause == CauseTainted || c.cause == CauseFresh)
+}
+
+// failLocked ends c at once: calls in flight fail.
+func (p *Pool) failLocked(c *container, cause Cause, now time.Time) {
+	if c.state == Failed || c.state == Destroyed || c.tearing {
+		return
+	}
+	p.setStateLocked(c, Failed)
+	c.cause = cause
+	p.unlistLocked(c, now)
+	p.teardownLocked(c, now)
+}
+
+// unlistLocked removes c from wherever the pool would find it for a call.
+func (p *Pool) unlistLocked(c *container, now time.Time) {
+	p.ready.remove(&c.readyNode)
+	p.idle.remove(&c.idleNode)
+	p.unqueueThawLocked(c)
+	p.stopTimerLocked(&c.timer)
+	t := c.tenant
+	if t == nil || !t.dropLocked(c) {
+		return
+	}
+	if c.told {
+		a, cause := p.assignmentLocked(c), c.cause
+		p.noteLocked(func(o Observer) { o.Released(a, cause) })
+	}
+	c.setPowerLocked(c.power) // calls that wait for it must look again
+	p.wantLocked(t, now)
+}
+
+// stuckCheck is how soon a tainted container is looked at again when a call on it was given up: its connection has told of a
+// milder taint already and says no more by itself.
+const stuckCheck = 300 * time.Millisecond
+
+// visitDrainingLocked ends calls that outlive a draining container's time, or that cannot be stopped.
+func (p *Pool) visitDrainingLocked(c *container, now time.Time) {
+	if !now.Before(c.drainUntil) {
+		p.loseLocked(c, loss{lossKilled, CauseOverdue}, now)
+		p.dispatchLocked(now)
+		return
+	}
+	p.setTimerLocked(&c.timer, c.drainUntil)
+	p.laterLocked(func() {
+		if c.conn.Stuck() {
+			p.lose(c, loss{lossKilled, CauseStuck})
+		}
+	})
+}

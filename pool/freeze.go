@@ -1,0 +1,146 @@
+package pool
+
+import (
+	"context"
+	"time"
+)
+
+// burning is the share of one CPU above which a container with no call is frozen at once.
+const burning = 0.05
+
+// lookAgain is how soon a container that was just used is looked at; the pauses double while it stays idle.
+const (
+	lookAgain     = time.Second
+	lookAgainMost = 30 * time.Second
+)
+
+// freezeLocked begins to switch an idle container off.
+func (p *Pool) freezeLocked(c *container) {
+	c.setPowerLocked(powerFreezing)
+	p.laterLocked(func() { p.freeze(c) })
+}
+
+func (p *Pool) freeze(c *container) {
+	c.door.CloseTunnels()
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.EngineTimeout)
+	defer cancel()
+	err := c.engine.Freeze(ctx)
+	charge := c.limit
+	if err == nil {
+		if u, err := c.engine.Usage(ctx); err == nil {
+			charge = min(max(u.MemoryBytes, 0), c.limit)
+		}
+	}
+	p.mu.Lock()
+	defer p.unlock()
+	now := time.Now()
+	if err != nil {
+		if !c.tearing {
+			p.counts.freezeFailed++
+			p.cfg.Logger.Warn("a container could not be frozen and is destroyed", "container", c.id, "err", err)
+			p.failLocked(c, CauseFreeze, now)
+			p.dispatchLocked(now)
+		}
+		return
+	}
+	p.counts.frozen++
+	c.setPowerLocked(powerFrozen) // a call that came meanwhile asks for the thaw
+	if c.tearing {
+		return
+	}
+	p.chargeLocked(c, charge)
+	p.visitLocked(c, now)
+	p.dispatchLocked(now)
+}
+
+// requestThawLocked begins to switch a frozen container on, or queues it until there is memory for it.
+func (p *Pool) requestThawLocked(c *container) {
+	need := c.limit - c.charge
+	if p.thaws.len() > 0 || p.freeLocked() < need {
+		c.setPowerLocked(powerQueued)
+		p.thaws.pushBack(&c.thawNode)
+		p.thawNeed += need
+		p.makeRoomLocked(time.Now())
+		return
+	}
+	p.thawLocked(c)
+}
+
+func (p *Pool) thawLocked(c *container) {
+	p.chargeLocked(c, c.limit)
+	c.setPowerLocked(powerThawing)
+	p.laterLocked(func() { p.thaw(c) })
+}
+
+// admitThawsLocked switches on what has waited for memory, in the order of asking.
+func (p *Pool) admitThawsLocked() {
+	for {
+		c, ok := p.thaws.front()
+		if !ok || p.freeLocked() < c.limit-c.charge {
+			return
+		}
+		p.unqueueThawLocked(c)
+		p.thawLocked(c)
+	}
+}
+
+func (p *Pool) unqueueThawLocked(c *container) {
+	if p.thaws.remove(&c.thawNode) {
+		p.thawNeed -= c.limit - c.charge
+	}
+}
+
+func (p *Pool) thaw(c *container) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.EngineTimeout)
+	defer cancel()
+	err := c.engine.Thaw(ctx)
+	p.mu.Lock()
+	defer p.unlock()
+	now := time.Now()
+	if err != nil {
+		if !c.tearing {
+			p.counts.thawFailed++
+			p.cfg.Logger.Warn("a container could not be thawed and is destroyed", "container", c.id, "err", err)
+			p.failLocked(c, CauseThaw, now)
+			p.dispatchLocked(now)
+		}
+		return
+	}
+	p.counts.thawed++
+	c.sampled = time.Time{}
+	c.setPowerLocked(powerOn)
+	if !c.tearing && c.state == Assigned {
+		p.setTimerLocked(&c.timer, now.Add(lookAgain))
+	}
+}
+
+// sampleLocked looks at the CPU that an idle container burns, in the background.
+func (p *Pool) sampleLocked(c *container) {
+	if c.sampling {
+		return
+	}
+	c.sampling = true
+	p.laterLocked(func() { p.sample(c) })
+}
+
+func (p *Pool) sample(c *container) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.EngineTimeout)
+	defer cancel()
+	u, err := c.engine.Usage(ctx)
+	p.mu.Lock()
+	defer p.unlock()
+	c.sampling = false
+	if err != nil || c.state != Assigned || c.power != powerOn || !c.quiet() {
+		return
+	}
+	now := time.Now()
+	before, cpu := c.sampled, c.sampledCPU
+	c.sampled, c.sampledCPU = now, u.CPU
+	if !before.After(c.idleSince) {
+		return // the first look since it became idle
+	}
+	if share := float64(u.CPU-cpu) / float64(now.Sub(before)); share > burning {
+		p.counts.burning++
+		p.freezeLocked(c)
+	}
+}

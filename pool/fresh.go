@@ -1,0 +1,85 @@
+package pool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	"paddock/internal/call"
+	"paddock/internal/errs"
+)
+
+// freshGrace is how long after its deadline a fresh call may still wait for its container's end.
+const freshGrace = 400 * time.Millisecond
+
+// doFresh runs the call that f's container exists for. Nothing of the container is left when the last byte of the answer
+// is released: the result, or the last piece of a streamed one, is held back until then.
+func (p *Pool) doFresh(ctx context.Context, f *flight, req *call.Request, sink call.Sink) (*call.Result, error) {
+	var held *lastPiece
+	if sink != nil {
+		held = &lastPiece{Sink: sink}
+		sink = held
+	}
+	res, err := f.c.conn.Do(ctx, req, sink, f.settled)
+	if err != nil { // before the container goes, so that why it was lost can be told
+		err = p.explainLoss(f.c, errs.From(err))
+	}
+	p.mu.Lock()
+	p.drainLocked(f.c, CauseFresh, time.Now())
+	p.unlock()
+	p.giveBack(f)
+	if gone := p.awaitGone(f.c, req.Deadline); err == nil {
+		err = gone
+	}
+	if err != nil {
+		return nil, err
+	}
+	if held != nil {
+		if err := held.release(); err != nil {
+			return nil, errs.Wrap(errs.Cancelled, "pool.Do", err, "the caller went away")
+		}
+	}
+	return p.finish(f, res, nil)
+}
+
+var errStays = errors.New("the container of a fresh call was not destroyed in time")
+
+// awaitGone waits until nothing of c is left.
+func (p *Pool) awaitGone(c *container, deadline time.Time) error {
+	limit := destroyTimeout
+	if !deadline.IsZero() {
+		limit = max(0, time.Until(deadline)) + freshGrace
+	}
+	if wait(c.gone, limit) {
+		return nil
+	}
+	e := errs.Wrap(errs.Timeout, "pool.Do", errStays, "the call ended, but its sandbox was not gone before the deadline")
+	e.Started, e.Fault = errs.StartedYes, errs.FaultPlatform
+	return e
+}
+
+// lastPiece is a Sink that keeps the newest piece of data back.
+type lastPiece struct {
+	call.Sink
+	held bytes.Buffer
+	any  bool
+}
+
+func (l *lastPiece) Data(b []byte) error {
+	if err := l.release(); err != nil {
+		return err
+	}
+	l.held.Write(b)
+	l.any = true
+	return nil
+}
+
+func (l *lastPiece) release() error {
+	if !l.any {
+		return nil
+	}
+	l.any = false
+	defer l.held.Reset()
+	return l.Sink.Data(l.held.Bytes())
+}

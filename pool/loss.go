@@ -1,0 +1,181 @@
+package pool
+
+import (
+	"time"
+
+	"paddock/internal/errs"
+)
+
+// Bounds of finding out why a container was lost.
+const (
+	exitWait = 200 * time.Millisecond // after the connection ended, for the process to be gone
+	killWait = 250 * time.Millisecond // after it was killed for living on without a link
+	lossWait = time.Second            // for a call whose connection ended, until somebody has said why
+)
+
+type lossKind uint8
+
+const (
+	lossCrashed lossKind = iota
+	lossOutOfMemory
+	lossPids
+	lossProtocol
+	lossKilled
+	lossRemoved    // its tenant was deleted
+	lossController // this process lets go of it
+)
+
+// loss is why the calls of a lost container fail.
+type loss struct {
+	kind  lossKind
+	cause Cause
+}
+
+// blames says whether the tenant's code is to be charged with the loss.
+func (l loss) blames() bool {
+	switch l.cause {
+	case CauseCrashed, CauseOutOfMemory, CausePids, CauseProtocol, CauseStuck:
+		return true
+	}
+	return false
+}
+
+// fails returns the error of a call that was on the lost container.
+func (l loss) fails(started errs.Started, err error) *errs.Error {
+	e := &errs.Error{Kind: errs.SandboxLost, Started: started, Op: "pool.Do", Err: err}
+	switch l.kind {
+	case lossOutOfMemory:
+		e.Kind, e.Message = errs.OutOfMemory, "the sandbox ran out of memory; use less, or ask for a higher limit"
+		if started == errs.StartedMaybe {
+			e.Started = "" // it has started: code has used the memory
+		}
+	case lossPids:
+		e.Cause, e.Message = "pids", "the sandbox ended at its limit of processes and threads"
+	case lossProtocol:
+		e.Cause, e.Message = "protocol", "the sandbox broke the protocol that it is spoken to with and was destroyed"
+	case lossKilled:
+		e.Cause, e.Message = "killed", "the sandbox was killed: another call of this tenant did not stop at its deadline"
+	case lossRemoved:
+		e.Kind, e.Message = errs.Cancelled, "the tenant was removed while the call ran"
+	case lossController:
+		e.Cause, e.Fault = "controller", errs.FaultPlatform
+		e.Message = "the controller was stopped while the call ran"
+	default:
+		e.Cause, e.Message = "crashed", "the sandbox ended while the call ran"
+	}
+	if l.cause == CauseOverdue {
+		e.Message = "the sandbox was killed: the call outlived the time that a draining sandbox has"
+		e.Fault = errs.FaultPlatform
+	}
+	return e
+}
+
+// classify tells why a container ended from wait status and counters; alive: the link ended long before the process.
+func classify(x Exit, breached, alive bool) loss {
+	switch {
+	case x.OOMKilled, x.HeapAbort:
+		return loss{lossOutOfMemory, CauseOutOfMemory}
+	case breached:
+		return loss{lossProtocol, CauseProtocol}
+	case x.PidsHit:
+		return loss{lossPids, CausePids}
+	case alive:
+		return loss{lossProtocol, CauseProtocol}
+	}
+	return loss{lossCrashed, CauseCrashed}
+}
+
+// watch follows c from Ready to its end. One goroutine per container, asleep.
+func (p *Pool) watch(c *container) {
+	tainted := c.conn.Tainted()
+	for {
+		select {
+		case <-tainted:
+			if c.conn.Stuck() {
+				p.lose(c, loss{lossKilled, CauseStuck})
+				return
+			}
+			p.taint(c)
+			tainted = nil
+			continue
+		case <-c.conn.Done():
+		case <-c.engine.Exited():
+		case <-c.gone:
+			return
+		case <-p.stopped:
+			return
+		}
+		if p.inService(c) {
+			p.lose(c, p.autopsy(c))
+		}
+		return
+	}
+}
+
+func (p *Pool) inService(c *container) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.phase != phaseReleased && !c.tearing
+}
+
+// autopsy waits, bounded, until c's end can be told.
+func (p *Pool) autopsy(c *container) loss {
+	exited := wait(c.engine.Exited(), exitWait)
+	breached := c.conn.Breached()
+	if !exited {
+		if err := c.engine.Kill(); err != nil {
+			p.cfg.Logger.Error("a container without a link could not be killed", "container", c.id, "err", err)
+		}
+		wait(c.engine.Exited(), killWait)
+	}
+	x := c.engine.Exit()
+	l := classify(x, breached, !exited)
+	p.cfg.Logger.Info("a container was lost", "container", c.id, "cause", l.cause, "code", x.Code, "signal", x.Signal,
+		"link", c.conn.Err(), "output", tail(c))
+	return l
+}
+
+func wait(ch <-chan struct{}, limit time.Duration) bool {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-ch:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+func (p *Pool) taint(c *container) {
+	p.mu.Lock()
+	defer p.unlock()
+	now := time.Now()
+	p.drainLocked(c, CauseTainted, now)
+	p.dispatchLocked(now)
+}
+
+func (p *Pool) lose(c *container, l loss) {
+	p.mu.Lock()
+	defer p.unlock()
+	now := time.Now()
+	p.loseLocked(c, l, now)
+	p.dispatchLocked(now)
+}
+
+// loseLocked fails c and tells its calls why. Whoever is first decides.
+func (p *Pool) loseLocked(c *container, l loss, now time.Time) {
+	if c.tearing || c.state == Destroyed || c.loss != nil {
+		return
+	}
+	c.loss = &l
+	close(c.lost)
+	p.counts.lost[l.cause]++
+	if c.tenant != nil && l.blames() {
+		c.tenant.strike(c, now)
+	}
+	p.laterLocked(func() { c.engine.Kill() }) // now, not when a teardown has its turn
+	p.failLocked(c, l.cause, now)
+}
+
+// lostLocked says whether no call can be begun on c any more.
+func (c *container) lostLocked() bool { return c.loss != nil || c.tearing || c.state == Failed }

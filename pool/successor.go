@@ -1,0 +1,68 @@
+package pool
+
+import (
+	"context"
+	"time"
+
+	"paddock/internal/call"
+)
+
+// A container that has reached max_life while its tenant is active is replaced before it drains: its successor is bound
+// and loaded first, so that no call pays for the change.
+
+const (
+	successorActive = time.Minute      // no call for so long: the next one may as well pay
+	successorWait   = 30 * time.Second // for a warm container to become free
+	successorLoad   = 5 * time.Second  // for each of its codes
+)
+
+// awaitSuccessorLocked says whether c's draining waits for a successor, and sees to it that there is one.
+func (p *Pool) awaitSuccessorLocked(c *container, now time.Time) bool {
+	if c.successor {
+		return true // succeed drains it
+	}
+	if c.quiet() && now.Sub(c.idleSince) > successorActive || len(c.tenant.live) > 1 {
+		return false
+	}
+	if p.ready.len() == 0 || p.ring.len() > 0 {
+		late := now.Sub(c.assigned) - c.life
+		if late > successorWait {
+			return false
+		}
+		p.setTimerLocked(&c.timer, now.Add(lookAgain))
+		return true
+	}
+	c.successor = true
+	s, _ := p.ready.popFront()
+	c.tenant.granting++
+	p.assignToLocked(s, c.tenant, false, now)
+	s.setPowerLocked(powerBinding)
+	codes := append([]call.Code(nil), c.recent...)
+	p.laterLocked(func() { p.succeed(c, s, codes) })
+	p.refillLocked(now)
+	return true
+}
+
+// succeed binds and loads s, then drains c.
+func (p *Pool) succeed(c, s *container, codes []call.Code) {
+	err := p.latch(s)
+	if l, ok := s.conn.(Loader); ok && err == nil {
+		for _, code := range codes {
+			ctx, cancel := context.WithTimeout(context.Background(), successorLoad)
+			err := l.Load(ctx, code)
+			cancel()
+			if err != nil {
+				break // the calls will say
+			}
+		}
+	}
+	p.mu.Lock()
+	defer p.unlock()
+	now := time.Now()
+	if err != nil {
+		p.cfg.Logger.Error("a successor could not be bound", "container", s.id, "err", err)
+		p.failLocked(s, CauseBind, now)
+	}
+	p.drainLocked(c, CauseMaxLife, now)
+	p.dispatchLocked(now)
+}
