@@ -56,7 +56,11 @@ func (a *app) resolve() (*target, error) {
 	}
 	t.key = key
 	if where := first(a.conn.url, "PADDOCK_URL"); where != "" {
-		return t, t.byURL(where, first(a.conn.ca, "PADDOCK_CA"))
+		err := t.byURL(where, first(a.conn.ca, "PADDOCK_CA"))
+		if addr := a.getenv("PADDOCK_GRPC"); addr != "" && a.conn.url == "" {
+			t.addr = addr
+		}
+		return t, err
 	}
 	return t, t.byDiscovery(runBase(a.getenv))
 }

@@ -13,14 +13,23 @@ import (
 )
 
 func (a *app) poolCommand() *cobra.Command {
-	return group(&cobra.Command{
+	show := a.poolShow()
+	c := group(&cobra.Command{
 		Use: "pool", Short: "Show and steer the containers",
-		Example: `  paddock pool show
+		Example: `  paddock pool
   paddock pool list --tenant acme
   paddock pool explain
   paddock pool resize --min-ready 8
   paddock pool drain --all`,
-	}, a.poolShow(), a.poolList(), a.poolExplain(), a.poolResize(), a.poolDrain())
+	}, show, a.poolList(), a.poolExplain(), a.poolResize(), a.poolDrain())
+	refuse := c.RunE
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return refuse(cmd, args)
+		}
+		return show.RunE(cmd, args)
+	}
+	return c
 }
 
 func (a *app) poolShow() *cobra.Command {

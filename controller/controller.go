@@ -1,0 +1,253 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"paddock/controller/logs"
+	"paddock/controller/store"
+	"paddock/internal/call"
+	"paddock/internal/errs"
+	"paddock/internal/tenant"
+	"paddock/pool"
+	pb "paddock/proto/paddock/v1"
+)
+
+// removeTimeout bounds how long the end of a tenant's containers is waited for.
+const removeTimeout = 30 * time.Second
+
+// Tenants is what the controller reads of tenants, in memory.
+type Tenants interface {
+	// Tenant returns a tenant's policy and whether there is such a tenant.
+	Tenant(id tenant.ID) (*tenant.Policy, bool)
+}
+
+// Config is what a Controller is made of. All fields but Logger and Address must be set.
+type Config struct {
+	ID      string // 8 hex digits, from the data directory
+	Address string // where routers on other machines reach it, "" = nowhere
+	Region  string
+	Version string
+	Pool    pool.Config // its Observer is the controller's to set
+	Store   store.Store
+	Tenants Tenants
+	Logs    *logs.Hub
+	Logger  *slog.Logger
+}
+
+// Controller owns one pool. Make one with New, then Start; end it with Shutdown or Release. Safe for concurrent use.
+type Controller struct {
+	cfg         Config
+	log         *slog.Logger
+	pool        *pool.Pool
+	logs        *logs.Hub
+	assignments *assignments
+	membership  *membership
+
+	ctx    context.Context // of what runs beside the calls
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+	ending sync.Once
+	ended  error
+
+	mu      sync.Mutex
+	stopped bool // no task may begin any more
+}
+
+// New makes a controller and its pool; nothing runs yet.
+func New(cfg Config) (*Controller, error) {
+	if cfg.ID == "" || cfg.Store == nil || cfg.Tenants == nil || cfg.Logs == nil {
+		return nil, errors.New("controller: ID, Store, Tenants and Logs must be set")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	c := &Controller{cfg: cfg, log: cfg.Logger, logs: cfg.Logs}
+	c.assignments = newAssignments(cfg.ID, cfg.Store, cfg.Logger)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	cfg.Pool.Observer = observer{c}
+	p, err := pool.New(cfg.Pool)
+	if err != nil {
+		c.cancel()
+		return nil, err
+	}
+	c.pool = p
+	c.membership = newMembership(cfg.Store, &pb.ControllerRecord{
+		Id: cfg.ID, Address: cfg.Address, Region: cfg.Region, Version: cfg.Version, Runtimes: []string{cfg.Pool.Image.Runtime},
+		Capacity: int32(p.Stats().Limit), Isolation: string(cfg.Pool.Engine.Isolation()),
+	}, cfg.Logger)
+	return c, nil
+}
+
+// Start adopts what a former process left, ends what is no tenant's any more, registers and begins to fill the pool.
+func (c *Controller) Start(ctx context.Context) error {
+	if err := c.pool.Start(ctx); err != nil {
+		return err
+	}
+	for _, i := range c.pool.Containers("") {
+		if i.Tenant == "" {
+			continue
+		}
+		if !c.serves(i.Tenant) {
+			c.log.Info("adopted a container of a tenant that is not served any more: it goes", "tenant", i.Tenant, "container", i.ID)
+			c.remove(i.Tenant)
+			continue
+		}
+		if i.State == pool.Assigned { // before the first look at the store's records, or they would be deleted and written again
+			c.assignments.want(pool.Assignment{
+				Container: i.ID, Tenant: i.Tenant, Runtime: c.cfg.Pool.Image.Runtime,
+				Isolation: c.cfg.Pool.Engine.Isolation(), Since: i.Assigned,
+			})
+		}
+	}
+	c.tasks.Go(func() { c.assignments.run(c.ctx) })
+	c.tasks.Go(func() { c.membership.run(c.ctx) })
+	return nil
+}
+
+// Ready is closed when the first container is warm.
+func (c *Controller) Ready() <-chan struct{} { return c.pool.Ready() }
+
+// Stats returns the pool's.
+func (c *Controller) Stats() pool.Stats { return c.pool.Stats() }
+
+// Registered says whether the controller's record stands in the store as far as it knows.
+func (c *Controller) Registered() bool { return c.membership.isJoined() }
+
+// Invoke runs one call on a container of its tenant's. It returns a Result or an *errs.Error; the sink is not used
+// afterwards. The call has been admitted; that its tenant is gone or suspended by now is seen here once more, since calls
+// and changes race.
+func (c *Controller) Invoke(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
+	if policy, ok := c.cfg.Tenants.Tenant(req.Tenant); !ok {
+		return nil, errs.New(errs.NotFound, "there is no tenant %s", req.Tenant)
+	} else if policy.Suspended {
+		return nil, errs.New(errs.Denied, "tenant %s is suspended", req.Tenant)
+	}
+	return c.pool.Do(ctx, req, sink)
+}
+
+// serves says whether a tenant's calls may run.
+func (c *Controller) serves(t tenant.ID) bool {
+	policy, ok := c.cfg.Tenants.Tenant(t)
+	return ok && !policy.Suspended
+}
+
+// TenantChanged puts a tenant's new policy into force: its limits count at once, another isolation drains its containers,
+// a suspension cancels its calls and ends its containers. It does not block.
+func (c *Controller) TenantChanged(t tenant.ID, policy *tenant.Policy) {
+	c.pool.SetPolicy(t, policy)
+	if policy.Suspended {
+		c.remove(t)
+	}
+}
+
+// TenantRemoved ends all that a tenant has here: calls in flight are cancelled, containers destroyed, logs forgotten. It
+// does not block.
+func (c *Controller) TenantRemoved(t tenant.ID) {
+	c.remove(t)
+	c.logs.Remove(t)
+}
+
+// EndTenant is TenantRemoved for who wants to know how many containers there were: it returns when they are gone, or ctx
+// ends.
+func (c *Controller) EndTenant(ctx context.Context, t tenant.ID) int {
+	n := c.pool.RemoveTenant(ctx, t)
+	c.assignments.forget(t)
+	c.logs.Remove(t)
+	return n
+}
+
+func (c *Controller) remove(t tenant.ID) {
+	c.begin(func() {
+		ctx, cancel := context.WithTimeout(c.ctx, removeTimeout)
+		defer cancel()
+		if n := c.pool.RemoveTenant(ctx, t); n > 0 {
+			c.log.Info("ended a tenant's containers", "tenant", t, "containers", n)
+		}
+	})
+}
+
+// begin runs f beside everything else, unless the controller is stopping: then there is nothing left to do.
+func (c *Controller) begin(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.stopped {
+		c.tasks.Go(f)
+	}
+}
+
+// Shutdown refuses new calls, lets those in flight finish until ctx ends, destroys every container and takes the
+// controller's records away. The error names what is left.
+func (c *Controller) Shutdown(ctx context.Context) error {
+	return c.end(func() error {
+		err := c.pool.Shutdown(ctx)
+		c.stop()
+		for _, i := range c.pool.Containers("") {
+			c.log.Error("a container is left", "container", i.ID, "state", i.State)
+		}
+		return errors.Join(err, c.settle(ctx))
+	})
+}
+
+// Release stops like Shutdown but leaves the containers, and their records, to the next process.
+func (c *Controller) Release(ctx context.Context) error {
+	return c.end(func() error {
+		err := c.pool.Release(ctx)
+		c.stop()
+		return err
+	})
+}
+
+// settle writes the last state of the records. The store may be away: the next start writes what is missing.
+func (c *Controller) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), store.CallTimeout)
+	defer cancel()
+	if err := c.assignments.flush(ctx); err != nil {
+		c.log.Warn("assignment records are left in the store; the next start removes them", "err", err)
+	}
+	return nil
+}
+
+func (c *Controller) stop() {
+	c.mu.Lock()
+	c.stopped = true
+	c.mu.Unlock()
+	c.cancel()
+	c.tasks.Wait()
+	c.logs.Close()
+}
+
+func (c *Controller) end(how func() error) error {
+	c.ending.Do(func() { c.ended = how() })
+	return c.ended
+}
+
+// observer hears from the pool what happens to containers.
+type observer struct{ c *Controller }
+
+// Assigned notes the record. A tenant that was removed while the call was on its way has a container again: it goes.
+func (o observer) Assigned(a pool.Assignment) {
+	if !o.c.serves(a.Tenant) {
+		o.c.remove(a.Tenant)
+		return
+	}
+	o.c.assignments.want(a)
+}
+
+// Released notes that the record may go.
+func (o observer) Released(a pool.Assignment, cause pool.Cause) {
+	o.c.assignments.drop(a)
+	o.c.log.Debug("container leaves service", "container", a.Container, "tenant", a.Tenant, "cause", cause)
+}
+
+// Recycled logs the end of a container.
+func (o observer) Recycled(r pool.Recycled) {
+	o.c.log.Info("container recycled", "container", r.Container, "tenant", r.Tenant, "cause", r.Cause, "age", r.Age, "calls", r.Calls)
+}
+
+// LogLine keeps and spreads a line of a tenant's code.
+func (o observer) LogLine(l call.LogLine) { o.c.logs.Publish(l) }
