@@ -62,10 +62,6 @@ func (c *Conn) deliverHead(ctx context.Context, x *exchange, h *ResponseHead) *e
 		return errs.New(errs.UserError, "the function answers HTTP requests (it has a response to write to), but it was called for a "+
 			"value: call it by its http path")
 	}
-	if h.Status < 200 || h.Status > 599 {
-		c.giveUp(x, reasonGone)
-		return errs.New(errs.UserError, "the function answered with status %d, which is none of 200 to 599", h.Status)
-	}
 	c.startWatch(ctx, x)
 	headers := make([]call.Header, len(h.Headers))
 	for i, f := range h.Headers {

@@ -263,7 +263,7 @@ func (c *Conn) cancelLocked(x *exchange, reason string) {
 	x.cancelled = c.now()
 	x.excess = x.limits.maxOutput
 	head := appendString([]byte(`{"reason":`), reason)
-	c.w.pending = AppendFrame(c.w.pending, TypeCancel, FlagEnd, x.stream, append(head, '}'), nil)
+	c.w.pending = AppendFrame(c.w.pending, TypeCancel, 0, x.stream, append(head, '}'), nil)
 	c.lingerLocked(x)
 	if !x.answered {
 		c.watchCancel(x.stream)

@@ -155,8 +155,6 @@ func checkStart(buf []byte, from Side) error {
 		allowed = FlagEnd
 	case TypeResult:
 		allowed = FlagEnd | FlagSettled
-	case TypeHello, TypeWelcome, TypeLoaded, TypeLoadFailed, TypeNotLoaded, TypeHead, TypeStep, TypeLog, TypeCancel:
-		allowed = FlagEnd // these never continue: END says what is so anyway
 	}
 	if flags&^allowed != 0 {
 		return breach("%v with flags %#02x", t, flags)

@@ -114,7 +114,7 @@ func handshake(ctx context.Context, nc *net.UnixConn, o Options) (*Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := nc.Write(AppendFrame(nil, TypeWelcome, FlagEnd, 0, head, nil)); err != nil {
+	if _, err := nc.Write(AppendFrame(nil, TypeWelcome, 0, 0, head, nil)); err != nil {
 		return nil, err
 	}
 	if !stop() {

@@ -20,7 +20,7 @@ const (
 	DefaultQueueBytes       = 4 << 20
 	DefaultHandshakeTimeout = 5 * time.Second
 
-	minStreamWindow = 2 * (headLenSize + MaxAgentHead + MaxBody)
+	minStreamWindow = 2 * (MaxAgentHead + MaxBody)
 )
 
 // Options of a connection. Zero values stand for the defaults.

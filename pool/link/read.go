@@ -254,6 +254,9 @@ func (c *Conn) onHead(f *Frame) error {
 	if err := parseHead(TypeHead, f.Head, h); err != nil {
 		return err
 	}
+	if h.Status < 200 || h.Status > 599 {
+		return breach("HEAD with status %d", h.Status)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	x, err := c.findLocked(f)

@@ -120,7 +120,7 @@ func Dial(ctx context.Context, path string, o Options) (*Agent, error) {
 		calls: map[link.StreamID]*Call{},
 	}
 	a.changed = sync.NewCond(&a.mu)
-	a.send(link.AppendFrame(nil, link.TypeHello, link.FlagEnd, 0, mustJSON(o.Hello), nil))
+	a.send(link.AppendFrame(nil, link.TypeHello, 0, 0, mustJSON(o.Hello), nil))
 	welcomed := make(chan struct{})
 	a.wg.Go(func() { a.read(welcomed) })
 	select {
