@@ -1,0 +1,115 @@
+package router
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"paddock/internal/errs"
+	"paddock/internal/tenant"
+)
+
+// admission holds each tenant's token bucket and calls in flight, and bounds the calls of the whole router. State of a
+// tenant exists while it has calls in flight or its bucket is not full again. Safe for concurrent use.
+type admission struct {
+	max int // calls in flight in all
+
+	mu      sync.Mutex
+	tenants map[tenant.ID]*admitted
+	running int
+	sweepAt int // size of tenants at which idle ones are dropped
+}
+
+// admitted is one tenant's state, guarded by admission.mu.
+type admitted struct {
+	policy  *tenant.Policy // that bucket was made for
+	bucket  *rate.Limiter
+	running int
+}
+
+// leastSweep keeps small maps from being swept at every turn.
+const leastSweep = 1024
+
+func newAdmission(maxRunning int) *admission {
+	return &admission{max: maxRunning, tenants: map[tenant.ID]*admitted{}, sweepAt: leastSweep}
+}
+
+// take admits one call of t or says why not, at once. What it took is given back by release.
+func (a *admission) take(t tenant.ID, p *tenant.Policy, now time.Time) (*admitted, *errs.Error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.running >= a.max {
+		e := errs.New(errs.NoCapacity, "the router has %d calls in flight, as many as it takes: try again", a.running)
+		e.Cause, e.RetryAfter = "overload", time.Second
+		return nil, e
+	}
+	s := a.stateLocked(t, p, now)
+	if s.running >= p.Concurrency {
+		e := errs.New(errs.Limited, "tenant %s has %d calls in flight, its limit is %d: try again when one has ended", t,
+			s.running, p.Concurrency)
+		e.Cause, e.RetryAfter = "concurrency", time.Second
+		return nil, e
+	}
+	if !s.bucket.AllowN(now, 1) {
+		e := errs.New(errs.Limited, "tenant %s may start %g calls a second", t, p.RatePerSecond)
+		e.Cause, e.RetryAfter = "rate", untilToken(s.bucket, now)
+		return nil, e
+	}
+	s.running++
+	a.running++
+	return s, nil
+}
+
+// release gives back what take took. Exactly once per take.
+func (a *admission) release(s *admitted) {
+	a.mu.Lock()
+	s.running--
+	a.running--
+	a.mu.Unlock()
+}
+
+func (a *admission) stateLocked(t tenant.ID, p *tenant.Policy, now time.Time) *admitted {
+	s := a.tenants[t]
+	if s == nil {
+		if len(a.tenants) >= a.sweepAt {
+			a.sweepLocked(now)
+		}
+		s = &admitted{policy: p, bucket: rate.NewLimiter(rate.Limit(p.RatePerSecond), p.RateBurst)}
+		a.tenants[t] = s
+		return s
+	}
+	if s.policy != p {
+		s.policy = p
+		s.bucket.SetLimitAt(now, rate.Limit(p.RatePerSecond))
+		s.bucket.SetBurstAt(now, p.RateBurst)
+	}
+	return s
+}
+
+// sweepLocked drops tenants whose state says no more than a new one would.
+func (a *admission) sweepLocked(now time.Time) {
+	for t, s := range a.tenants {
+		if s.running == 0 && s.bucket.TokensAt(now) >= float64(s.bucket.Burst()) {
+			delete(a.tenants, t)
+		}
+	}
+	a.sweepAt = max(leastSweep, 2*len(a.tenants))
+}
+
+// inFlight returns the calls admitted and not released.
+func (a *admission) inFlight() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.running
+}
+
+// untilToken returns when the bucket has its next token, at most a minute and at least a millisecond.
+func untilToken(l *rate.Limiter, now time.Time) time.Duration {
+	r := l.ReserveN(now, 1)
+	defer r.CancelAt(now)
+	if !r.OK() {
+		return time.Minute
+	}
+	return min(max(r.DelayFrom(now), time.Millisecond), time.Minute)
+}

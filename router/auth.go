@@ -1,0 +1,186 @@
+package router
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"strings"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"paddock/controller/catalog"
+	"paddock/internal/errs"
+	"paddock/internal/identity"
+	"paddock/internal/metrics"
+	"paddock/internal/tenant"
+)
+
+// credential is what a request brought to say who it is.
+type credential struct {
+	authorization string // the whole field, "" if missing or repeated
+	tenant        string // Paddock-Tenant
+}
+
+// verified is a credential that was checked: as long as the key's record is the same and the token hashes alike, it
+// stands without another HMAC.
+type verified struct {
+	key    *catalog.KeyView
+	digest [sha256.Size]byte
+}
+
+// authenticator checks credentials against the keyring. Safe for concurrent use.
+type authenticator struct {
+	known   Catalogue
+	secrets Secrets
+	cache   *lru.Cache[string, verified] // by key id
+	guard   *guard
+	metrics *metrics.Router
+	now     func() time.Time
+}
+
+// verifiedKeys bounds the verified credentials that are remembered.
+const verifiedKeys = 16384
+
+func newAuthenticator(known Catalogue, secrets Secrets, m *metrics.Router) (*authenticator, error) {
+	cache, err := lru.New[string, verified](verifiedKeys)
+	if err != nil {
+		return nil, err
+	}
+	g, err := newGuard()
+	if err != nil {
+		return nil, err
+	}
+	return &authenticator{known: known, secrets: secrets, cache: cache, guard: g, metrics: m, now: time.Now}, nil
+}
+
+// authorize is the choke point of HTTP and gRPC: who may pass the route, and for which tenant. Every bad credential gets
+// the same answer, whatever is wrong with it.
+func (a *authenticator) authorize(ru *rule, c credential) (identity.Identity, error) {
+	if ru.role == public {
+		return identity.Identity{}, nil
+	}
+	key, reason := a.authenticate(c.authorization)
+	if reason != "" {
+		return identity.Identity{}, a.refuse(reason)
+	}
+	if !key.Role.Includes(ru.role) {
+		a.metrics.AuthFailed("role")
+		return identity.Identity{}, denied("this key's role may not do that: it needs " + string(ru.role))
+	}
+	id := identity.Identity{KeyID: key.ID, Role: key.Role, Tenant: key.Tenant}
+	if key.Role == identity.RoleOperator {
+		return id, a.nameTenant(&id, ru, c.tenant)
+	}
+	return id, a.ownTenant(id, ru, c.tenant)
+}
+
+// nameTenant puts the tenant that an operator names into id.
+func (a *authenticator) nameTenant(id *identity.Identity, ru *rule, name string) error {
+	if name == "" {
+		if ru.tenant == tenantActs {
+			return errs.New(errs.Invalid, "an operator's key must name the tenant in Paddock-Tenant")
+		}
+		return nil
+	}
+	t, err := tenant.ParseID(name)
+	if err != nil {
+		return errs.New(errs.Invalid, "%v", err)
+	}
+	if _, ok := a.known.Tenant(t); !ok && ru.tenant == tenantActs {
+		return errs.New(errs.NotFound, "there is no tenant %q: create it with `paddock tenants create %s`", t, t)
+	}
+	id.Tenant = t
+	return nil
+}
+
+// ownTenant holds a tenant's key to its tenant. What it says does not depend on whether another tenant exists.
+func (a *authenticator) ownTenant(id identity.Identity, ru *rule, name string) error {
+	if id.Tenant == "" || name != "" && name != string(id.Tenant) {
+		a.metrics.AuthFailed("tenant")
+		return denied("this key belongs to another tenant")
+	}
+	t, ok := a.known.Tenant(id.Tenant)
+	if !ok {
+		a.metrics.AuthFailed("tenant")
+		return errBadCredential()
+	}
+	if t.Policy.Suspended {
+		a.metrics.AuthFailed("suspended")
+		return denied("tenant " + string(id.Tenant) + " is suspended: ask the operator")
+	}
+	return nil
+}
+
+// authenticate returns the key of an Authorization field, or why there is none.
+func (a *authenticator) authenticate(field string) (*catalog.KeyView, string) {
+	token, ok := bearer(field)
+	if !ok {
+		if field == "" {
+			return nil, "missing"
+		}
+		return nil, "malformed"
+	}
+	id, secret, ok := a.secrets.Split(token)
+	if !ok {
+		return nil, "malformed"
+	}
+	key, ok := a.known.Key(id)
+	if !ok {
+		return nil, "unknown"
+	}
+	if a.known.Stale() {
+		return nil, "stale"
+	}
+	digest := sha256.Sum256([]byte(token))
+	seen, hit := a.cache.Get(id)
+	if !hit || seen.key != key || subtle.ConstantTimeCompare(seen.digest[:], digest[:]) != 1 {
+		if !a.secrets.Match(key, secret) {
+			return nil, "unknown"
+		}
+		a.cache.Add(id, verified{key, digest})
+	}
+	if !key.Expires.IsZero() && !a.now().Before(key.Expires) {
+		return nil, "expired"
+	}
+	return key, ""
+}
+
+// bearer returns the token of "Bearer TOKEN".
+func bearer(field string) (string, bool) {
+	const scheme = "Bearer "
+	if len(field) <= len(scheme) || len(field) > 512 || !strings.EqualFold(field[:len(scheme)], scheme) {
+		return "", false
+	}
+	return strings.TrimSpace(field[len(scheme):]), true
+}
+
+// refuse is the one answer to a bad credential.
+func (a *authenticator) refuse(reason string) error {
+	a.metrics.AuthFailed(reason)
+	return errBadCredential()
+}
+
+// slowDown turns the answer to a bad credential into "wait" for an address ("ip:port") that keeps sending them.
+func (a *authenticator) slowDown(err error, remote string) error {
+	if !errs.Is(err, errs.Unauthenticated) {
+		return err
+	}
+	host, _, splitErr := net.SplitHostPort(remote)
+	if splitErr != nil {
+		host = remote
+	}
+	wait := a.guard.failed(host, a.now())
+	if wait == 0 {
+		return err
+	}
+	e := errs.New(errs.Limited, "too many requests with bad credentials from this address: wait and check the key")
+	e.Cause, e.RetryAfter = "rate", wait
+	return e
+}
+
+func errBadCredential() error {
+	return errs.New(errs.Unauthenticated, "send a valid key: Authorization: Bearer KEY")
+}
+
+func denied(message string) error { return &errs.Error{Kind: errs.Denied, Message: message} }

@@ -1,0 +1,365 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+
+	"paddock/controller/catalog"
+	"paddock/internal/call"
+	"paddock/internal/errs"
+	"paddock/internal/identity"
+	"paddock/internal/tenant"
+	"paddock/proto"
+	pb "paddock/proto/paddock/v1"
+)
+
+// fakeCatalogue is a catalogue in a map. Tokens are "ID.SECRET".
+type fakeCatalogue struct {
+	mu        sync.Mutex
+	tenants   map[tenant.ID]*catalog.TenantView
+	keys      map[string]*catalog.KeyView
+	functions map[string]*catalog.VersionView // "tenant/name"
+	revision  int64
+	stale     atomic.Bool
+	matches   atomic.Int64
+}
+
+func (c *fakeCatalogue) Tenant(id tenant.ID) (*catalog.TenantView, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, ok := c.tenants[id]
+	return t, ok
+}
+
+func (c *fakeCatalogue) Key(id string) (*catalog.KeyView, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k, ok := c.keys[id]
+	return k, ok
+}
+
+func (c *fakeCatalogue) Function(t tenant.ID, name string, version int64) (*catalog.VersionView, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f, ok := c.functions[string(t)+"/"+name]
+	return f, ok && (version == 0 || version == f.Number)
+}
+
+func (c *fakeCatalogue) Source(context.Context, tenant.ID, string) ([]byte, error) {
+	return []byte("module.exports = (input) => input"), nil
+}
+
+func (c *fakeCatalogue) WaitRevision(ctx context.Context, revision int64) error {
+	if revision <= c.revision {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (c *fakeCatalogue) Stale() bool        { return c.stale.Load() }
+func (c *fakeCatalogue) Age() time.Duration { return time.Second }
+
+func (c *fakeCatalogue) Split(token string) (string, string, bool) { return strings.Cut(token, ".") }
+
+func (c *fakeCatalogue) Match(k *catalog.KeyView, secret string) bool {
+	c.matches.Add(1)
+	sum := sha256.Sum256([]byte(secret))
+	return bytes.Equal(k.MAC, sum[:])
+}
+
+func (c *fakeCatalogue) addKey(id string, t tenant.ID, role identity.Role, expires time.Time) {
+	sum := sha256.Sum256([]byte("secret-" + id))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keys[id] = &catalog.KeyView{ID: id, Tenant: t, Role: role, Expires: expires, MAC: sum[:]}
+}
+
+func (c *fakeCatalogue) addTenant(id tenant.ID, change func(*tenant.Policy)) {
+	p := tenant.DefaultPolicy()
+	if change != nil {
+		change(&p)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tenants[id] = &catalog.TenantView{ID: id, State: catalog.StateActive, Policy: &p}
+}
+
+func bearerOf(id string) string { return "Bearer " + id + ".secret-" + id }
+
+// fakeNode is a node that does what do says; without it, it echoes the input.
+type fakeNode struct {
+	calls atomic.Int64
+	do    func(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error)
+}
+
+func (n *fakeNode) Invoke(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
+	n.calls.Add(1)
+	if n.do != nil {
+		return n.do(ctx, req, sink)
+	}
+	return okResult(req.Body), nil
+}
+
+func okResult(value []byte) *call.Result {
+	return &call.Result{
+		Value: value, Container: "0123456789abcdef0123456789abcdef", Start: call.StartWarm, Isolation: tenant.IsolationGVisor,
+		Stages: call.Stages{Queue: time.Microsecond, Run: 1500 * time.Microsecond},
+	}
+}
+
+// fakeServices are management services that say who asked.
+type fakeServices struct {
+	pb.UnimplementedCatalogServer
+	pb.UnimplementedPoolsServer
+	pb.UnimplementedLogsServer
+	fail  error
+	tail  func(*pb.TailRequest, pb.Logs_TailServer) error
+	saw   atomic.Pointer[identity.Identity]
+	asked atomic.Pointer[pb.DeployFunctionRequest]
+}
+
+func (s *fakeServices) note(ctx context.Context) error {
+	who, ok := identity.From(ctx)
+	if !ok {
+		return errs.New(errs.Internal, "no identity in the context")
+	}
+	s.saw.Store(&who)
+	return s.fail
+}
+
+func (s *fakeServices) GetTenant(ctx context.Context, r *pb.GetTenantRequest) (*pb.Tenant, error) {
+	return &pb.Tenant{Id: r.GetId()}, s.note(ctx)
+}
+
+func (s *fakeServices) CreateTenant(ctx context.Context, r *pb.CreateTenantRequest) (*pb.Tenant, error) {
+	return &pb.Tenant{Id: r.GetId()}, s.note(ctx)
+}
+
+func (s *fakeServices) DeployFunction(ctx context.Context, r *pb.DeployFunctionRequest) (*pb.Function, error) {
+	s.asked.Store(r)
+	return &pb.Function{Name: r.GetName(), Version: 1}, s.note(ctx)
+}
+
+func (s *fakeServices) GetPool(ctx context.Context, _ *pb.GetPoolRequest) (*pb.PoolStatus, error) {
+	return &pb.PoolStatus{Engine: "fake"}, s.note(ctx)
+}
+
+func (s *fakeServices) Tail(r *pb.TailRequest, ss pb.Logs_TailServer) error {
+	if err := s.note(ss.Context()); err != nil {
+		return err
+	}
+	return s.tail(r, ss)
+}
+
+type fakeKeys struct {
+	pb.UnimplementedKeysServer
+	saw atomic.Pointer[pb.CreateKeyRequest]
+}
+
+func (s *fakeKeys) CreateKey(_ context.Context, r *pb.CreateKeyRequest) (*pb.CreateKeyResponse, error) {
+	s.saw.Store(r)
+	return &pb.CreateKeyResponse{Secret: "x"}, nil
+}
+
+// rig is a router on two loopback ports with everything around it faked.
+type rig struct {
+	t        testing.TB
+	router   *Router
+	node     *fakeNode
+	cat      *fakeCatalogue
+	services *fakeServices
+	keys     *fakeKeys
+	registry *prometheus.Registry
+	logs     *lockedBuffer
+	url      string
+	grpcAddr string
+	conn     *grpc.ClientConn
+	client   *http.Client
+}
+
+// lockedBuffer is a log that can be read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func newCatalogue() *fakeCatalogue {
+	c := &fakeCatalogue{tenants: map[tenant.ID]*catalog.TenantView{}, keys: map[string]*catalog.KeyView{},
+		functions: map[string]*catalog.VersionView{}, revision: 7}
+	c.addTenant("acme", nil)
+	c.addTenant("other", nil)
+	c.addTenant("halted", func(p *tenant.Policy) { p.Suspended = true })
+	c.addKey("op", "", identity.RoleOperator, time.Time{})
+	for _, t := range []tenant.ID{"acme", "other", "halted"} {
+		c.addKey(string(t)+"-invoke", t, identity.RoleInvoke, time.Time{})
+		c.addKey(string(t)+"-deploy", t, identity.RoleDeploy, time.Time{})
+		c.addKey(string(t)+"-admin", t, identity.RoleTenantAdmin, time.Time{})
+	}
+	c.addKey("gone", "acme", identity.RoleTenantAdmin, time.Now().Add(-time.Second))
+	c.functions["acme/echo"] = &catalog.VersionView{Number: 3, Hash: strings.Repeat("ab", 32), Kind: call.KindAuto, Runtime: "node"}
+	c.functions["acme/odd"] = &catalog.VersionView{Number: 1, Hash: strings.Repeat("cd", 32), Kind: call.KindAuto, Runtime: "cobol"}
+	return c
+}
+
+func newRig(t testing.TB, change func(*Config)) *rig {
+	t.Helper()
+	g := &rig{t: t, node: &fakeNode{}, cat: newCatalogue(), services: &fakeServices{}, keys: &fakeKeys{},
+		registry: prometheus.NewRegistry(), logs: &lockedBuffer{}}
+	cfg := Config{
+		Catalogue: g.cat, Secrets: g.cat, Nodes: OneNode(g.node),
+		Catalog: g.services, Keys: g.keys, Pools: g.services, Logs: g.services,
+		OpenAPI: proto.OpenAPI(), Registerer: g.registry, Gatherer: g.registry,
+		Logger: slog.New(slog.NewJSONHandler(g.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	r, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.router = r
+	h, gl := listen(t), listen(t)
+	g.url, g.grpcAddr = "http://"+h.Addr().String(), gl.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- r.Serve(h, gl) }()
+	g.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}}
+	if g.conn, err = grpc.NewClient(g.grpcAddr, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+		t.Fatal(err)
+	}
+	r.SetReady(true)
+	t.Cleanup(func() {
+		_ = g.conn.Close()
+		g.client.CloseIdleConnections()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := r.Shutdown(ctx); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+		if n := r.InFlight(); n != 0 {
+			t.Errorf("%d calls are still in flight", n)
+		}
+	})
+	return g
+}
+
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// answerOf is an answer read whole.
+type answerOf struct {
+	status  int
+	header  http.Header
+	body    string
+	problem problem
+}
+
+// do sends a request as acme's invoke key unless fields say otherwise ("Name: value").
+func (g *rig) do(method, path, body string, fields ...string) answerOf {
+	g.t.Helper()
+	req, err := http.NewRequest(method, g.url+path, strings.NewReader(body))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", bearerOf("acme-invoke"))
+	for _, f := range fields {
+		name, value, _ := strings.Cut(f, ": ")
+		if value == "" {
+			req.Header.Del(name)
+			continue
+		}
+		req.Header.Set(name, value)
+	}
+	res, err := g.client.Do(req)
+	if err != nil {
+		g.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		g.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	a := answerOf{status: res.StatusCode, header: res.Header, body: string(b)}
+	if res.Header.Get("Content-Type") == "application/problem+json" {
+		if err := json.Unmarshal(b, &a.problem); err != nil {
+			g.t.Fatalf("problem %s: %v", b, err)
+		}
+	}
+	if len(res.Header.Get("Paddock-Call-Id")) != 32 {
+		g.t.Errorf("%s %s: Paddock-Call-Id is %q", method, path, res.Header.Get("Paddock-Call-Id"))
+	}
+	return a
+}
+
+// ctxAs is a client's context with a key.
+func ctxAs(ctx context.Context, key string, more ...string) context.Context {
+	if key != "" {
+		more = append(more, "authorization", bearerOf(key))
+	}
+	return metadata.AppendToOutgoingContext(ctx, more...)
+}
+
+// idle fails if anything is left in flight.
+func (g *rig) idle() {
+	g.t.Helper()
+	if n := g.router.InFlight(); n != 0 {
+		g.t.Errorf("%d calls are in flight", n)
+	}
+	sums := map[string]float64{}
+	families, err := g.registry.Gather()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			sums[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	if sums["paddock_calls_in_flight"] != 0 {
+		g.t.Errorf("the gauge says %g in flight", sums["paddock_calls_in_flight"])
+	}
+	if a, b := sums["paddock_calls_accepted_total"], sums["paddock_calls_total"]; a != b {
+		g.t.Errorf("accepted %g, ended %g", a, b)
+	}
+}
+
+var errBoom = errors.New("the secret inside of the machine")

@@ -1,0 +1,254 @@
+package router
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/reflection"
+
+	"paddock/internal/call"
+	"paddock/internal/errs"
+	"paddock/internal/identity"
+	pb "paddock/proto/paddock/v1"
+)
+
+// Bounds of the gRPC server. Connections are retired now and then so that a load balancer can spread them anew.
+const (
+	grpcMaxStreams      = 1024
+	grpcMaxHeaderBytes  = 32 << 10
+	grpcMaxMessageBytes = 32 << 20 // tenants' own limits are far below, and are checked on the message
+	grpcWindowBytes     = 1 << 20
+	keepaliveLeast      = 10 * time.Second // a client that pings more often is cut off
+	keepaliveEvery      = 30 * time.Second // we ping a silent client
+	keepaliveTimeout    = 10 * time.Second
+	maxConnectionIdle   = 15 * time.Minute
+	handshakeTimeout    = 10 * time.Second
+)
+
+// Metadata keys and trailers.
+const (
+	mdAuthorization = "authorization"
+	mdTenant        = "paddock-tenant"
+	mdCallID        = "paddock-call-id"
+	mdError         = "paddock-error"
+	mdStarted       = "paddock-started"
+	mdRetryAfter    = "retry-after"
+)
+
+func (r *Router) newGRPC() *grpc.Server {
+	options := []grpc.ServerOption{
+		grpc.UnaryInterceptor(r.unary),
+		grpc.StreamInterceptor(r.stream),
+		grpc.MaxRecvMsgSize(grpcMaxMessageBytes),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(grpcMaxStreams),
+		grpc.MaxHeaderListSize(grpcMaxHeaderBytes),
+		grpc.InitialWindowSize(grpcWindowBytes),
+		grpc.InitialConnWindowSize(4 * grpcWindowBytes),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.NumStreamWorkers(uint32(4 * runtime.GOMAXPROCS(0))),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: maxConnectionIdle, Time: keepaliveEvery, Timeout: keepaliveTimeout,
+		}),
+	}
+	if r.cfg.TLS != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(r.cfg.TLS.Clone())))
+	}
+	s := grpc.NewServer(options...)
+	r.registerServices(s)
+	reflection.Register(s)
+	return s
+}
+
+// registerServices registers all that is served over gRPC but reflection; also on the in-process connection that the REST
+// form of the management calls goes through.
+func (r *Router) registerServices(s grpc.ServiceRegistrar) {
+	pb.RegisterSandboxServer(s, &sandboxServer{router: r})
+	healthpb.RegisterHealthServer(s, r.health)
+	if r.cfg.Logs != nil {
+		pb.RegisterLogsServer(s, r.cfg.Logs)
+	}
+	if r.cfg.Catalog != nil {
+		pb.RegisterCatalogServer(s, r.cfg.Catalog)
+	}
+	if r.cfg.Keys != nil {
+		pb.RegisterKeysServer(s, r.cfg.Keys)
+	}
+	if r.cfg.Pools != nil {
+		pb.RegisterPoolsServer(s, r.cfg.Pools)
+	}
+}
+
+// unary is the choke point of unary methods.
+func (r *Router) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (res any, err error) {
+	q := r.newRequest(ctx, info.FullMethod)
+	defer func() {
+		if v := recover(); v != nil {
+			res, err = nil, q.panicked(v)
+		}
+	}()
+	if err := q.authorize(req); err != nil {
+		return nil, q.failed(err)
+	}
+	res, err = next(q.context(), req)
+	return res, q.ended(err)
+}
+
+// stream is the choke point of streaming methods.
+func (r *Router) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	q := r.newRequest(ss.Context(), info.FullMethod)
+	q.trailer = ss.SetTrailer
+	defer func() {
+		if v := recover(); v != nil {
+			err = q.panicked(v)
+		}
+	}()
+	if err := q.authorize(nil); err != nil {
+		return q.failed(err)
+	}
+	return q.ended(next(srv, &authorizedStream{ServerStream: ss, ctx: q.context()}))
+}
+
+// authorizedStream carries the identity in its context.
+type authorizedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *authorizedStream) Context() context.Context { return s.ctx }
+
+// request is one gRPC request at the choke point.
+type request struct {
+	router  *Router
+	ctx     context.Context
+	method  string
+	rule    *rule
+	id      call.ID
+	began   time.Time
+	who     identity.Identity
+	cred    credential
+	trailer func(metadata.MD)
+}
+
+type requestKey struct{}
+
+// requestFrom returns the request that a handler serves.
+func requestFrom(ctx context.Context) *request {
+	q, _ := ctx.Value(requestKey{}).(*request)
+	return q
+}
+
+func (r *Router) newRequest(ctx context.Context, method string) *request {
+	return &request{router: r, ctx: ctx, method: method, rule: r.byRPC[method], id: newCallID(), began: time.Now()}
+}
+
+// context returns what the handler gets: services read the identity, calls the whole request.
+func (q *request) context() context.Context {
+	ctx := context.WithValue(q.ctx, requestKey{}, q)
+	if q.rule.call {
+		return ctx
+	}
+	return identity.With(ctx, q.who)
+}
+
+// authorize checks the credential. A request that came in by HTTP and passed the choke point there carries its identity.
+func (q *request) authorize(message any) error {
+	if q.rule == nil {
+		return errs.New(errs.NotFound, "there is no method %.200q", q.method)
+	}
+	if x := exchangeFrom(q.ctx); x != nil && x.rule == q.rule {
+		q.id, q.who = x.id, x.who
+		return ownsNamed(q.rule, &q.who, message)
+	}
+	md, _ := metadata.FromIncomingContext(q.ctx)
+	q.cred = credential{authorization: single(md[mdAuthorization]), tenant: single(md[mdTenant])}
+	who, err := q.router.auth.authorize(q.rule, q.cred)
+	if err != nil {
+		if p, ok := peer.FromContext(q.ctx); ok && errs.Is(err, errs.Unauthenticated) {
+			err = q.router.auth.slowDown(err, p.Addr.String())
+		}
+		return err
+	}
+	q.who = who
+	return ownsNamed(q.rule, &q.who, message)
+}
+
+// ended finishes a request that a service answered.
+func (q *request) ended(err error) error {
+	err = fromService(err)
+	if !q.rule.call {
+		q.router.metrics.Request(q.method, errs.KindOf(err))
+	}
+	if err == nil {
+		if !q.rule.call {
+			q.setTrailer(metadata.Pairs(mdCallID, string(q.id)))
+		}
+		return nil
+	}
+	return q.failed(err)
+}
+
+// failed turns err into what goes out. The in-process connection gets it as it is: HTTP has its own form.
+func (q *request) failed(err error) error {
+	e := errs.From(err)
+	if e.Kind == errs.Internal && (q.rule == nil || !q.rule.call) {
+		q.router.log.LogAttrs(q.ctx, slog.LevelError, "request failed", slog.String("call", string(q.id)),
+			slog.String("method", q.method), slog.String("err", err.Error()))
+	}
+	if exchangeFrom(q.ctx) != nil {
+		return err
+	}
+	md := metadata.Pairs(mdCallID, string(q.id), mdError, string(e.Kind), mdStarted, startedField(e))
+	if e.RetryAfter > 0 {
+		md.Set(mdRetryAfter, retryField(e.RetryAfter))
+	}
+	q.setTrailer(md)
+	return grpcStatus(err, q.id)
+}
+
+func (q *request) setTrailer(md metadata.MD) {
+	if q.trailer != nil {
+		q.trailer(md)
+		return
+	}
+	_ = grpc.SetTrailer(q.ctx, md)
+}
+
+func (q *request) panicked(v any) error {
+	q.router.log.LogAttrs(q.ctx, slog.LevelError, "panic", slog.String("call", string(q.id)),
+		slog.String("method", q.method), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+	return q.failed(errs.From(errAbandoned))
+}
+
+// naming is what messages that name a tenant look like.
+type naming interface{ GetTenant() string }
+
+// ownsNamed holds messages that may name a tenant to the caller's own, whatever the service does; an operator may name
+// any. GetTenant names it in id.
+func ownsNamed(ru *rule, who *identity.Identity, message any) error {
+	if ru.tenant != tenantNamed || who.Role == identity.RoleOperator || message == nil {
+		return nil
+	}
+	name := ""
+	switch m := message.(type) {
+	case *pb.GetTenantRequest:
+		name = m.GetId()
+	case naming:
+		name = m.GetTenant()
+	}
+	if name != "" && name != string(who.Tenant) {
+		return denied("this key belongs to another tenant")
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+package router
+
+import (
+	"log/slog"
+	"net/http"
+	"net/textproto"
+	"runtime/debug"
+	"time"
+
+	"paddock/internal/call"
+	"paddock/internal/errs"
+	"paddock/internal/identity"
+)
+
+// exchange is one HTTP request with its answer. Used by the handler's goroutine.
+type exchange struct {
+	router *Router
+	w      http.ResponseWriter
+	r      *http.Request
+	id     call.ID
+	began  time.Time
+	rule   *rule
+	params params
+	who    identity.Identity
+	// cut says that the answer's head has gone: a failure from now on can only break the connection.
+	cut bool
+}
+
+// Canonical names of the fields that are read or written on every call.
+const (
+	hCallID      = "Paddock-Call-Id"
+	hError       = "Paddock-Error"
+	hStarted     = "Paddock-Started"
+	hContainer   = "Paddock-Container"
+	hIsolation   = "Paddock-Isolation"
+	hStart       = "Paddock-Start"
+	hWarning     = "Paddock-Warning"
+	hTenant      = "Paddock-Tenant"
+	hTimeout     = "Paddock-Timeout"
+	hFresh       = "Paddock-Fresh"
+	hIdempotent  = "Paddock-Idempotent"
+	hMinRevision = "Paddock-Min-Revision"
+	hTiming      = "Server-Timing"
+)
+
+// ServeHTTP is the one way in for HTTP: route, credential, handler, and a problem document for whatever fails.
+func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	x := exchange{router: r, w: w, r: req, id: newCallID(), began: time.Now()}
+	defer x.recovered()
+	w.Header()[hCallID] = []string{string(x.id)}
+	if err := x.serve(); err != nil {
+		x.fail(err)
+	}
+}
+
+func (x *exchange) serve() error {
+	e, p, found := x.router.tree.match(x.r.Method, x.r.URL.EscapedPath())
+	switch {
+	case !found:
+		return errs.New(errs.NotFound, "there is nothing at %.200q: GET /openapi.json lists what there is", x.r.URL.Path)
+	case e == nil:
+		return withStatus(http.StatusMethodNotAllowed,
+			errs.New(errs.Invalid, "%.20q is not a method of %.200q", x.r.Method, x.r.URL.Path))
+	}
+	x.rule, x.params = e.rule, p
+	who, err := x.router.auth.authorize(e.rule, httpCredential(x.r))
+	if err != nil {
+		return x.router.auth.slowDown(err, x.r.RemoteAddr)
+	}
+	x.who = who
+	return e.serve(x)
+}
+
+// httpCredential takes the credential out of a request. A repeated field counts as malformed: two readers might choose
+// differently.
+func httpCredential(r *http.Request) credential {
+	return credential{
+		authorization: single(r.Header["Authorization"]),
+		tenant:        single(r.Header[hTenant]),
+	}
+}
+
+// single returns the value of a field that may stand once.
+func single(values []string) string {
+	switch len(values) {
+	case 0:
+		return ""
+	case 1:
+		return values[0]
+	}
+	return "\x00repeated"
+}
+
+// fail answers with a problem document, or cuts the answer where its head has already gone.
+func (x *exchange) fail(err error) {
+	if x.cut {
+		panic(http.ErrAbortHandler)
+	}
+	x.logInternal(err)
+	writeProblem(x.w, x.r, x.id, err)
+}
+
+// logInternal leaves in the log what the caller is not told.
+func (x *exchange) logInternal(err error) {
+	if e := errs.From(err); e.Kind == errs.Internal && (x.rule == nil || !x.rule.call) {
+		x.router.log.LogAttrs(x.r.Context(), slog.LevelError, "request failed", slog.String("call", string(x.id)),
+			slog.String("method", x.r.Method), slog.String("path", x.r.URL.Path), slog.String("err", err.Error()))
+	}
+}
+
+// recovered keeps a panic in one request from ending the process, and leaves its stack in the log.
+func (x *exchange) recovered() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v == http.ErrAbortHandler {
+		panic(v)
+	}
+	x.router.log.LogAttrs(x.r.Context(), slog.LevelError, "panic", slog.String("call", string(x.id)),
+		slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+	if x.cut {
+		panic(http.ErrAbortHandler)
+	}
+	writeProblem(x.w, x.r, x.id, errs.From(errAbandoned))
+}
+
+// header returns a field that may stand once; name is canonical.
+func (x *exchange) header(name string) string {
+	if v := x.r.Header[name]; len(v) == 1 {
+		return v[0]
+	}
+	return single(x.r.Header[name])
+}
+
+// contentType returns the body's media type without parameters, lower-case.
+func (x *exchange) contentType() string {
+	ct := x.header("Content-Type")
+	for i := range len(ct) {
+		if ct[i] == ';' {
+			ct = ct[:i]
+			break
+		}
+	}
+	return lowerASCII(textproto.TrimString(ct))
+}
+
+func lowerASCII(s string) string {
+	for i := range len(s) {
+		if c := s[i]; 'A' <= c && c <= 'Z' {
+			b := []byte(s)
+			for j := i; j < len(b); j++ {
+				if 'A' <= b[j] && b[j] <= 'Z' {
+					b[j] += 'a' - 'A'
+				}
+			}
+			return string(b)
+		}
+	}
+	return s
+}

@@ -1,0 +1,240 @@
+package router
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/net/netutil"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"paddock/internal/metrics"
+	"paddock/internal/tenant"
+	pb "paddock/proto/paddock/v1"
+)
+
+// Defaults of Config and bounds of the HTTP server.
+const (
+	DefaultMaxInFlight = 10_000
+	DefaultMaxConns    = 20_000
+	readHeaderTimeout  = 10 * time.Second
+	idleTimeout        = 2 * time.Minute
+	maxHeaderBytes     = 32 << 10
+	answerTimeout      = tenant.MaxTimeout + time.Minute // head to last byte; streams set their own as they move
+	h2MaxStreams       = 256
+	h2Ping             = 30 * time.Second
+	h2PingTimeout      = 10 * time.Second
+)
+
+// Config is what a Router works with. Catalogue, Secrets, Nodes, Registerer and Logger are needed; a service that is nil
+// is not served.
+type Config struct {
+	Catalogue Catalogue
+	Secrets   Secrets
+	Nodes     Nodes
+
+	Catalog pb.CatalogServer
+	Keys    pb.KeysServer
+	Pools   pb.PoolsServer
+	Logs    pb.LogsServer
+
+	Runtimes   []string      // the first is the default; none: "node"
+	StreamIdle time.Duration // of HTTP-shaped streams; 0: tenant.DefaultStreamIdle
+	// MaxInFlight bounds the calls of all tenants together, MaxConns the connections of each listener; 0 is the default.
+	MaxInFlight int
+	MaxConns    int
+
+	OpenAPI    string // the document at /openapi.json; "" is not served
+	Registerer prometheus.Registerer
+	Gatherer   prometheus.Gatherer // what /metrics shows; nil is not served
+	// Tracer, if set, gets a span per call.
+	Tracer    trace.TracerProvider
+	TLS       *tls.Config // for both listeners; nil: in the clear
+	CallLevel slog.Level  // of the one line per call; internal failures are errors whatever it is
+	Logger    *slog.Logger
+}
+
+// Router is the public front. Make one with New; it serves until Shutdown.
+type Router struct {
+	cfg       Config
+	log       *slog.Logger
+	metrics   *metrics.Router
+	auth      *authenticator
+	admission *admission
+	tracer    *tracer
+	tree      tree
+	byRPC     map[string]*rule
+	health    *health.Server
+	local     *local
+	gateway   *runtime.ServeMux
+	http      *http.Server
+	grpc      *grpc.Server
+
+	ready    atomic.Bool
+	draining atomic.Bool
+	drain    drainer
+	lifetime context.Context // ends when draining begins: ends what would last for ever
+	endLife  context.CancelFunc
+	shutdown sync.Once
+	down     chan struct{} // closed when Shutdown is over
+	downErr  error
+}
+
+// New makes a Router. It fails if anything that would be served has no line in the route table.
+func New(cfg Config) (*Router, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	m, err := metrics.NewRouter(cfg.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("router: metrics: %w", err)
+	}
+	r := &Router{cfg: cfg, log: cfg.Logger, metrics: m, admission: newAdmission(cfg.MaxInFlight),
+		tracer: newTracer(cfg.Tracer), health: health.NewServer(), down: make(chan struct{})}
+	r.lifetime, r.endLife = context.WithCancel(context.Background())
+	if r.auth, err = newAuthenticator(cfg.Catalogue, cfg.Secrets, m); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	if err := metrics.RegisterCatalogAge(cfg.Registerer, cfg.Catalogue.Age); err != nil {
+		return nil, fmt.Errorf("router: metrics: %w", err)
+	}
+	if err := r.index(rules); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	if r.gateway, err = r.newGateway(); err != nil {
+		return nil, fmt.Errorf("router: gateway: %w", err)
+	}
+	r.grpc, r.http = r.newGRPC(), r.newHTTP()
+	if err := r.checkServices(r.grpc.GetServiceInfo()); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	r.SetReady(false)
+	return r, nil
+}
+
+func (c *Config) complete() error {
+	if c.Catalogue == nil || c.Secrets == nil || c.Nodes == nil || c.Registerer == nil || c.Logger == nil {
+		return errors.New("router: Catalogue, Secrets, Nodes, Registerer and Logger are needed")
+	}
+	if len(c.Runtimes) == 0 {
+		c.Runtimes = []string{"node"}
+	}
+	if c.StreamIdle <= 0 {
+		c.StreamIdle = tenant.DefaultStreamIdle
+	}
+	if c.MaxInFlight <= 0 {
+		c.MaxInFlight = DefaultMaxInFlight
+	}
+	if c.MaxConns <= 0 {
+		c.MaxConns = DefaultMaxConns
+	}
+	return nil
+}
+
+func (r *Router) newHTTP() *http.Server {
+	s := &http.Server{
+		Handler:           r,
+		ReadHeaderTimeout: readHeaderTimeout,
+		WriteTimeout:      answerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: h2MaxStreams, SendPingTimeout: h2Ping, PingTimeout: h2PingTimeout,
+		},
+	}
+	if r.cfg.TLS != nil {
+		s.TLSConfig = r.cfg.TLS.Clone()
+	}
+	return s
+}
+
+// Serve serves both listeners until Shutdown, or until one of them fails. It closes them.
+func (r *Router) Serve(httpListener, grpcListener net.Listener) error {
+	failed := make(chan error, 2)
+	go func() { failed <- r.serveHTTP(netutil.LimitListener(httpListener, r.cfg.MaxConns)) }()
+	go func() { failed <- r.grpc.Serve(netutil.LimitListener(grpcListener, r.cfg.MaxConns)) }()
+	first := <-failed
+	if errors.Is(first, http.ErrServerClosed) || errors.Is(first, grpc.ErrServerStopped) {
+		first = nil
+	}
+	if first != nil {
+		_ = r.http.Close()
+		r.grpc.Stop()
+	}
+	<-failed
+	return first
+}
+
+func (r *Router) serveHTTP(l net.Listener) error {
+	if r.cfg.TLS != nil {
+		return r.http.ServeTLS(l, "", "")
+	}
+	return r.http.Serve(l)
+}
+
+// SetReady says whether /readyz and gRPC health answer yes. It starts as no; Shutdown makes it no for good.
+func (r *Router) SetReady(ready bool) {
+	ready = ready && !r.draining.Load()
+	r.ready.Store(ready)
+	status := healthpb.HealthCheckResponse_NOT_SERVING
+	if ready {
+		status = healthpb.HealthCheckResponse_SERVING
+	}
+	for _, name := range []string{"", pb.Sandbox_ServiceDesc.ServiceName} {
+		r.health.SetServingStatus(name, status)
+	}
+}
+
+// InFlight returns the calls that were admitted and have not ended.
+func (r *Router) InFlight() int { return r.admission.inFlight() }
+
+// Shutdown says "not ready", announces goaway on open streams, lets what is in flight finish and closes. When ctx ends
+// first, what is left is cut and the error says so. Later calls wait for the first.
+func (r *Router) Shutdown(ctx context.Context) error {
+	r.shutdown.Do(func() {
+		defer close(r.down)
+		r.draining.Store(true)
+		r.SetReady(false)
+		r.drain.start("shutdown")
+		r.endLife()
+		r.downErr = r.close(ctx)
+	})
+	<-r.down
+	return r.downErr
+}
+
+func (r *Router) close(ctx context.Context) error {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.grpc.GracefulStop()
+	}()
+	httpErr := r.http.Shutdown(ctx)
+	if httpErr != nil {
+		_ = r.http.Close()
+	}
+	select {
+	case <-stopped:
+	case <-ctx.Done():
+		r.grpc.Stop()
+		<-stopped
+	}
+	r.health.Shutdown()
+	if err := ctx.Err(); err != nil && (httpErr != nil || r.InFlight() > 0) {
+		return fmt.Errorf("router: shutdown cut what was in flight: %w", err)
+	}
+	return nil
+}

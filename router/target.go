@@ -1,0 +1,91 @@
+package router
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"paddock/internal/errs"
+)
+
+// maxFunctionRef bounds "name@version".
+const maxFunctionRef = 256
+
+// parseRef splits "name" or "name@version"; version 0 is the active one.
+func parseRef(ref string) (name string, version int64, err error) {
+	if ref == "" || len(ref) > maxFunctionRef {
+		return "", 0, errs.New(errs.Invalid, "function %.80q: use a name of 1 to %d bytes", ref, maxFunctionRef)
+	}
+	name, number, versioned := strings.Cut(ref, "@")
+	if !plainName(name) {
+		return "", 0, errs.New(errs.Invalid, "function %.80q: use letters, digits, '-', '_' and '.', with @VERSION behind if "+
+			"you want a certain one", ref)
+	}
+	if !versioned {
+		return name, 0, nil
+	}
+	version, err = strconv.ParseInt(number, 10, 64)
+	if err != nil || version < 1 {
+		return "", 0, errs.New(errs.Invalid, "function %.80q: the version after @ is a number from 1", ref)
+	}
+	return name, version, nil
+}
+
+// plainName says whether a name has only characters that need no escaping anywhere. Whether there is such a function
+// is the catalogue's to say.
+func plainName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return s != "" && s != "." && s != ".."
+}
+
+// setFunction points the call at a deployed function.
+func (inv *invocation) setFunction(ctx context.Context, ref string, minRevision int64) error {
+	name, version, err := parseRef(ref)
+	if err != nil {
+		return err
+	}
+	c := inv.router.cfg.Catalogue
+	if minRevision > 0 {
+		if err := waitRevision(ctx, c, minRevision, inv.req.Deadline); err != nil {
+			return err
+		}
+	}
+	f, ok := c.Function(inv.req.Tenant, name, version)
+	if !ok {
+		return errs.New(errs.NotFound, "tenant %s has no function %q: `paddock functions` or GET /v1/functions lists what "+
+			"there is", inv.req.Tenant, ref)
+	}
+	if err := inv.setRuntime(f.Runtime); err != nil {
+		return err
+	}
+	source, err := c.Source(ctx, inv.req.Tenant, f.Hash)
+	if err != nil {
+		return err
+	}
+	inv.req.Function, inv.req.Version = name, f.Number
+	inv.req.Code.Hash, inv.req.Code.Kind, inv.req.Code.Source = f.Hash, f.Kind, source
+	inv.req.Code.Name = name + ".js"
+	return nil
+}
+
+// setRuntime names the runtime of the call; "" is the default one.
+func (inv *invocation) setRuntime(name string) error {
+	known := inv.router.cfg.Runtimes
+	if name == "" {
+		name = known[0]
+	}
+	for _, k := range known {
+		if k == name {
+			inv.req.Runtime = name
+			return nil
+		}
+	}
+	return errs.New(errs.Invalid, "runtime %.40q is not one of: %s", name, strings.Join(known, ", "))
+}
