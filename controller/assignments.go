@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"paddock/controller/store"
-	"paddock/internal/tenant"
 	"paddock/pool"
 	pb "paddock/proto/paddock/v1"
 )
@@ -250,19 +249,6 @@ func (a *assignments) recovered() {
 	if !was {
 		a.log.Info("assignment records are written again")
 	}
-}
-
-// forget drops what is wanted of a tenant: its containers are gone. The pool says so for each as well; this also covers
-// records of containers that the pool never knew.
-func (a *assignments) forget(t tenant.ID) {
-	a.mu.Lock()
-	for key := range a.wanted {
-		if kind, parts := store.SplitKey(key); kind == store.KindAssignment && parts[1] == string(t) {
-			delete(a.wanted, key)
-		}
-	}
-	a.mu.Unlock()
-	a.kick()
 }
 
 // sleep waits for d, or less if ctx ends, and says which.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"paddock/controller/catalog"
 	"paddock/controller/logs"
 	"paddock/controller/store"
 	"paddock/internal/call"
@@ -20,23 +21,23 @@ import (
 // removeTimeout bounds how long the end of a tenant's containers is waited for.
 const removeTimeout = 30 * time.Second
 
-// Tenants is what the controller reads of tenants, in memory.
-type Tenants interface {
-	// Tenant returns a tenant's policy and whether there is such a tenant.
-	Tenant(id tenant.ID) (*tenant.Policy, bool)
+// Catalogue is what the controller reads of tenants; *catalog.View is one. It is in memory and never blocks.
+type Catalogue interface {
+	Tenant(id tenant.ID) (*catalog.TenantView, bool)
+	Subscribe() *catalog.Subscription
 }
 
 // Config is what a Controller is made of. All fields but Logger and Address must be set.
 type Config struct {
-	ID      string // 8 hex digits, from the data directory
-	Address string // where routers on other machines reach it, "" = nowhere
-	Region  string
-	Version string
-	Pool    pool.Config // its Observer is the controller's to set
-	Store   store.Store
-	Tenants Tenants
-	Logs    *logs.Hub
-	Logger  *slog.Logger
+	ID        string // 8 hex digits, from the data directory
+	Address   string // where routers on other machines reach it, "" = nowhere
+	Region    string
+	Version   string
+	Pool      pool.Config // its Observer is the controller's to set
+	Store     store.Store
+	Catalogue Catalogue // seen once already: containers of tenants that it does not know are destroyed
+	Logs      *logs.Hub
+	Logger    *slog.Logger
 }
 
 // Controller owns one pool. Make one with New, then Start; end it with Shutdown or Release. Safe for concurrent use.
@@ -60,8 +61,8 @@ type Controller struct {
 
 // New makes a controller and its pool; nothing runs yet.
 func New(cfg Config) (*Controller, error) {
-	if cfg.ID == "" || cfg.Store == nil || cfg.Tenants == nil || cfg.Logs == nil {
-		return nil, errors.New("controller: ID, Store, Tenants and Logs must be set")
+	if cfg.ID == "" || cfg.Store == nil || cfg.Catalogue == nil || cfg.Logs == nil {
+		return nil, errors.New("controller: ID, Store, Catalogue and Logs must be set")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -85,7 +86,9 @@ func New(cfg Config) (*Controller, error) {
 
 // Start adopts what a former process left, ends what is no tenant's any more, registers and begins to fill the pool.
 func (c *Controller) Start(ctx context.Context) error {
+	changes := c.cfg.Catalogue.Subscribe()
 	if err := c.pool.Start(ctx); err != nil {
+		changes.Close()
 		return err
 	}
 	for _, i := range c.pool.Containers("") {
@@ -104,6 +107,7 @@ func (c *Controller) Start(ctx context.Context) error {
 			})
 		}
 	}
+	c.tasks.Go(func() { defer changes.Close(); c.follow(c.ctx, changes) })
 	c.tasks.Go(func() { c.assignments.run(c.ctx) })
 	c.tasks.Go(func() { c.membership.run(c.ctx) })
 	return nil
@@ -122,9 +126,9 @@ func (c *Controller) Registered() bool { return c.membership.isJoined() }
 // afterwards. The call has been admitted; that its tenant is gone or suspended by now is seen here once more, since calls
 // and changes race.
 func (c *Controller) Invoke(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
-	if policy, ok := c.cfg.Tenants.Tenant(req.Tenant); !ok {
+	if t, ok := c.cfg.Catalogue.Tenant(req.Tenant); !ok {
 		return nil, errs.New(errs.NotFound, "there is no tenant %s", req.Tenant)
-	} else if policy.Suspended {
+	} else if t.Policy.Suspended {
 		return nil, errs.New(errs.Denied, "tenant %s is suspended", req.Tenant)
 	}
 	return c.pool.Do(ctx, req, sink)
@@ -132,33 +136,45 @@ func (c *Controller) Invoke(ctx context.Context, req *call.Request, sink call.Si
 
 // serves says whether a tenant's calls may run.
 func (c *Controller) serves(t tenant.ID) bool {
-	policy, ok := c.cfg.Tenants.Tenant(t)
-	return ok && !policy.Suspended
+	view, ok := c.cfg.Catalogue.Tenant(t)
+	return ok && !view.Policy.Suspended
 }
 
-// TenantChanged puts a tenant's new policy into force: its limits count at once, another isolation drains its containers,
-// a suspension cancels its calls and ends its containers. It does not block.
-func (c *Controller) TenantChanged(t tenant.ID, policy *tenant.Policy) {
-	c.pool.SetPolicy(t, policy)
-	if policy.Suspended {
-		c.remove(t)
+// follow puts changes of tenants into force until ctx ends: a policy's limits count at once, another isolation drains the
+// tenant's containers, a suspension cancels its calls and ends its containers, a removal forgets its logs as well.
+func (c *Controller) follow(ctx context.Context, changes *catalog.Subscription) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changes.C():
+		}
+		for _, change := range changes.Take() {
+			if change.Kind != catalog.TenantChanged && change.Kind != catalog.TenantRemoved {
+				continue
+			}
+			if t, ok := c.cfg.Catalogue.Tenant(change.Tenant); ok {
+				c.pool.SetPolicy(t.ID, t.Policy)
+			} else {
+				c.logs.Remove(change.Tenant)
+			}
+			if !c.serves(change.Tenant) {
+				c.remove(change.Tenant)
+			}
+		}
 	}
 }
 
-// TenantRemoved ends all that a tenant has here: calls in flight are cancelled, containers destroyed, logs forgotten. It
-// does not block.
-func (c *Controller) TenantRemoved(t tenant.ID) {
-	c.remove(t)
-	c.logs.Remove(t)
-}
-
-// EndTenant is TenantRemoved for who wants to know how many containers there were: it returns when they are gone, or ctx
-// ends.
-func (c *Controller) EndTenant(ctx context.Context, t tenant.ID) int {
+// RemoveTenant ends all that a tenant has here: calls in flight are cancelled, containers destroyed, logs forgotten. It
+// returns how many containers there were, when they are gone; an error says that ctx ended before. Whoever deletes a tenant
+// calls it once the catalogue says that the tenant is not served any more.
+func (c *Controller) RemoveTenant(ctx context.Context, t tenant.ID) (int, error) {
 	n := c.pool.RemoveTenant(ctx, t)
-	c.assignments.forget(t)
 	c.logs.Remove(t)
-	return n
+	if err := ctx.Err(); err != nil {
+		return n, errs.Wrap(errs.Timeout, "remove tenant", err, "the containers of tenant %s are not gone yet: try again", t)
+	}
+	return n, nil
 }
 
 func (c *Controller) remove(t tenant.ID) {

@@ -33,7 +33,7 @@ func (s *LogsServer) Tail(req *pb.TailRequest, stream grpc.ServerStreamingServer
 	if !ok || who.Tenant == "" {
 		return errs.New(errs.Invalid, "name the tenant whose logs you want: --tenant, or Paddock-Tenant")
 	}
-	if _, ok := s.c.cfg.Tenants.Tenant(who.Tenant); !ok {
+	if _, ok := s.c.cfg.Catalogue.Tenant(who.Tenant); !ok {
 		return errs.New(errs.NotFound, "there is no tenant %s", who.Tenant)
 	}
 	level, ok := logs.ParseLevel(req.GetLevel())

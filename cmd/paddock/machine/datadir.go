@@ -75,7 +75,24 @@ func (d *DataDir) makeDirs() error {
 			return err
 		}
 	}
-	return nil
+	return passable(d.Path)
+}
+
+// passable says whether every directory above path lets everybody walk through: sandboxes run from below it, each under a
+// user id of its own.
+func passable(path string) error {
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		st, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if st.Mode().Perm()&0o001 == 0 {
+			return fmt.Errorf("sandboxes must be able to pass through %s: chmod o+x it, or name a data directory elsewhere", dir)
+		}
+		if dir == filepath.Dir(dir) {
+			return nil
+		}
+	}
 }
 
 func (d *DataDir) takeLock() error {

@@ -10,8 +10,20 @@ import (
 	"testing"
 )
 
+// tempDir is t.TempDir that others can pass through.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 func TestDataDirIsHeldByOne(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "data")
+	path := filepath.Join(tempDir(t), "data")
 	d, err := OpenDataDir(path)
 	if err != nil {
 		t.Fatal(err)
@@ -48,6 +60,13 @@ func TestDataDirSaysWhatIsWrong(t *testing.T) {
 	if _, err := OpenDataDir(filepath.Join(file, "data")); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("below a file: %v", err)
 	}
+	secret := tempDir(t)
+	if err := os.Chmod(secret, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenDataDir(filepath.Join(secret, "data")); err == nil || !strings.Contains(err.Error(), "chmod o+x") {
+		t.Errorf("below a directory that nobody else may enter: %v", err)
+	}
 	full := mountTmpfs(t, "size=4k")
 	if _, err := OpenDataDir(filepath.Join(full, "data")); err == nil || !strings.Contains(err.Error(), "disk is full") {
 		t.Errorf("on a full disk: %v", err)
@@ -57,7 +76,7 @@ func TestDataDirSaysWhatIsWrong(t *testing.T) {
 // mountTmpfs mounts a tmpfs that is full when one page is in it, and fills it.
 func mountTmpfs(t *testing.T, options string) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := tempDir(t)
 	if err := syscall.Mount("test", dir, "tmpfs", 0, options); err != nil {
 		t.Fatalf("mount tmpfs (run the tests as root): %v", err)
 	}
@@ -69,7 +88,7 @@ func mountTmpfs(t *testing.T, options string) string {
 }
 
 func TestATornIDIsMadeAgain(t *testing.T) {
-	path := t.TempDir()
+	path := tempDir(t)
 	if err := os.WriteFile(filepath.Join(path, "id"), []byte("12"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +182,7 @@ func TestRecords(t *testing.T) {
 	if all, err := Running(base); err != nil || len(all) != 0 {
 		t.Fatalf("before anything ran: %v, %v", all, err)
 	}
-	d, err := OpenDataDir(filepath.Join(t.TempDir(), "data"))
+	d, err := OpenDataDir(filepath.Join(tempDir(t), "data"))
 	if err != nil {
 		t.Fatal(err)
 	}
