@@ -1,0 +1,91 @@
+'use strict';
+// What the agent uses of the language and of Node, taken before any tenant code runs. Tenant code shares this realm and may patch
+// any prototype; it must then spoil its own answers only, never the link. So the agent calls these, loops by index, builds
+// its JSON heads as text, and arms its own long-lived objects (arm) so that no lookup on them reaches a shared prototype.
+//
+// This is robustness, not a boundary: native code of a tenant can do anything in here, and the host believes nothing.
+
+const { AsyncLocalStorage } = require('node:async_hooks');
+
+const { apply, ownKeys, getOwnPropertyDescriptor, defineProperty, getPrototypeOf } = Reflect;
+const { bind, call } = Function.prototype;
+
+// uncurry(f)(self, ...args) is f.apply(self, args) without a lookup on f.
+const uncurry = apply(bind, bind, [call]);
+
+const hasOwn = uncurry(Object.prototype.hasOwnProperty);
+
+// describe lists what an object of this prototype inherits, nearest first.
+function describe(prototype) {
+  const list = [];
+  const seen = new Set();
+  for (let p = prototype; p !== null && p !== Object.prototype; p = getPrototypeOf(p)) {
+    for (const key of ownKeys(p)) {
+      if (key === 'constructor' || key === '__proto__' || seen.has(key)) continue;
+      seen.add(key);
+      list.push({ key, descriptor: Object.assign(Object.create(null), getOwnPropertyDescriptor(p, key)) });
+    }
+  }
+  return list;
+}
+
+// arm gives object its inherited properties as its own, as they were when described. Works after tenant code has run.
+function arm(object, description) {
+  for (let i = 0; i < description.length; i++) {
+    const { key, descriptor } = description[i];
+    if (!hasOwn(object, key)) defineProperty(object, key, descriptor);
+  }
+  return object;
+}
+
+const mapDescription = describe(Map.prototype);
+const newMap = () => arm(new Map(), mapDescription);
+
+const newContextStore = () => arm(new AsyncLocalStorage(), describe(AsyncLocalStorage.prototype));
+
+module.exports = {
+  apply,
+  arm,
+  arrayIsArray: Array.isArray,
+  arrayPush: uncurry(Array.prototype.push),
+  bufferFrom: Buffer.from,
+  bufferAllocSlow: Buffer.allocUnsafeSlow,
+  byteLength: Buffer.byteLength,
+  cpuUsage: apply(bind, process.cpuUsage, [process]),
+  dateNow: Date.now,
+  defineProperty,
+  describe,
+  fnToString: uncurry(Function.prototype.toString),
+  freeze: Object.freeze,
+  getPrototypeOf,
+  hasOwn,
+  isFinite: Number.isFinite,
+  isPromise: require('node:util').types.isPromise,
+  isProxy: require('node:util').types.isProxy,
+  jsonParse: JSON.parse,
+  jsonStringify: JSON.stringify,
+  newContextStore,
+  newMap,
+  nextTick: apply(bind, process.nextTick, [process]),
+  now: apply(bind, performance.now, [performance]),
+  ownKeys,
+  resolved: Promise.resolve(),
+  regExpExec: uncurry(RegExp.prototype.exec),
+  setImmediate,
+  setTimeout,
+  stringCharCodeAt: uncurry(String.prototype.charCodeAt),
+  stringIndexOf: uncurry(String.prototype.indexOf),
+  stringSlice: uncurry(String.prototype.slice),
+  stringSplit: uncurry(String.prototype.split),
+  stringToLowerCase: uncurry(String.prototype.toLowerCase),
+  stringTrim: uncurry(String.prototype.trim),
+  subarray: uncurry(Uint8Array.prototype.subarray),
+  then: uncurry(Promise.prototype.then),
+  uncurry,
+  Promise,
+  SafeError: Error,
+  String,
+  utf8Slice: uncurry(Buffer.prototype.utf8Slice),
+  utf8Write: uncurry(Buffer.prototype.utf8Write),
+  copyBytes: uncurry(Uint8Array.prototype.set),
+};
