@@ -1,0 +1,136 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"paddock/pool/oci/keeper"
+)
+
+// A frozen gVisor sandbox is watched for this long; what burns more than maxBurn in it is not frozen. Several windows are
+// allowed: its stubs spin for a moment before they go to sleep.
+const (
+	burnWindow  = 20 * time.Millisecond
+	maxBurn     = time.Millisecond
+	burnWindows = 5
+)
+
+// errNotRunning: there is nothing to freeze.
+var errNotRunning = errors.New("the container does not run")
+
+// Freeze implements pool.Container. gVisor's sandboxes die in a control group's freezer, so there only the sentry stops:
+// without it the guest's threads get no further than to their next system call or fault.
+func (c *container) Freeze(ctx context.Context) error {
+	if !c.gvisor() {
+		return c.group.Freeze(ctx)
+	}
+	if err := c.signalSentry(unix.SIGSTOP); err != nil {
+		return fmt.Errorf("freeze container %s: %w", c.id, err)
+	}
+	if err := c.awaitStopped(ctx, true); err != nil {
+		return fmt.Errorf("freeze container %s: %w", c.id, err)
+	}
+	return c.awaitQuiet(ctx)
+}
+
+// Thaw implements pool.Container.
+func (c *container) Thaw(ctx context.Context) error {
+	if !c.gvisor() {
+		return c.group.Thaw(ctx)
+	}
+	if err := c.signalSentry(unix.SIGCONT); err != nil {
+		return fmt.Errorf("thaw container %s: %w", c.id, err)
+	}
+	return c.awaitStopped(ctx, false)
+}
+
+// signalSentry signals the sandbox process by pidfd, after making sure that the pid is still that process's.
+func (c *container) signalSentry(signal unix.Signal) error {
+	c.mu.Lock()
+	status, ending := c.status, c.ending
+	c.mu.Unlock()
+	if status.PID <= 0 || ending {
+		return errNotRunning
+	}
+	fd, err := unix.PidfdOpen(status.PID, 0)
+	if err != nil {
+		return errors.Join(errNotRunning, err)
+	}
+	defer unix.Close(fd)
+	if start, err := keeper.StartTime(status.PID); err != nil || start != status.StartTime {
+		return errors.Join(errNotRunning, err)
+	}
+	return unix.PidfdSendSignal(fd, signal, nil, 0)
+}
+
+// awaitStopped waits until all threads of the sentry have stopped, or run again.
+func (c *container) awaitStopped(ctx context.Context, stopped bool) error {
+	c.mu.Lock()
+	pid := c.status.PID
+	c.mu.Unlock()
+	for {
+		is, err := allStopped(pid)
+		if err != nil {
+			return errors.Join(errNotRunning, err)
+		}
+		if is == stopped {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("stopped=%t is not confirmed: %w", stopped, ctx.Err())
+		case <-time.After(100 * time.Microsecond):
+		}
+	}
+}
+
+// allStopped says whether every thread of a process is stopped.
+func allStopped(pid int) (bool, error) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	tasks, err := os.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, t := range tasks {
+		text, err := os.ReadFile(dir + "/" + t.Name() + "/stat")
+		if err != nil {
+			continue // the thread is gone
+		}
+		state := strings.TrimLeft(string(text[strings.LastIndexByte(string(text), ')')+1:]), " ")
+		if state == "" || (state[0] != 'T' && state[0] != 't') {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// awaitQuiet looks at the CPU counter: a guest that computes without a system call goes on while its sentry stands still.
+func (c *container) awaitQuiet(ctx context.Context) error {
+	var burned time.Duration
+	for range burnWindows {
+		before, err := c.group.CPU()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(burnWindow):
+		}
+		after, err := c.group.CPU()
+		if err != nil {
+			return err
+		}
+		if burned = after - before; burned <= maxBurn {
+			return nil
+		}
+	}
+	return fmt.Errorf("container %s burns %v of CPU in %v though frozen", c.id, burned, burnWindow)
+}
