@@ -1,0 +1,188 @@
+package catalog
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"strconv"
+
+	"paddock/controller/store"
+	"paddock/internal/tenant"
+)
+
+// functionSet is a tenant's functions. Nobody changes one that readers can see.
+type functionSet struct{ byName map[string]*FunctionView }
+
+// apply collects the effect of records on a View. It belongs to the view's run goroutine.
+type apply struct {
+	view      *View
+	tenants   *edit[tenant.ID, *TenantView]
+	keys      *edit[string, *keyEntry]
+	functions *edit[tenant.ID, *functionSet]
+	mine      map[tenant.ID]bool // function sets that this apply made and may change
+	notices   []Change
+	changed   []int64 // revisions of the puts that changed something, 0 for removals
+}
+
+func (v *View) newApply() *apply {
+	return &apply{
+		view: v, tenants: v.tenants.edit(), keys: v.keys.edit(), functions: v.functions.edit(), mine: map[tenant.ID]bool{},
+	}
+}
+
+// finish makes everything visible. The tables come in an order in which a key never appears before its tenant.
+func (a *apply) finish() []Change {
+	a.tenants.publish()
+	a.functions.publish()
+	a.keys.publish()
+	a.view.broken.Store(int64(len(a.view.unreadable)))
+	return a.notices
+}
+
+// changedUpTo counts the changes that a watch which had come to revision seen should have brought.
+func (a *apply) changedUpTo(seen int64) int {
+	n := 0
+	for _, rev := range a.changed {
+		if rev != 0 && rev <= seen {
+			n++
+		}
+	}
+	return n
+}
+
+func (a *apply) notice(kind ChangeKind, t tenant.ID, name string) {
+	a.notices = append(a.notices, Change{Kind: kind, Tenant: t, Name: name})
+}
+
+// put takes a record in. One that cannot be read leaves what was there, and raises an alarm.
+func (a *apply) put(key string, value []byte, rev int64) {
+	kind, parts := store.SplitKey(key)
+	if a.view.mods[key] == rev {
+		return
+	}
+	var err error
+	switch kind {
+	case store.KindTenant:
+		err = a.putTenant(parts[0], value, rev)
+	case store.KindKey:
+		err = a.putKey(parts[0], value)
+	case store.KindFunction:
+		err = a.putFunction(tenant.ID(parts[0]), parts[1], value, rev)
+	case store.KindVersion:
+		err = a.putVersion(tenant.ID(parts[0]), parts[1], parts[2], value)
+	default:
+		return
+	}
+	a.view.mods[key] = rev
+	a.changed = append(a.changed, rev)
+	if err != nil {
+		a.view.unreadable[key] = true
+		a.view.log.Error("catalogue: a record cannot be read; keeping the last good copy", "key", key, "revision", rev,
+			"err", err)
+		return
+	}
+	delete(a.view.unreadable, key)
+}
+
+// remove takes a record out.
+func (a *apply) remove(key string) {
+	if _, held := a.view.mods[key]; !held {
+		return
+	}
+	delete(a.view.mods, key)
+	delete(a.view.unreadable, key)
+	a.changed = append(a.changed, 0)
+	kind, parts := store.SplitKey(key)
+	switch kind {
+	case store.KindTenant:
+		a.tenants.del(tenant.ID(parts[0]))
+		a.notice(TenantRemoved, tenant.ID(parts[0]), "")
+	case store.KindKey:
+		if old, ok := a.keys.get(parts[0]); ok {
+			a.keys.del(parts[0])
+			a.notice(KeyRemoved, old.Tenant, parts[0])
+		}
+	case store.KindFunction:
+		t, name := tenant.ID(parts[0]), parts[1]
+		a.editFunction(t, name, func(f *FunctionView) { f.Active, f.Newest = 0, 0 })
+		a.notice(FunctionRemoved, t, name)
+	case store.KindVersion:
+		number, err := strconv.ParseInt(parts[2], 10, 64)
+		if err == nil {
+			a.editFunction(tenant.ID(parts[0]), parts[1], func(f *FunctionView) { delete(f.versions, number) })
+		}
+	}
+}
+
+func (a *apply) putTenant(id string, value []byte, rev int64) error {
+	t, err := decodeTenant(id, value, rev)
+	if err != nil {
+		return err
+	}
+	old, had := a.tenants.get(t.ID)
+	if had && old.State == t.State && reflect.DeepEqual(old.Policy, t.Policy) {
+		t.Policy = old.Policy // the same pointer: nothing for others to react to
+	} else {
+		a.notice(TenantChanged, t.ID, "")
+	}
+	a.tenants.set(t.ID, t)
+	return nil
+}
+
+func (a *apply) putKey(id string, value []byte) error {
+	k, err := decodeKey(id, value)
+	if err != nil {
+		return err
+	}
+	a.keys.set(id, k)
+	a.notice(KeyChanged, k.Tenant, id)
+	return nil
+}
+
+func (a *apply) putFunction(t tenant.ID, name string, value []byte, rev int64) error {
+	active, newest, err := decodeFunction(name, value)
+	if err != nil {
+		return err
+	}
+	a.editFunction(t, name, func(f *FunctionView) { f.Active, f.Newest, f.Revision = active, newest, rev })
+	a.notice(FunctionChanged, t, name)
+	return nil
+}
+
+func (a *apply) putVersion(t tenant.ID, name, number string, value []byte) error {
+	v, err := decodeVersion(number, value)
+	if err != nil {
+		return fmt.Errorf("version %s of %s: %w", number, name, err)
+	}
+	a.editFunction(t, name, func(f *FunctionView) { f.versions[v.Number] = v })
+	return nil
+}
+
+// editFunction changes a copy of a function, and drops it when nothing is left of it.
+func (a *apply) editFunction(t tenant.ID, name string, change func(*FunctionView)) {
+	set, ok := a.functions.get(t)
+	if !a.mine[t] {
+		fresh := &functionSet{byName: map[string]*FunctionView{}}
+		if ok {
+			fresh.byName = maps.Clone(set.byName)
+		}
+		set = fresh
+		a.mine[t] = true
+		a.functions.set(t, set)
+	}
+	next := &FunctionView{Name: name, versions: map[int64]*VersionView{}}
+	if old, ok := set.byName[name]; ok {
+		*next = *old
+		next.versions = maps.Clone(old.versions)
+	}
+	change(next)
+	if next.Active == 0 && len(next.versions) == 0 {
+		delete(set.byName, name)
+	} else {
+		set.byName[name] = next
+	}
+	if len(set.byName) == 0 {
+		a.functions.del(t)
+		delete(a.mine, t)
+	}
+}

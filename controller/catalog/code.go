@@ -1,0 +1,137 @@
+package catalog
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"golang.org/x/sync/singleflight"
+
+	"paddock/internal/errs"
+	"paddock/internal/tenant"
+)
+
+const (
+	hashBytes   = sha256.Size
+	kindCode    = "code"
+	loadTimeout = 10 * time.Second
+	// sealOverhead is more than encryption adds to a text.
+	sealOverhead = 64
+	// maxCodeBytes bounds what is read of one blob, whatever policies say.
+	maxCodeBytes = 64 << 20
+)
+
+// hashCode names code by what it is.
+func hashCode(source []byte) string {
+	sum := sha256.Sum256(source)
+	return hex.EncodeToString(sum[:])
+}
+
+type codeKey struct {
+	tenant tenant.ID
+	hash   string
+}
+
+// codeCache holds decrypted code, the most recently used up to a number of bytes. Safe for concurrent use.
+type codeCache struct {
+	blobs *Blobs
+	seal  *sealer
+	loads singleflight.Group // one load of a piece of code at a time
+
+	mu    sync.Mutex
+	lru   *simplelru.LRU[codeKey, []byte]
+	bytes int64
+	most  int64
+}
+
+func newCodeCache(b *Blobs, s *sealer, most int64) *codeCache {
+	c := &codeCache{blobs: b, seal: s, most: most}
+	// The bound is in bytes; the LRU's own, in items, is never met before it.
+	c.lru, _ = simplelru.NewLRU(1<<30, func(_ codeKey, v []byte) { c.bytes -= int64(len(v)) })
+	return c
+}
+
+// get returns the code of a tenant by hash.
+func (c *codeCache) get(ctx context.Context, t *TenantView, hash string) ([]byte, error) {
+	key := codeKey{t.ID, hash}
+	c.mu.Lock()
+	source, ok := c.lru.Get(key)
+	c.mu.Unlock()
+	if ok {
+		return source, nil
+	}
+	// The load outlives a caller who goes away: others may wait for it.
+	answers := c.loads.DoChan(string(t.ID)+"/"+hash, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+		defer cancel()
+		return c.load(ctx, t, hash)
+	})
+	select {
+	case a := <-answers:
+		if a.Err != nil {
+			return nil, a.Err
+		}
+		return a.Val.([]byte), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (c *codeCache) load(ctx context.Context, t *TenantView, hash string) ([]byte, error) {
+	fail := func(err error) error {
+		return errs.Wrap(errs.Internal, "load code", err,
+			"the code %.12s… of tenant %s cannot be read; the operator's log has the details", hash, t.ID)
+	}
+	sealed, err := c.blobs.get(ctx, t.ID, hash, maxCodeBytes+sealOverhead)
+	if errors.Is(err, errNoBlob) {
+		return nil, errs.Wrap(errs.NotFound, "load code", err, "tenant %s has no code %.12s…", t.ID, hash)
+	}
+	if err != nil {
+		return nil, fail(err)
+	}
+	source, err := c.seal.unseal(ctx, t.ID, t.dataKey, kindCode, hash, sealed)
+	if err != nil {
+		return nil, fail(err)
+	}
+	if hashCode(source) != hash {
+		return nil, fail(fmt.Errorf("blob %s/%s holds other code", t.ID, hash))
+	}
+	c.add(codeKey{t.ID, hash}, source)
+	return source, nil
+}
+
+func (c *codeCache) add(key codeKey, source []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if int64(len(source)) > c.most || c.lru.Contains(key) {
+		return
+	}
+	c.lru.Add(key, source)
+	c.bytes += int64(len(source))
+	for c.bytes > c.most {
+		c.lru.RemoveOldest()
+	}
+}
+
+// forget drops everything of a tenant, its key too.
+func (c *codeCache) forget(t tenant.ID) {
+	c.seal.forget(t)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, key := range c.lru.Keys() {
+		if key.tenant == t {
+			c.lru.Remove(key)
+		}
+	}
+}
+
+func (c *codeCache) size() (bytes int64, items int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bytes, c.lru.Len()
+}

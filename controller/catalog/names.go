@@ -1,0 +1,32 @@
+package catalog
+
+import (
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"paddock/internal/errs"
+)
+
+// '@' stays out of names: "name@version" names a version.
+var functionName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`)
+
+// CheckFunctionName says whether name can name a function: 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.', not starting with
+// '-' or '.'.
+func CheckFunctionName(name string) error {
+	if !functionName.MatchString(name) {
+		return errs.New(errs.Invalid,
+			"function name %.80q: use 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.', not starting with '-' or '.'", name)
+	}
+	return nil
+}
+
+const maxNoteBytes = 256
+
+func checkNote(note string) error {
+	if len(note) > maxNoteBytes || !utf8.ValidString(note) || strings.ContainsFunc(note, unicode.IsControl) {
+		return errs.New(errs.Invalid, "a note is at most %d bytes of one line of UTF-8", maxNoteBytes)
+	}
+	return nil
+}

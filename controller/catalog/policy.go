@@ -1,0 +1,223 @@
+package catalog
+
+import (
+	"math"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"paddock/internal/errs"
+	"paddock/internal/tenant"
+	pb "paddock/proto/paddock/v1"
+)
+
+// Maxima bound what a tenant's policy may say. All fields are set; DefaultMaxima is what an operator who sets nothing has.
+type Maxima struct {
+	Timeout           time.Duration // of a call
+	SourceBytes       int64
+	BodyBytes         int64 // inputs and outputs
+	LogBytes          int64 // per call
+	Concurrency       int
+	RatePerSecond     float64
+	CallsPerContainer int
+	MaxContainers     int
+	MaxFunctions      int
+	Life              time.Duration // idle TTL, max life, freeze after
+	DrainTimeout      time.Duration
+	Claims            float64 // burst and rate
+	EgressRules       int     // of each list
+}
+
+// DefaultMaxima returns the maxima of an operator who sets nothing.
+func DefaultMaxima() Maxima {
+	return Maxima{
+		Timeout: tenant.MaxTimeout, SourceBytes: 8 << 20, BodyBytes: 64 << 20, LogBytes: 4 << 20,
+		Concurrency: 10_000, RatePerSecond: 1e6, CallsPerContainer: 1024, MaxContainers: 256, MaxFunctions: 100_000,
+		Life: 7 * 24 * time.Hour, DrainTimeout: 10 * time.Minute, Claims: 1000, EgressRules: 256,
+	}
+}
+
+// maxRuleBytes is of one egress rule: a name of 253 bytes, and a port.
+const maxRuleBytes = 260
+
+// mergePolicy returns base with the fields that patch sets replaced whole. What either does not know is kept.
+func mergePolicy(base, patch *pb.Policy) *pb.Policy {
+	out := &pb.Policy{}
+	if base != nil {
+		out = proto.Clone(base).(*pb.Policy)
+	}
+	if patch == nil {
+		return out
+	}
+	to := out.ProtoReflect()
+	proto.Clone(patch).ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		to.Set(f, v)
+		return true
+	})
+	return out
+}
+
+// resolvePolicy returns the policy that p means: its set fields over the defaults. It judges nothing.
+func resolvePolicy(p *pb.Policy) tenant.Policy {
+	out := tenant.DefaultPolicy()
+	if p == nil {
+		return out
+	}
+	if p.Isolation != nil {
+		out.Isolation = tenant.Isolation(*p.Isolation)
+	}
+	setDuration(&out.Timeout, p.Timeout)
+	setDuration(&out.MaxTimeout, p.MaxTimeout)
+	set(&out.SourceBytes, p.SourceBytes)
+	set(&out.InputBytes, p.InputBytes)
+	set(&out.OutputBytes, p.OutputBytes)
+	set(&out.LogBytes, p.LogBytes)
+	setInt(&out.Concurrency, p.Concurrency)
+	set(&out.RatePerSecond, p.RatePerSecond)
+	setInt(&out.RateBurst, p.RateBurst)
+	setInt(&out.CallsPerContainer, p.CallsPerContainer)
+	setInt(&out.MaxContainers, p.MaxContainers)
+	setInt(&out.MaxFunctions, p.MaxFunctions)
+	setDuration(&out.IdleTTL, p.IdleTtl)
+	setDuration(&out.MaxLife, p.MaxLife)
+	set(&out.MaxCalls, p.MaxCalls)
+	setDuration(&out.DrainTimeout, p.DrainTimeout)
+	setDuration(&out.FreezeAfter, p.FreezeAfter)
+	setInt(&out.ClaimBurst, p.ClaimBurst)
+	set(&out.ClaimsPerSecond, p.ClaimsPerSecond)
+	out.Egress = p.GetEgress().GetHosts()
+	out.EgressPrivate = p.GetEgressPrivate().GetHosts()
+	return out
+}
+
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+func setInt(to *int, from *int32) {
+	if from != nil {
+		*to = int(*from)
+	}
+}
+
+func setDuration(to *time.Duration, from *durationpb.Duration) {
+	if from != nil {
+		*to = from.AsDuration()
+	}
+}
+
+// showPolicy returns p with every field set.
+func showPolicy(p *tenant.Policy) *pb.Policy {
+	isolation := string(p.Isolation)
+	return &pb.Policy{
+		Isolation: &isolation, Timeout: durationpb.New(p.Timeout), MaxTimeout: durationpb.New(p.MaxTimeout),
+		SourceBytes: &p.SourceBytes, InputBytes: &p.InputBytes, OutputBytes: &p.OutputBytes, LogBytes: &p.LogBytes,
+		Concurrency: ptr32(p.Concurrency), RatePerSecond: &p.RatePerSecond, RateBurst: ptr32(p.RateBurst),
+		CallsPerContainer: ptr32(p.CallsPerContainer), MaxContainers: ptr32(p.MaxContainers),
+		MaxFunctions: ptr32(p.MaxFunctions), IdleTtl: durationpb.New(p.IdleTTL), MaxLife: durationpb.New(p.MaxLife),
+		MaxCalls: &p.MaxCalls, DrainTimeout: durationpb.New(p.DrainTimeout), FreezeAfter: durationpb.New(p.FreezeAfter),
+		ClaimBurst: ptr32(p.ClaimBurst), ClaimsPerSecond: &p.ClaimsPerSecond,
+		Egress: &pb.Hosts{Hosts: p.Egress}, EgressPrivate: &pb.Hosts{Hosts: p.EgressPrivate},
+	}
+}
+
+func ptr32(n int) *int32 {
+	v := int32(n)
+	return &v
+}
+
+// checkPolicy says whether the fields that are set in patch, and what they make of the whole policy, are within m.
+// checkRule judges an egress rule.
+func checkPolicy(patch *pb.Policy, whole tenant.Policy, m Maxima, checkRule func(string) error) error {
+	var c policyChecker
+	patch.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if d, ok := v.Interface().(protoreflect.Message); ok {
+			if d, ok := d.Interface().(*durationpb.Duration); ok && d.CheckValid() != nil {
+				c.fail("%s is not a valid duration", f.Name())
+			}
+		}
+		return true
+	})
+	switch whole.Isolation {
+	case tenant.IsolationAny, tenant.IsolationGVisor, tenant.IsolationRunc:
+	default:
+		c.fail("isolation %.40q: use gvisor, runc, or nothing for the pool's own", whole.Isolation)
+	}
+	c.duration("max_timeout", whole.MaxTimeout, m.Timeout)
+	c.duration("timeout", whole.Timeout, min(whole.MaxTimeout, m.Timeout))
+	c.number("source_bytes", float64(whole.SourceBytes), 1, float64(m.SourceBytes))
+	c.number("input_bytes", float64(whole.InputBytes), 1, float64(m.BodyBytes))
+	c.number("output_bytes", float64(whole.OutputBytes), 1, float64(m.BodyBytes))
+	c.number("log_bytes", float64(whole.LogBytes), 0, float64(m.LogBytes))
+	c.number("concurrency", float64(whole.Concurrency), 1, float64(m.Concurrency))
+	c.number("rate_per_second", whole.RatePerSecond, 0.001, m.RatePerSecond)
+	c.number("rate_burst", float64(whole.RateBurst), 1, 2*m.RatePerSecond)
+	c.number("calls_per_container", float64(whole.CallsPerContainer), 1, float64(m.CallsPerContainer))
+	c.number("max_containers", float64(whole.MaxContainers), 1, float64(m.MaxContainers))
+	c.number("max_functions", float64(whole.MaxFunctions), 0, float64(m.MaxFunctions))
+	c.duration("idle_ttl", whole.IdleTTL, m.Life)
+	c.duration("max_life", whole.MaxLife, m.Life)
+	c.number("max_calls", float64(whole.MaxCalls), 0, math.MaxInt64)
+	c.duration("drain_timeout", whole.DrainTimeout, m.DrainTimeout)
+	c.duration("freeze_after", whole.FreezeAfter, m.Life)
+	c.number("claim_burst", float64(whole.ClaimBurst), 1, m.Claims)
+	c.number("claims_per_second", whole.ClaimsPerSecond, 0.001, m.Claims)
+	c.rules("egress", whole.Egress, m.EgressRules, checkRule)
+	c.rules("egress_private", whole.EgressPrivate, m.EgressRules, checkRule)
+	return c.err
+}
+
+// policyChecker keeps the first fault.
+type policyChecker struct{ err error }
+
+func (c *policyChecker) fail(format string, args ...any) {
+	if c.err == nil {
+		c.err = errs.New(errs.Invalid, "policy: "+format, args...)
+	}
+}
+
+func (c *policyChecker) duration(field string, d, most time.Duration) {
+	if d <= 0 || d > most {
+		c.fail("%s is %v: it must be above 0 and at most %v", field, d, most)
+	}
+}
+
+func (c *policyChecker) number(field string, n, least, most float64) {
+	if !(n >= least && n <= most) { // NaN too
+		show := func(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+		c.fail("%s is %s: it must be from %s to %s", field, show(n), show(least), show(most))
+	}
+}
+
+func (c *policyChecker) rules(field string, rules []string, most int, check func(string) error) {
+	if len(rules) > most {
+		c.fail("%s has %d rules: at most %d", field, len(rules), most)
+	}
+	for _, r := range rules {
+		if len(r) > maxRuleBytes {
+			c.fail("%s: a rule has %d bytes: at most %d", field, len(r), maxRuleBytes)
+		} else if err := check(r); err != nil {
+			c.fail("%s: rule %q: %v", field, r, err)
+		}
+	}
+}
+
+// checkHostPort is the least that an egress rule must be: "host:port", "*.example.com:443".
+func checkHostPort(rule string) error {
+	host, port, err := net.SplitHostPort(rule)
+	if err != nil {
+		return errs.New(errs.Invalid, "use host:port, as api.example.com:443")
+	}
+	n, err := strconv.Atoi(port)
+	if host == "" || strings.ContainsAny(host, " \t\r\n/@") || err != nil || n < 1 || n > 65535 {
+		return errs.New(errs.Invalid, "use host:port with a port from 1 to 65535")
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package catalog
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"paddock/internal/call"
+	"paddock/internal/identity"
+	"paddock/internal/tenant"
+	pb "paddock/proto/paddock/v1"
+)
+
+// State is where a tenant is in its life.
+type State string
+
+// The states. A tenant that is being deleted serves nothing and takes no changes.
+const (
+	StateActive    State = "active"
+	StateSuspended State = "suspended"
+	StateDeleting  State = "deleting"
+)
+
+// TenantView is a tenant as it stands. Nobody changes one: a new one replaces it.
+type TenantView struct {
+	ID       tenant.ID
+	State    State
+	Policy   *tenant.Policy // Suspended unless the state is active
+	Created  time.Time
+	Revision int64
+	dataKey  []byte // wrapped
+}
+
+// KeyView is an API key's record, as far as checking it goes. Nobody changes one: a changed record is another pointer.
+type KeyView struct {
+	ID      string
+	Tenant  tenant.ID // "" for an operator's
+	Role    identity.Role
+	Expires time.Time // zero: never
+	MAC     []byte    // of the secret
+}
+
+// keyEntry is a key with what only listings want.
+type keyEntry struct {
+	KeyView
+	note    string
+	created time.Time
+}
+
+// VersionView is one version of a function. Nobody changes one.
+type VersionView struct {
+	Number    int64
+	Hash      string // SHA-256 of the source, hex
+	SizeBytes int64
+	Kind      call.Kind
+	Runtime   string
+	Author    string
+	Note      string
+	Created   time.Time
+}
+
+// FunctionView is a function with its versions. Nobody changes one.
+type FunctionView struct {
+	Name     string
+	Active   int64 // 0 until its record is seen
+	Newest   int64
+	Revision int64
+	versions map[int64]*VersionView
+}
+
+// Version returns a version, the active one for number 0.
+func (f *FunctionView) Version(number int64) (*VersionView, bool) {
+	if number == 0 {
+		number = f.Active
+	}
+	v, ok := f.versions[number]
+	return v, ok
+}
+
+// What decode functions return an error for is a record of a newer Paddock, or garbage: it is kept out, and the last good
+// copy stays.
+
+func decodeTenant(id string, value []byte, revision int64) (*TenantView, error) {
+	var r pb.TenantRecord
+	if err := proto.Unmarshal(value, &r); err != nil {
+		return nil, err
+	}
+	t, err := tenant.ParseID(id)
+	if err != nil {
+		return nil, err
+	}
+	if r.GetId() != id {
+		return nil, fmt.Errorf("it says that it is tenant %.80q", r.GetId())
+	}
+	state := State(r.GetState())
+	if state != StateActive && state != StateSuspended && state != StateDeleting {
+		return nil, fmt.Errorf("unknown state %.40q", state)
+	}
+	p := resolvePolicy(r.GetPolicy())
+	switch p.Isolation {
+	case tenant.IsolationAny, tenant.IsolationGVisor, tenant.IsolationRunc:
+	default:
+		return nil, fmt.Errorf("unknown isolation %.40q", p.Isolation)
+	}
+	p.Suspended = state != StateActive
+	return &TenantView{
+		ID: t, State: state, Policy: &p, Created: asTime(r.GetCreated()), Revision: revision, dataKey: r.GetWrappedKey(),
+	}, nil
+}
+
+func decodeKey(id string, value []byte) (*keyEntry, error) {
+	var r pb.KeyRecord
+	if err := proto.Unmarshal(value, &r); err != nil {
+		return nil, err
+	}
+	role, ok := identity.ParseRole(r.GetRole())
+	switch {
+	case r.GetId() != id:
+		return nil, fmt.Errorf("it says that it is key %.80q", r.GetId())
+	case !ok:
+		return nil, fmt.Errorf("unknown role %.40q", r.GetRole())
+	case (role == identity.RoleOperator) != (r.GetTenant() == ""):
+		return nil, fmt.Errorf("role %s with tenant %.80q", role, r.GetTenant())
+	case len(r.GetMac()) != macBytes:
+		return nil, fmt.Errorf("a MAC of %d bytes", len(r.GetMac()))
+	}
+	return &keyEntry{
+		KeyView: KeyView{
+			ID: id, Tenant: tenant.ID(r.GetTenant()), Role: role, Expires: asTime(r.GetExpires()), MAC: r.GetMac(),
+		},
+		note: r.GetNote(), created: asTime(r.GetCreated()),
+	}, nil
+}
+
+func decodeFunction(name string, value []byte) (active, newest int64, err error) {
+	var r pb.FunctionRecord
+	if err := proto.Unmarshal(value, &r); err != nil {
+		return 0, 0, err
+	}
+	if r.GetName() != name || r.GetActive() < 1 || r.GetNewest() < r.GetActive() {
+		return 0, 0, fmt.Errorf("function %.80q with active version %d of %d", r.GetName(), r.GetActive(), r.GetNewest())
+	}
+	return r.GetActive(), r.GetNewest(), nil
+}
+
+func decodeVersion(number string, value []byte) (*VersionView, error) {
+	var r pb.VersionRecord
+	if err := proto.Unmarshal(value, &r); err != nil {
+		return nil, err
+	}
+	if n, err := strconv.ParseInt(number, 10, 64); err != nil || n != r.GetNumber() {
+		return nil, fmt.Errorf("it says that it is version %d", r.GetNumber())
+	}
+	kind, ok := call.ParseKind(r.GetKind())
+	if !ok {
+		return nil, fmt.Errorf("unknown kind %.40q", r.GetKind())
+	}
+	if b, err := hex.DecodeString(r.GetHash()); err != nil || len(b) != hashBytes {
+		return nil, fmt.Errorf("hash %.80q", r.GetHash())
+	}
+	return &VersionView{
+		Number: r.GetNumber(), Hash: r.GetHash(), SizeBytes: r.GetSizeBytes(), Kind: kind, Runtime: r.GetRuntime(),
+		Author: r.GetAuthor(), Note: r.GetNote(), Created: asTime(r.GetCreated()),
+	}, nil
+}
+
+func asTime(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}
+
+func asTimestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

@@ -1,0 +1,99 @@
+package catalog
+
+import (
+	"context"
+	"time"
+
+	"paddock/controller/store"
+	"paddock/internal/errs"
+	"paddock/internal/tenant"
+	pb "paddock/proto/paddock/v1"
+)
+
+// CreateTenant makes a tenant with the fields that policy sets over the defaults.
+func (s *Service) CreateTenant(ctx context.Context, t tenant.ID, policy *pb.Policy) (*TenantView, error) {
+	rec := &pb.TenantRecord{
+		Id: string(t), State: string(StateActive), Policy: mergePolicy(nil, policy), Created: asTimestamp(time.Now()),
+	}
+	if err := s.checkPolicy(policy, rec.Policy); err != nil {
+		return nil, err
+	}
+	wrapped, err := s.seal.newDataKey(ctx, t)
+	if err != nil {
+		return nil, errs.Wrap(errs.Internal, "create tenant", err, "the tenant's data key could not be made")
+	}
+	rec.WrappedKey = wrapped
+	rev, err := s.write(ctx, "create tenant", string(t), func() (store.Txn, error) {
+		old := &pb.TenantRecord{}
+		switch rev, err := s.get(ctx, store.Tenant(t), old); {
+		case err != nil:
+			return store.Txn{}, err
+		case rev != 0 && State(old.GetState()) == StateDeleting:
+			return store.Txn{}, errs.New(errs.Conflict, "tenant %s is being deleted: wait until it is gone", t)
+		case rev != 0:
+			return store.Txn{}, errs.New(errs.Conflict, "there is a tenant %q already", t)
+		}
+		p, err := put(store.Tenant(t), rec)
+		return store.Txn{Guards: []store.Guard{{Key: store.Tenant(t)}}, Puts: []store.Put{p}}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return viewOf(rec, rev), nil
+}
+
+// UpdateTenant replaces the fields of its policy that patch sets.
+func (s *Service) UpdateTenant(ctx context.Context, t tenant.ID, patch *pb.Policy) (*TenantView, error) {
+	return s.changeTenant(ctx, "update tenant", t, func(rec *pb.TenantRecord) error {
+		rec.Policy = mergePolicy(rec.GetPolicy(), patch)
+		return s.checkPolicy(patch, rec.Policy)
+	})
+}
+
+// SuspendTenant makes every call of a tenant refused, or undoes that.
+func (s *Service) SuspendTenant(ctx context.Context, t tenant.ID, resume bool) (*TenantView, error) {
+	return s.changeTenant(ctx, "suspend tenant", t, func(rec *pb.TenantRecord) error {
+		rec.State = string(StateSuspended)
+		if resume {
+			rec.State = string(StateActive)
+		}
+		return nil
+	})
+}
+
+func (s *Service) changeTenant(ctx context.Context, op string, t tenant.ID,
+	change func(*pb.TenantRecord) error) (*TenantView, error) {
+	var rec *pb.TenantRecord
+	rev, err := s.write(ctx, op, string(t), func() (store.Txn, error) {
+		var mod int64
+		var err error
+		if rec, mod, err = s.tenantFor(ctx, t); err != nil {
+			return store.Txn{}, err
+		}
+		if err := change(rec); err != nil {
+			return store.Txn{}, err
+		}
+		p, err := put(store.Tenant(t), rec)
+		return store.Txn{Guards: []store.Guard{{Key: store.Tenant(t), ModRevision: mod}}, Puts: []store.Put{p}}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return viewOf(rec, rev), nil
+}
+
+func (s *Service) checkPolicy(patch, whole *pb.Policy) error {
+	if patch == nil {
+		patch = &pb.Policy{}
+	}
+	return checkPolicy(patch, resolvePolicy(whole), s.opts.Maxima, s.opts.CheckEgress)
+}
+
+// viewOf shows a record that was just written.
+func viewOf(rec *pb.TenantRecord, rev int64) *TenantView {
+	p := resolvePolicy(rec.GetPolicy())
+	p.Suspended = State(rec.GetState()) != StateActive
+	return &TenantView{
+		ID: tenant.ID(rec.GetId()), State: State(rec.GetState()), Policy: &p, Created: asTime(rec.GetCreated()), Revision: rev,
+	}
+}

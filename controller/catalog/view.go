@@ -1,0 +1,361 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"paddock/controller/store"
+	"paddock/internal/tenant"
+)
+
+// Defaults of ViewOptions, and how hard the view tries.
+const (
+	DefaultReconcileEvery = 5 * time.Minute
+	DefaultAuthStaleMax   = time.Hour
+	DefaultCodeCacheBytes = 256 << 20
+	retryFirst            = 50 * time.Millisecond
+	retryMost             = 5 * time.Second
+)
+
+// ViewOptions say what a View follows.
+type ViewOptions struct {
+	Store store.Store
+	Blobs *Blobs
+	KEK   KEK
+	// ReconcileEvery is how often everything is listed again, in case the watch missed something. 0 = the default.
+	ReconcileEvery time.Duration
+	// AuthStaleMax is the age from which keys fail closed. 0 = the default.
+	AuthStaleMax time.Duration
+	// CodeCacheBytes bounds the decrypted code in memory. 0 = the default.
+	CodeCacheBytes int64
+	Logger         *slog.Logger
+}
+
+// View is the catalogue in memory. Lookups take no locks and never ask the store: while it is away they answer from what
+// was last heard. Safe for concurrent use; Close ends it.
+type View struct {
+	opts ViewOptions
+	log  *slog.Logger
+
+	tenants   *table[tenant.ID, *TenantView]
+	keys      *table[string, *keyEntry]
+	functions *table[tenant.ID, *functionSet]
+	code      *codeCache
+	changes   *broadcaster
+
+	base     time.Time // with monotonic reading
+	heard    atomic.Int64
+	revision atomic.Int64
+	missed   atomic.Int64
+	broken   atomic.Int64
+
+	mu      sync.Mutex
+	advance chan struct{} // closed and replaced when revision rises
+
+	// Only the run goroutine:
+	mods       map[string]int64 // ModRevision of every record held, or held out
+	unreadable map[string]bool
+
+	ready  chan struct{}
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// NewView starts to follow the store and returns at once; Ready says when the first picture is there.
+func NewView(o ViewOptions) (*View, error) {
+	if o.ReconcileEvery == 0 {
+		o.ReconcileEvery = DefaultReconcileEvery
+	}
+	if o.AuthStaleMax == 0 {
+		o.AuthStaleMax = DefaultAuthStaleMax
+	}
+	if o.CodeCacheBytes == 0 {
+		o.CodeCacheBytes = DefaultCodeCacheBytes
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	seal, err := newSealer(o.KEK)
+	if err != nil {
+		return nil, err
+	}
+	v := &View{
+		opts: o, log: o.Logger,
+		tenants: newTable[tenant.ID, *TenantView](), keys: newTable[string, *keyEntry](),
+		functions: newTable[tenant.ID, *functionSet](), changes: newBroadcaster(),
+		base: time.Now(), advance: make(chan struct{}),
+		mods: map[string]int64{}, unreadable: map[string]bool{},
+		ready: make(chan struct{}), done: make(chan struct{}),
+	}
+	v.code = newCodeCache(o.Blobs, seal, o.CodeCacheBytes)
+	ctx, cancel := context.WithCancel(context.Background())
+	v.cancel = cancel
+	go v.run(ctx)
+	return v, nil
+}
+
+// Ready is closed when everything has been seen once.
+func (v *View) Ready() <-chan struct{} { return v.ready }
+
+// Close stops following. Lookups go on answering.
+func (v *View) Close() error {
+	v.cancel()
+	<-v.done
+	return nil
+}
+
+// Tenant returns a tenant and whether there is one.
+func (v *View) Tenant(id tenant.ID) (*TenantView, bool) { return v.tenants.get(id) }
+
+// Key returns an API key's record and whether there is one, expired or not.
+func (v *View) Key(id string) (*KeyView, bool) {
+	e, ok := v.keys.get(id)
+	if !ok {
+		return nil, false
+	}
+	return &e.KeyView, true
+}
+
+// Function returns a version of a function, the active one for version 0, and whether there is one.
+func (v *View) Function(t tenant.ID, name string, version int64) (*VersionView, bool) {
+	f, ok := v.lookup(t, name)
+	if !ok {
+		return nil, false
+	}
+	return f.Version(version)
+}
+
+func (v *View) lookup(t tenant.ID, name string) (*FunctionView, bool) {
+	set, ok := v.functions.get(t)
+	if !ok {
+		return nil, false
+	}
+	f, ok := set.byName[name]
+	return f, ok && f.Active != 0
+}
+
+// Functions returns up to limit of a tenant's functions in the order of their names, after the name after.
+func (v *View) Functions(t tenant.ID, after string, limit int) []*FunctionView {
+	set, ok := v.functions.get(t)
+	if !ok {
+		return nil
+	}
+	var all []*FunctionView
+	for name, f := range set.byName {
+		if name > after && f.Active != 0 {
+			all = append(all, f)
+		}
+	}
+	slices.SortFunc(all, func(a, b *FunctionView) int { return strings.Compare(a.Name, b.Name) })
+	return all[:min(limit, len(all))]
+}
+
+// Tenants returns up to limit tenants in the order of their ids, after the id after.
+func (v *View) Tenants(after tenant.ID, limit int) []*TenantView {
+	var all []*TenantView
+	v.tenants.all(func(id tenant.ID, t *TenantView) bool {
+		if id > after {
+			all = append(all, t)
+		}
+		return true
+	})
+	slices.SortFunc(all, func(a, b *TenantView) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return all[:min(limit, len(all))]
+}
+
+// keysOf returns the keys that want names, oldest first.
+func (v *View) keysOf(want func(*keyEntry) bool) []*keyEntry {
+	var all []*keyEntry
+	v.keys.all(func(_ string, k *keyEntry) bool {
+		if want(k) {
+			all = append(all, k)
+		}
+		return true
+	})
+	slices.SortFunc(all, func(a, b *keyEntry) int {
+		if c := a.created.Compare(b.created); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return all
+}
+
+// Source returns a tenant's code by hash, decrypted. Nobody may change the bytes. It may read a blob, never the store.
+func (v *View) Source(ctx context.Context, t tenant.ID, hash string) ([]byte, error) {
+	tv, ok := v.tenants.get(t)
+	if !ok {
+		return nil, noTenant(t)
+	}
+	return v.code.get(ctx, tv, hash)
+}
+
+// Subscribe returns a Subscription to what changes from now on.
+func (v *View) Subscribe() *Subscription { return v.changes.subscribe() }
+
+// Revision is the store's revision up to which the view has seen everything.
+func (v *View) Revision() int64 { return v.revision.Load() }
+
+// WaitRevision returns once the view has seen revision, or with ctx's error.
+func (v *View) WaitRevision(ctx context.Context, revision int64) error {
+	for {
+		v.mu.Lock()
+		advance := v.advance
+		v.mu.Unlock()
+		if v.revision.Load() >= revision {
+			return nil
+		}
+		select {
+		case <-advance:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Age is how long ago the store last showed that the view is up to date: about a second while the watch is live.
+func (v *View) Age() time.Duration { return time.Since(v.base) - time.Duration(v.heard.Load()) }
+
+// Stale says that keys must fail closed: a revoked one might still be here.
+func (v *View) Stale() bool { return v.Age() > v.opts.AuthStaleMax }
+
+// ViewStats is a snapshot of a View.
+type ViewStats struct {
+	Revision       int64
+	Age            time.Duration
+	Unreadable     int64 // records held out now because they cannot be read; alert on it
+	Missed         int64 // changes that only a reconcile found; alert on it
+	CodeCacheBytes int64
+	CodeCacheItems int
+	Tenants        int
+	Keys           int
+	Functions      int
+}
+
+// Stats counts what is there; it walks over everything.
+func (v *View) Stats() ViewStats {
+	s := ViewStats{Revision: v.Revision(), Age: v.Age(), Unreadable: v.broken.Load(), Missed: v.missed.Load()}
+	s.CodeCacheBytes, s.CodeCacheItems = v.code.size()
+	v.tenants.all(func(tenant.ID, *TenantView) bool { s.Tenants++; return true })
+	v.keys.all(func(string, *keyEntry) bool { s.Keys++; return true })
+	v.functions.all(func(_ tenant.ID, set *functionSet) bool { s.Functions += len(set.byName); return true })
+	return s
+}
+
+// run lists everything and then follows the watch; whatever ends that, it lists again.
+func (v *View) run(ctx context.Context) {
+	defer close(v.done)
+	retry := retryFirst
+	for ctx.Err() == nil {
+		rev, err := v.load(ctx)
+		if err == nil {
+			retry = retryFirst
+			err = v.follow(ctx, rev+1)
+		}
+		switch {
+		case ctx.Err() != nil, err == nil: // over, or time to reconcile
+			continue
+		case errors.Is(err, store.ErrCompacted):
+			v.log.Info("catalogue: the watch fell behind the store's history; listing again")
+			continue
+		}
+		v.log.Warn("catalogue: the store is away; serving from memory", "err", err, "age", v.Age())
+		select {
+		case <-ctx.Done():
+		case <-time.After(retry/2 + rand.N(retry)):
+		}
+		retry = min(2*retry, retryMost)
+	}
+}
+
+// load takes the whole picture and returns its revision.
+func (v *View) load(ctx context.Context) (int64, error) {
+	kvs, rev, err := v.opts.Store.List(ctx, store.Root)
+	if err != nil {
+		return 0, err
+	}
+	seen := v.revision.Load()
+	a := v.newApply()
+	listed := make(map[string]bool, len(kvs))
+	for _, kv := range kvs {
+		listed[kv.Key] = true
+		a.put(kv.Key, kv.Value, kv.ModRevision)
+	}
+	for key := range v.mods {
+		if !listed[key] {
+			a.remove(key)
+		}
+	}
+	if missed := a.changedUpTo(seen); missed > 0 {
+		v.missed.Add(int64(missed))
+		v.log.Error("catalogue: the watch had missed changes", "changes", missed)
+	}
+	v.publish(a, rev)
+	select {
+	case <-v.ready:
+	default:
+		close(v.ready)
+	}
+	return rev, nil
+}
+
+// follow applies what the watch delivers until it ends, or until it is time to reconcile, which is no error.
+func (v *View) follow(ctx context.Context, from int64) error {
+	ctx, cancel := context.WithCancel(ctx)
+	batches := v.opts.Store.Watch(ctx, store.Root, from)
+	defer func() { // the watch ends with its context, and closes the channel
+		cancel()
+		for range batches {
+		}
+	}()
+	reconcile := time.NewTimer(v.opts.ReconcileEvery*9/10 + rand.N(v.opts.ReconcileEvery/5))
+	defer reconcile.Stop()
+	for {
+		select {
+		case b, ok := <-batches:
+			if !ok {
+				return store.ErrUnavailable
+			}
+			if b.Err != nil {
+				return b.Err
+			}
+			a := v.newApply()
+			for _, e := range b.Events {
+				if e.Deleted {
+					a.remove(e.Key)
+				} else {
+					a.put(e.Key, e.Value, e.ModRevision)
+				}
+			}
+			v.publish(a, b.Revision)
+		case <-reconcile.C:
+			return nil
+		}
+	}
+}
+
+// publish makes what was applied visible, then the revision, then tells those who wait.
+func (v *View) publish(a *apply, rev int64) {
+	notices := a.finish()
+	v.heard.Store(int64(time.Since(v.base)))
+	if rev > v.revision.Load() {
+		v.revision.Store(rev)
+		v.mu.Lock()
+		close(v.advance)
+		v.advance = make(chan struct{})
+		v.mu.Unlock()
+	}
+	for _, c := range notices {
+		if c.Kind == TenantRemoved {
+			v.code.forget(c.Tenant)
+		}
+	}
+	v.changes.send(notices)
+}
