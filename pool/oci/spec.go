@@ -19,11 +19,12 @@ import (
 	"paddock/runtimes"
 )
 
-// What a container needs besides Spec.MemoryBytes: under runc the kernel's own share (page tables, sockets, stacks), under
-// gVisor the sentry, its page cache and its stubs.
+// What a container needs besides Spec.MemoryBytes, which is the tenant's: a language runtime that stands (node: 45 MiB
+// before the first line of anybody's code), the kernel's share (page tables, sockets, stacks), so that the heap limit is
+// met before the group's; under gVisor also the sentry, its page cache and its stubs.
 const (
-	runcOverhead   = 16 << 20
-	gvisorOverhead = 96 << 20
+	runcOverhead   = 64 << 20
+	gvisorOverhead = 128 << 20
 )
 
 // Default pids limits. A node process has about 11 threads. gVisor's sentry keeps several host tasks for each of its
