@@ -32,7 +32,7 @@ type verified struct {
 // authenticator checks credentials against the keyring. Safe for concurrent use.
 type authenticator struct {
 	known   Catalogue
-	secrets Secrets
+	keys    Keyring
 	cache   *lru.Cache[string, verified] // by key id
 	guard   *guard
 	metrics *metrics.Router
@@ -42,7 +42,7 @@ type authenticator struct {
 // verifiedKeys bounds the verified credentials that are remembered.
 const verifiedKeys = 16384
 
-func newAuthenticator(known Catalogue, secrets Secrets, m *metrics.Router) (*authenticator, error) {
+func newAuthenticator(known Catalogue, keys Keyring, m *metrics.Router) (*authenticator, error) {
 	cache, err := lru.New[string, verified](verifiedKeys)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func newAuthenticator(known Catalogue, secrets Secrets, m *metrics.Router) (*aut
 	if err != nil {
 		return nil, err
 	}
-	return &authenticator{known: known, secrets: secrets, cache: cache, guard: g, metrics: m, now: time.Now}, nil
+	return &authenticator{known: known, keys: keys, cache: cache, guard: g, metrics: m, now: time.Now}, nil
 }
 
 // authorize is the choke point of HTTP and gRPC: who may pass the route, and for which tenant. Every bad credential gets
@@ -121,21 +121,21 @@ func (a *authenticator) authenticate(field string) (*catalog.KeyView, string) {
 		}
 		return nil, "malformed"
 	}
-	id, secret, ok := a.secrets.Split(token)
+	id, secret, ok := a.keys.Parse(token)
 	if !ok {
 		return nil, "malformed"
 	}
-	key, ok := a.known.Key(id)
+	key, ok := a.keys.Key(id)
 	if !ok {
 		return nil, "unknown"
 	}
-	if a.known.Stale() {
+	if a.keys.Stale() {
 		return nil, "stale"
 	}
 	digest := sha256.Sum256([]byte(token))
 	seen, hit := a.cache.Get(id)
 	if !hit || seen.key != key || subtle.ConstantTimeCompare(seen.digest[:], digest[:]) != 1 {
-		if !a.secrets.Match(key, secret) {
+		if !a.keys.Verify(key, secret) {
 			return nil, "unknown"
 		}
 		a.cache.Add(id, verified{key, digest})

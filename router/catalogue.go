@@ -9,30 +9,36 @@ import (
 	"paddock/internal/tenant"
 )
 
-// Catalogue is what the router reads of tenants, keys and functions; *catalog.View is one. It is in memory: only Source and
+// Catalogue is what the router reads of tenants and functions; *catalog.View is one. It is in memory: only Source and
 // WaitRevision may block. Nobody changes what it returns, and a changed record has another pointer. Safe for concurrent
 // use.
 type Catalogue interface {
 	Tenant(id tenant.ID) (*catalog.TenantView, bool)
-	Key(id string) (*catalog.KeyView, bool)
 	// Function returns a version, the active one for version 0.
 	Function(t tenant.ID, name string, version int64) (*catalog.VersionView, bool)
 	Source(ctx context.Context, t tenant.ID, hash string) ([]byte, error)
 	// WaitRevision returns once the catalogue has seen revision, or with ctx's error.
 	WaitRevision(ctx context.Context, revision int64) error
-	// Stale says that changes have not been heard of for so long that keys must fail closed.
-	Stale() bool
 	// Age is how long ago the catalogue was last known to be up to date.
 	Age() time.Duration
 }
 
-// Secrets checks the secret halves of API keys. Safe for concurrent use.
-type Secrets interface {
-	// Split takes a token apart; it knows nothing of whether there is such a key.
-	Split(token string) (id, secret string, ok bool)
-	// Match compares a secret with a key's record in constant time.
-	Match(k *catalog.KeyView, secret string) bool
+// Keyring checks API keys, in memory; *catalog.Keyring is one. Safe for concurrent use.
+type Keyring interface {
+	// Parse takes a token apart; it knows nothing of whether there is such a key.
+	Parse(token string) (id, secret string, ok bool)
+	// Key returns a key's record, expired or not; a changed record has another pointer.
+	Key(id string) (*catalog.KeyView, bool)
+	// Verify compares a secret with a key's record in constant time.
+	Verify(k *catalog.KeyView, secret string) bool
+	// Stale says that changes have not been heard of for so long that keys must fail closed.
+	Stale() bool
 }
+
+var (
+	_ Catalogue = (*catalog.View)(nil)
+	_ Keyring   = (*catalog.Keyring)(nil)
+)
 
 // waitRevision waits until the catalogue has seen revision, not beyond the call's deadline.
 func waitRevision(ctx context.Context, c Catalogue, revision int64, deadline time.Time) error {

@@ -43,3 +43,10 @@ func (d *drainer) start(reason string) {
 		go cs.goAway(reason)
 	}
 }
+
+// open returns the streams that have not ended.
+func (d *drainer) open() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.streams)
+}

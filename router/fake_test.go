@@ -77,9 +77,9 @@ func (c *fakeCatalogue) WaitRevision(ctx context.Context, revision int64) error 
 func (c *fakeCatalogue) Stale() bool        { return c.stale.Load() }
 func (c *fakeCatalogue) Age() time.Duration { return time.Second }
 
-func (c *fakeCatalogue) Split(token string) (string, string, bool) { return strings.Cut(token, ".") }
+func (c *fakeCatalogue) Parse(token string) (string, string, bool) { return strings.Cut(token, ".") }
 
-func (c *fakeCatalogue) Match(k *catalog.KeyView, secret string) bool {
+func (c *fakeCatalogue) Verify(k *catalog.KeyView, secret string) bool {
 	c.matches.Add(1)
 	sum := sha256.Sum256([]byte(secret))
 	return bytes.Equal(k.MAC, sum[:])
@@ -236,7 +236,7 @@ func newRig(t testing.TB, change func(*Config)) *rig {
 	g := &rig{t: t, node: &fakeNode{}, cat: newCatalogue(), services: &fakeServices{}, keys: &fakeKeys{},
 		registry: prometheus.NewRegistry(), logs: &lockedBuffer{}}
 	cfg := Config{
-		Catalogue: g.cat, Secrets: g.cat, Nodes: OneNode(g.node),
+		Catalogue: g.cat, Keyring: g.cat, Nodes: OneNode(g.node),
 		Catalog: g.services, Keys: g.keys, Pools: g.services, Logs: g.services,
 		OpenAPI: proto.OpenAPI(), Registerer: g.registry, Gatherer: g.registry,
 		Logger: slog.New(slog.NewJSONHandler(g.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -117,7 +117,14 @@ func (r *Router) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if err := q.authorize(nil); err != nil {
 		return q.failed(err)
 	}
-	return q.ended(next(srv, &authorizedStream{ServerStream: ss, ctx: q.context()}))
+	ctx := q.context()
+	if !q.rule.call { // what would last for ever ends with the router; calls are drained instead
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(r.lifetime, cancel)()
+	}
+	return q.ended(next(srv, &authorizedStream{ServerStream: ss, ctx: ctx}))
 }
 
 // authorizedStream carries the identity in its context.

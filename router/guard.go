@@ -17,19 +17,20 @@ const (
 // guard counts failed credentials per address, so that guessing is slow and leaves no flood behind. The least recently
 // failing addresses are forgotten. Safe for concurrent use.
 type guard struct {
-	seen *lru.Cache[string, *rate.Limiter]
+	seen  *lru.Cache[string, *rate.Limiter]
+	burst int
 }
 
 func newGuard() (*guard, error) {
 	seen, err := lru.New[string, *rate.Limiter](guardAddresses)
-	return &guard{seen}, err
+	return &guard{seen: seen, burst: guardBurst}, err
 }
 
 // failed notes a failure from host and returns how long it ought to wait, 0 if it may try on.
 func (g *guard) failed(host string, now time.Time) time.Duration {
 	l, ok := g.seen.Get(host)
 	if !ok {
-		l = rate.NewLimiter(guardPerSecond, guardBurst)
+		l = rate.NewLimiter(guardPerSecond, g.burst)
 		if before, existed, _ := g.seen.PeekOrAdd(host, l); existed {
 			l = before
 		}

@@ -3,7 +3,6 @@ package router
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -392,5 +391,4 @@ func TestMinRevisionWaits(t *testing.T) {
 	if a.status != 503 || !strings.Contains(a.problem.Detail, "revision 8") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	_ = fmt.Sprint()
 }

@@ -38,11 +38,11 @@ const (
 	h2PingTimeout      = 10 * time.Second
 )
 
-// Config is what a Router works with. Catalogue, Secrets, Nodes, Registerer and Logger are needed; a service that is nil
+// Config is what a Router works with. Catalogue, Keyring, Nodes, Registerer and Logger are needed; a service that is nil
 // is not served.
 type Config struct {
 	Catalogue Catalogue
-	Secrets   Secrets
+	Keyring   Keyring
 	Nodes     Nodes
 
 	Catalog pb.CatalogServer
@@ -104,7 +104,7 @@ func New(cfg Config) (*Router, error) {
 	r := &Router{cfg: cfg, log: cfg.Logger, metrics: m, admission: newAdmission(cfg.MaxInFlight),
 		tracer: newTracer(cfg.Tracer), health: health.NewServer(), down: make(chan struct{})}
 	r.lifetime, r.endLife = context.WithCancel(context.Background())
-	if r.auth, err = newAuthenticator(cfg.Catalogue, cfg.Secrets, m); err != nil {
+	if r.auth, err = newAuthenticator(cfg.Catalogue, cfg.Keyring, m); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
 	if err := metrics.RegisterCatalogAge(cfg.Registerer, cfg.Catalogue.Age); err != nil {
@@ -125,8 +125,8 @@ func New(cfg Config) (*Router, error) {
 }
 
 func (c *Config) complete() error {
-	if c.Catalogue == nil || c.Secrets == nil || c.Nodes == nil || c.Registerer == nil || c.Logger == nil {
-		return errors.New("router: Catalogue, Secrets, Nodes, Registerer and Logger are needed")
+	if c.Catalogue == nil || c.Keyring == nil || c.Nodes == nil || c.Registerer == nil || c.Logger == nil {
+		return errors.New("router: Catalogue, Keyring, Nodes, Registerer and Logger are needed")
 	}
 	if len(c.Runtimes) == 0 {
 		c.Runtimes = []string{"node"}
@@ -226,15 +226,37 @@ func (r *Router) close(ctx context.Context) error {
 	if httpErr != nil {
 		_ = r.http.Close()
 	}
-	select {
-	case <-stopped:
-	case <-ctx.Done():
-		r.grpc.Stop()
-		<-stopped
-	}
+	r.awaitGRPC(ctx, stopped)
+	r.grpc.Stop()
+	<-stopped
 	r.health.Shutdown()
 	if err := ctx.Err(); err != nil && (httpErr != nil || r.InFlight() > 0) {
 		return fmt.Errorf("router: shutdown cut what was in flight: %w", err)
 	}
 	return nil
+}
+
+// lingering is how long a stream that is no call may keep the gRPC server open after the last call has ended.
+const lingering = 250 * time.Millisecond
+
+// awaitGRPC returns when the server has stopped by itself, or when only streams are left that carry no calls (a client
+// that holds reflection open), or when ctx ends.
+func (r *Router) awaitGRPC(ctx context.Context, stopped <-chan struct{}) {
+	tick := time.NewTicker(lingering / 10)
+	defer tick.Stop()
+	quiet := time.Now()
+	for {
+		select {
+		case <-stopped:
+			return
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			if r.InFlight() > 0 || r.drain.open() > 0 {
+				quiet = now
+			} else if now.Sub(quiet) > lingering {
+				return
+			}
+		}
+	}
 }
