@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"paddock/cmd/paddock/machine"
+	"paddock/internal/config"
+)
+
+// service is everything that `paddock up` runs. start builds it in order; what each step makes registers how it is undone,
+// and stop undoes from the last to the first. A process that is only a controller, or only a router, is made of the
+// same parts.
+type service struct {
+	app      *app
+	cfg      config.Config
+	log      *slog.Logger
+	progress *progress
+	failed   chan error // serving, or the store, has failed
+
+	data   *machine.DataDir
+	run    *machine.RunDir
+	store  storePart
+	node   nodePart
+	front  frontPart
+	undo   []closer // in the order of making
+	opened struct{ http, grpc net.Listener }
+}
+
+// closer undoes one step. remove says whether the sandboxes go as well.
+type closer struct {
+	name string
+	do   func(ctx context.Context, remove bool) error
+}
+
+func newService(a *app, cfg config.Config) *service {
+	return &service{
+		app: a, cfg: cfg, log: newLogger(a, cfg.Log), failed: make(chan error, 4), progress: newProgress(a.stdout, a.stdoutTTY),
+	}
+}
+
+// newLogger writes lines for people where people read, else JSON.
+func newLogger(a *app, cfg config.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.Level)) // checked with the rest of the settings
+	options := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" || cfg.Format == "auto" && !a.stderrTTY {
+		return slog.New(slog.NewJSONHandler(a.stderr, options))
+	}
+	if cfg.Format == "auto" && level < slog.LevelWarn {
+		options.Level = slog.LevelWarn // the progress is on the same terminal
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, options))
+}
+
+func (s *service) onStop(name string, do func(ctx context.Context, remove bool) error) {
+	s.undo = append(s.undo, closer{name, do})
+}
+
+// say tells people something after the progress is over.
+func (s *service) say(format string, args ...any) { fmt.Fprintf(s.app.stdout, format+"\n", args...) }
+
+// start takes the machine, opens the store, prepares runtime and engine, fills the pool and serves. What can fail for
+// reasons that only a person can mend comes first.
+func (s *service) start(ctx context.Context) error {
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"taking " + s.cfg.DataDir, s.takeMachine},
+		{"opening listeners", s.listen},
+		{"looking for " + s.runtimeName(), s.findEngine},
+		{"opening the store", s.openStore},
+		{"building the runtime", s.buildImage},
+		{"starting the engine", s.startEngine},
+		{"starting the controller", s.startController},
+		{"starting the front", s.startFront},
+		{"filling the pool", s.awaitWarm},
+		{"announcing", s.announce},
+	} {
+		s.progress.begin(step.name)
+		if err := step.do(ctx); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	s.progress.end()
+	s.banner()
+	return nil
+}
+
+// takeMachine locks the data directory and mounts the run directory.
+func (s *service) takeMachine(context.Context) error {
+	var err error
+	if s.data, err = machine.OpenDataDir(s.cfg.DataDir); err != nil {
+		return err
+	}
+	s.onStop("data directory", func(context.Context, bool) error { return s.data.Close() })
+	if s.run, err = machine.OpenRunDir(runBase(s.app.getenv), s.data.ID); err != nil {
+		return err
+	}
+	s.onStop("run directory", func(_ context.Context, remove bool) error {
+		if !remove {
+			return nil
+		}
+		return s.run.Remove()
+	})
+	return nil
+}
+
+func (s *service) listen(context.Context) error {
+	for _, l := range []struct {
+		flag, addr string
+		to         *net.Listener
+	}{{"--http", s.cfg.HTTP, &s.opened.http}, {"--grpc", s.cfg.GRPC, &s.opened.grpc}} {
+		listener, err := net.Listen("tcp", l.addr)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w; choose another address or port (port 0 takes a free one), or stop what listens there",
+				l.flag, l.addr, err)
+		}
+		*l.to = listener
+		s.onStop(l.flag, func(context.Context, bool) error {
+			if err := listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+// stop undoes everything, the last first. With remove no sandbox and nothing of ours is left on the machine; calls in
+// flight may finish until ctx ends.
+func (s *service) stop(ctx context.Context, remove bool) error {
+	var all []error
+	for i := len(s.undo) - 1; i >= 0; i-- {
+		c := s.undo[i]
+		began := time.Now()
+		err := c.do(ctx, remove)
+		s.log.Debug("stopped", "part", c.name, "took", time.Since(began), "err", err)
+		if err != nil {
+			s.log.Error("stopping", "part", c.name, "err", err)
+			all = append(all, fmt.Errorf("%s: %w", c.name, err))
+		}
+	}
+	s.undo = nil
+	s.progress.end()
+	return errors.Join(all...)
+}
+
+// announce leaves the addresses for who waits for them.
+func (s *service) announce(context.Context) error {
+	rec := machine.Record{
+		HTTP: s.url(), GRPC: s.opened.grpc.Addr().String(), PID: os.Getpid(), DataDir: s.data.Path, KeyFile: s.data.OperatorKey(),
+	}
+	if s.cfg.TLS.Cert != "" {
+		rec.TLSCert, _ = filepath.Abs(s.cfg.TLS.Cert)
+	}
+	withdraw, err := machine.Announce(runBase(s.app.getenv), s.data.ID, rec)
+	if err != nil {
+		return err
+	}
+	s.onStop("record", func(context.Context, bool) error { withdraw(); return nil })
+	return s.writeReadyFile(rec)
+}
+
+func (s *service) writeReadyFile(rec machine.Record) error {
+	if s.cfg.ReadyFile == "" {
+		return nil
+	}
+	b, err := json.Marshal(map[string]any{"http": rec.HTTP, "grpc": rec.GRPC, "pid": rec.PID})
+	if err != nil {
+		return err
+	}
+	if err := machine.WriteFile(s.cfg.ReadyFile, append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("ready file: %w", err)
+	}
+	s.onStop("ready file", func(context.Context, bool) error {
+		if err := os.Remove(s.cfg.ReadyFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
+	return nil
+}
+
+// url is the HTTP listener as this machine reaches it.
+func (s *service) url() string {
+	scheme := "http"
+	if s.cfg.TLS.Cert != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + machine.Record{GRPC: s.opened.http.Addr().String()}.Dial()
+}
+
+// banner says how to go on.
+func (s *service) banner() {
+	trust := ""
+	if s.cfg.TLS.Cert != "" {
+		trust = " --cacert " + s.cfg.TLS.Cert
+	}
+	s.say(`
+Paddock serves.
+  HTTP      %s
+  gRPC      %s
+  key file  %s (the operator's key)
+  sandboxes %s, %s
+
+Try it:
+  curl -sS%s %s/v1/run -H "Authorization: Bearer $(cat %s)" -H 'Paddock-Tenant: %s' \
+    -H 'Content-Type: application/javascript' --data-binary 'module.exports = async () => "hello from a sandbox"'
+  echo 'module.exports = async () => 6 * 7' | paddock run -
+`, s.url(), s.opened.grpc.Addr(), s.data.OperatorKey(), s.node.engine.Name(), s.node.describe(), trust, s.url(), s.data.OperatorKey(),
+		defaultTenant)
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"paddock/controller/catalog"
+	"paddock/internal/metrics"
+	"paddock/pool"
+	"paddock/proto"
+	"paddock/router"
+)
+
+// sweepEvery is how often what nobody refers to is looked for.
+const sweepEvery = time.Hour
+
+// frontPart is what callers reach.
+type frontPart struct {
+	router *router.Router
+}
+
+// startFront makes the router over the controller in this process and serves. It is not ready yet.
+func (s *service) startFront(ctx context.Context) error {
+	cat, err := s.openCatalogue(ctx, s.node.controller)
+	if err != nil {
+		return err
+	}
+	registry, err := s.newRegistry()
+	if err != nil {
+		return err
+	}
+	certificate, err := s.loadTLS()
+	if err != nil {
+		return err
+	}
+	tracer, err := s.startTracing(ctx)
+	if err != nil {
+		return err
+	}
+	c := s.node.controller
+	r, err := router.New(router.Config{
+		Catalogue: s.store.view, Keyring: catalog.NewKeyring(s.store.view, s.store.pepper), Nodes: router.OneNode(c),
+		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: c.Pools(), Logs: c.LogTails(),
+		OpenAPI: proto.OpenAPI(), Registerer: registry, Gatherer: registry, Tracer: tracer, TLS: certificate,
+		Logger: s.log.With("part", "router"),
+	})
+	if err != nil {
+		return err
+	}
+	s.front.router = r
+	s.onStop("front", func(ctx context.Context, _ bool) error { return r.Shutdown(ctx) })
+	go func() {
+		if err := r.Serve(s.opened.http, s.opened.grpc); err != nil {
+			s.failed <- fmt.Errorf("serving: %w", err)
+		}
+	}()
+	s.startSweeps(cat)
+	return nil
+}
+
+// startSweeps removes, now and then, what broken-off deletions and expired keys left.
+func (s *service) startSweeps(cat *catalog.Service) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			if err := cat.Sweep(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("sweep of the catalogue", "err", err)
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(sweepEvery):
+			}
+		}
+	}()
+	s.onStop("sweeps", func(context.Context, bool) error { cancel(); <-done; return nil })
+}
+
+func (s *service) loadTLS() (*tls.Config, error) {
+	if s.cfg.TLS.Cert == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(s.cfg.TLS.Cert, s.cfg.TLS.Key)
+	if err != nil {
+		return nil, fmt.Errorf("TLS certificate %s and key %s: %w", s.cfg.TLS.Cert, s.cfg.TLS.Key, err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+}
+
+// newRegistry holds all metrics of the process; etcd registers its own with the default one.
+func (s *service) newRegistry() (*prometheus.Registry, error) {
+	reg := prometheus.NewRegistry()
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		metrics.NewPoolCollector(func() metrics.Pool { return poolMetrics(s.node.controller.Stats()) }),
+	} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return reg, nil
+}
+
+// poolMetrics is the pool's snapshot as the metrics name it.
+func poolMetrics(st pool.Stats) metrics.Pool {
+	out := metrics.Pool{
+		Creating: st.Creating, Ready: st.Ready, Assigned: st.Assigned, Frozen: st.Frozen, Draining: st.Draining,
+		Waiting: st.Waiting, Running: st.InFlight, MinReady: st.MinReady, MaxReady: st.MaxReady, MaxContainers: st.Limit,
+		MemoryBudgetBytes: st.MemoryBudgetBytes, MemoryReservedBytes: st.MemoryCommittedBytes,
+		Created: int64(st.Created), CreateFailed: int64(st.CreateFailed), Leaked: int64(st.Orphans), Recycled: map[string]int64{},
+	}
+	for cause, n := range st.Recycled {
+		out.Recycled[string(cause)] = int64(n)
+	}
+	return out
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"paddock/cmd/paddock/doctor"
+	"paddock/cmd/paddock/machine"
+	"paddock/controller"
+	"paddock/controller/logs"
+	"paddock/internal/config"
+	"paddock/internal/tenant"
+	"paddock/pool"
+	"paddock/pool/docker"
+	"paddock/pool/oci"
+	"paddock/runtimes"
+	"paddock/runtimes/node"
+)
+
+// nodePart is what makes and holds the sandboxes of this machine.
+type nodePart struct {
+	runtime    string // path of runsc or runc, for the oci engine
+	budget     int64
+	image      runtimes.Image
+	engine     pool.Engine
+	controller *controller.Controller
+}
+
+func (p *nodePart) describe() string {
+	return fmt.Sprintf("node %s, %s of memory", p.image.Version, sizeText(p.budget))
+}
+
+// runtimeName is the program, or the engine, that the configuration asks for.
+func (s *service) runtimeName() string {
+	if s.cfg.Engine == config.EngineDocker {
+		return "the Docker engine"
+	}
+	return programOf(s.cfg.Isolation)
+}
+
+// programOf is the OCI runtime of an isolation.
+func programOf(isolation string) string {
+	if isolation == config.IsolationGVisor {
+		return "runsc"
+	}
+	return "runc"
+}
+
+// findEngine looks for what makes the sandboxes and judges its version, before anything is built.
+func (s *service) findEngine(ctx context.Context) error {
+	var err error
+	if s.node.budget, err = s.memoryBudget(); err != nil {
+		return err
+	}
+	var v doctor.Version
+	if s.cfg.Engine == config.EngineDocker {
+		v, err = dockerVersion(ctx, s.cfg.Docker.Host)
+	} else {
+		if s.node.runtime, err = machine.FindRuntime(programOf(s.cfg.Isolation), s.cfg.Runtime); err != nil {
+			return err
+		}
+		v, err = runtimeVersion(ctx, s.node.runtime)
+	}
+	if err != nil {
+		return err
+	}
+	s.progress.say("%s", v.Version)
+	if v.Problem == "" {
+		return nil
+	}
+	if s.cfg.Strict {
+		return fmt.Errorf("%s %s: %s; --strict refuses it: 'make build' builds a current one, or name one with --runtime",
+			s.runtimeName(), v.Version, v.Problem)
+	}
+	s.log.Warn("the runtime has a known problem", "runtime", s.runtimeName(), "version", v.Version, "problem", v.Problem)
+	return nil
+}
+
+// memoryBudget is the configured one, or a part of the machine's memory.
+func (s *service) memoryBudget() (int64, error) {
+	if s.cfg.Pool.MemoryBudget > 0 {
+		return int64(s.cfg.Pool.MemoryBudget), nil
+	}
+	total, err := machine.MemoryBytes()
+	if err != nil {
+		return 0, fmt.Errorf("memory budget: %w; set --memory-budget", err)
+	}
+	return total * config.DefaultMemoryPercent / 100, nil
+}
+
+func (s *service) buildImage(ctx context.Context) (err error) {
+	s.node.image, err = node.Build(ctx, node.Options{
+		Dir: s.data.Images(), CacheDir: filepath.Join(s.data.Private(), "downloads"),
+		Progress: func(line string) { s.progress.say("%s", line) },
+	})
+	return err
+}
+
+func (s *service) startEngine(ctx context.Context) error {
+	e, err := s.newEngine(ctx)
+	if err != nil {
+		return err
+	}
+	s.node.engine = e
+	s.onStop("engine", func(context.Context, bool) error { return e.Close() })
+	return nil
+}
+
+func (s *service) newEngine(ctx context.Context) (pool.Engine, error) {
+	log := s.log.With("part", "engine")
+	if s.cfg.Engine == config.EngineDocker {
+		runtime := ""
+		if s.cfg.Isolation == config.IsolationGVisor {
+			runtime = "runsc"
+		}
+		e, err := docker.New(ctx, docker.Options{
+			Host: s.cfg.Docker.Host, Runtime: runtime, ControllerID: s.data.ID, MemoryBudgetBytes: s.node.budget, Logger: log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.progress.say("importing the runtime image into Docker")
+		if err := e.Prepare(ctx, s.node.image); err != nil {
+			return nil, fmt.Errorf("importing the runtime image: %w", err)
+		}
+		return e, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return oci.New(ctx, oci.Options{
+		Runtime: s.node.runtime, Isolation: tenant.Isolation(s.cfg.Isolation), StateDir: filepath.Join(s.run.Secret(), "oci"),
+		ControllerID: s.data.ID, MemoryBudgetBytes: s.node.budget, Keeper: []string{self, "keeper"}, LockFile: s.data.LockFile(),
+		Logger: log,
+	})
+}
+
+// startController makes the pool and adopts what a former process left.
+func (s *service) startController(ctx context.Context) error {
+	p := s.cfg.Pool
+	minReady := p.MinReady
+	if minReady == 0 {
+		minReady = -1 // the pool's word for none
+	}
+	c, err := controller.New(controller.Config{
+		ID: s.data.ID, Region: s.cfg.Region, Version: release(), Store: s.store.etcd, Catalogue: s.store.view,
+		Logs: logs.New(logs.Options{}), Logger: s.log.With("part", "controller"),
+		Pool: pool.Config{
+			Engine: s.node.engine, Image: s.node.image, RunDir: s.run.Path, UIDBase: s.cfg.UIDBase,
+			MinReady: minReady, MaxReady: p.MaxReady, MaxContainers: p.MaxContainers, CreateParallel: p.CreateParallel,
+			MemoryBudgetBytes: s.node.budget, Logger: s.log.With("part", "pool"),
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.node.controller = c
+	s.onStop("controller", func(ctx context.Context, remove bool) error {
+		if remove {
+			return c.Shutdown(ctx)
+		}
+		return c.Release(ctx)
+	})
+	return c.Start(ctx)
+}
+
+// warmTime is how long the start waits for the pool to be full before it calls itself ready with what there is.
+const warmTime = 30 * time.Second
+
+// awaitWarm shows how the pool fills. The service is ready with the first warm sandbox; the others are waited for so that
+// who tries it at once meets a pool as it will be.
+func (s *service) awaitWarm(ctx context.Context) error {
+	c := s.node.controller
+	began := time.Now()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st := c.Stats()
+		s.progress.say("%d/%d warm", st.Ready, st.MinReady)
+		if s.warmEnough(st, time.Since(began)) {
+			s.front.router.SetReady(true)
+			return nil
+		}
+		if st.Ready == 0 && st.CreateFailed >= tooManyFailures {
+			return fmt.Errorf("sandboxes cannot be made (%d attempts failed): the log above says why; 'paddock doctor' looks at the machine",
+				st.CreateFailed)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// tooManyFailures in a row without one sandbox mean that this machine cannot make them.
+const tooManyFailures = 5
+
+func (s *service) warmEnough(st pool.Stats, waited time.Duration) bool {
+	switch {
+	case st.Ready >= st.MinReady, st.Ready+st.Assigned >= st.Limit:
+		return true
+	case s.cfg.ReadyFile != "" && st.Ready > 0: // somebody waits for the first one
+		return true
+	}
+	return waited > warmTime && st.Ready+st.Assigned > 0
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"paddock/controller/catalog"
+	"paddock/controller/etcdstore"
+	"paddock/internal/errs"
+)
+
+// storePart is what the service knows: the store and the catalogue in memory over it.
+type storePart struct {
+	etcd   *etcdstore.Embedded
+	blobs  *catalog.Blobs
+	kek    catalog.KEK
+	pepper catalog.Pepper
+	view   *catalog.View
+}
+
+// openStore starts the embedded store and waits until the catalogue has seen it.
+func (s *service) openStore(ctx context.Context) error {
+	p, dir := &s.store, s.data.Private()
+	log := s.log.With("part", "store")
+	var err error
+	if p.etcd, err = etcdstore.Embed(ctx, etcdstore.EmbedOptions{Dir: filepath.Join(dir, "etcd"), Logger: log}); err != nil {
+		return err
+	}
+	s.onStop("store", func(context.Context, bool) error { return p.etcd.Close() })
+	if p.blobs, err = catalog.OpenBlobs(filepath.Join(dir, "blobs")); err != nil {
+		return fmt.Errorf("code: %w", err)
+	}
+	s.onStop("code", func(context.Context, bool) error { return p.blobs.Close() })
+	if p.kek, err = catalog.LoadKEK(filepath.Join(dir, "kek")); err != nil {
+		return err
+	}
+	if p.pepper, err = catalog.LoadPepper(filepath.Join(dir, "pepper")); err != nil {
+		return err
+	}
+	p.view, err = catalog.NewView(catalog.ViewOptions{Store: p.etcd, Blobs: p.blobs, KEK: p.kek, Logger: s.log.With("part", "catalogue")})
+	if err != nil {
+		return err
+	}
+	s.onStop("catalogue", func(context.Context, bool) error { return p.view.Close() })
+	select {
+	case <-p.view.Ready():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	go s.watchStore()
+	return nil
+}
+
+// watchStore says when the store gives up. Calls go on; only changes have to wait for a restart.
+func (s *service) watchStore() {
+	<-s.store.etcd.Failed()
+	if err := s.store.etcd.Cause(); err != nil {
+		s.log.Error("the store has failed; warm and new tenants are served on, changes need a restart", "err", err)
+	}
+}
+
+// openCatalogue makes the service that changes the catalogue, the operator's key and the tenant that needs no preparation.
+func (s *service) openCatalogue(ctx context.Context, remover catalog.Remover) (*catalog.Service, error) {
+	p := &s.store
+	svc, err := catalog.NewService(catalog.Options{
+		Store: p.etcd, View: p.view, Blobs: p.blobs, KEK: p.kek, Pepper: p.pepper, Remover: remover,
+		CheckEgress: checkEgressRule, Logger: s.log.With("part", "catalogue"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The tenant comes before the key: where there is a key, there was a whole first start, and an operator may have deleted
+	// the tenant since.
+	if _, err := os.Stat(s.data.OperatorKey()); errors.Is(err, os.ErrNotExist) {
+		if _, err := svc.CreateTenant(ctx, defaultTenant, nil); err != nil && !errs.Is(err, errs.Conflict) {
+			return nil, fmt.Errorf("tenant %s: %w", defaultTenant, err)
+		}
+	}
+	if err := svc.EnsureOperatorKey(ctx, s.data.OperatorKey()); err != nil {
+		return nil, err
+	}
+	return svc, nil
+}
