@@ -217,17 +217,24 @@ func ask[T any](ctx context.Context, s *Store, call func(context.Context) (T, er
 		value, err := call(bounded)
 		answers <- answer{value, err}
 	}()
+	var a answer
 	select {
-	case a := <-answers:
-		if a.err == nil {
-			return a.value, nil
-		}
-		return none, s.translate(ctx, a.err)
+	case a = <-answers:
 	case <-bounded.Done():
-		return none, s.translate(ctx, bounded.Err())
+		a.err = bounded.Err()
 	case <-s.dead:
-		return none, s.translate(ctx, errors.New("the embedded server failed"))
+		a.err = errors.New("the embedded server failed")
 	}
+	if a.err != nil {
+		select {
+		case a = <-answers: // the call's own end cancels bounded too, after its answer
+		default:
+		}
+	}
+	if a.err != nil {
+		return none, s.translate(ctx, a.err)
+	}
+	return a.value, nil
 }
 
 // enter registers a piece of work that Close waits for.

@@ -38,6 +38,7 @@ func Run(t *testing.T, h Harness) {
 		{"Guards", testGuards},
 		{"Atomic", testAtomic},
 		{"Races", testRaces},
+		{"ManyCallers", testManyCallers},
 		{"List", testList},
 		{"Limits", testLimits},
 		{"WatchOrder", testWatchOrder},
@@ -485,4 +486,21 @@ func testClose(t *testing.T, r *rig) {
 	if err := last(t, r.Watch(r.ctx, "/", 0)); !errors.Is(err, store.ErrClosed) {
 		t.Errorf("Watch: %v", err)
 	}
+}
+
+// testManyCallers: however many ask at once, everybody gets an answer of their own.
+func testManyCallers(t *testing.T, r *rig) {
+	r.put(t, "/a", "x")
+	var all sync.WaitGroup
+	for i := range 50 {
+		all.Go(func() {
+			for range 40 {
+				if _, err := r.Get(r.ctx, "/a"); err != nil {
+					t.Errorf("caller %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
 }
