@@ -92,6 +92,7 @@ func (p *Pool) leaveLocked(f *flight, slot, ended bool, now time.Time) {
 	case c.state == Draining && p.drainedLocked(c):
 		p.teardownLocked(c, now)
 	case c.state == Draining && slot && !ended:
+		p.lingerLocked(c, now)
 		p.soonerLocked(&c.timer, now.Add(stuckCheck))
 	}
 	if p.phase == phaseReleased && p.inflight == 0 {

@@ -74,8 +74,19 @@ func (p *Pool) drainLocked(c *container, cause Cause, now time.Time) bool {
 		limit = max(limit, c.tenant.policy.MaxTimeout)
 	}
 	c.drainUntil = now.Add(limit)
-	p.setTimerLocked(&c.timer, c.drainUntil)
+	p.lingerLocked(c, now)
 	return true
+}
+
+// lingering is how long code that goes on after its call has been answered holds up a draining container.
+const lingering = time.Second
+
+// lingerLocked sets c's timer to the end of its draining; that is soon when nobody waits for an answer.
+func (p *Pool) lingerLocked(c *container, now time.Time) {
+	if c.inflight == 0 {
+		c.drainUntil = sooner(c.drainUntil, now.Add(lingering))
+	}
+	p.setTimerLocked(&c.timer, c.drainUntil)
 }
 
 // drainedLocked says whether nothing is left to wait for. Code that outlived its call holds up the draining of a healthy
@@ -120,6 +131,10 @@ const stuckCheck = 300 * time.Millisecond
 // visitDrainingLocked ends calls that outlive a draining container's time, or that cannot be stopped.
 func (p *Pool) visitDrainingLocked(c *container, now time.Time) {
 	if !now.Before(c.drainUntil) {
+		if c.inflight == 0 {
+			p.teardownLocked(c, now)
+			return
+		}
 		p.loseLocked(c, loss{lossKilled, CauseOverdue}, now)
 		p.dispatchLocked(now)
 		return

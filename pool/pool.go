@@ -28,7 +28,8 @@ const (
 // was decided there is put on todo and started by unlock, what observers must hear on notes. The path of a warm call takes
 // it twice, briefly.
 type Pool struct {
-	cfg Config
+	cfg      Config
+	noPolicy tenant.Policy // of containers that are nobody's
 
 	ctx     context.Context // of everything that a Shutdown or Release must interrupt: creates, adoption, sweeps
 	cancel  context.CancelFunc

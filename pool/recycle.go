@@ -65,6 +65,7 @@ func (p *Pool) viewLocked(c *container) view {
 	v := view{
 		state: c.state, quiet: c.quiet(), created: c.created, assigned: c.assigned, idleSince: c.idleSince, life: c.life,
 		served: c.served, maxAge: p.cfg.MaxAge, old: c.digest != p.cfg.Image.Digest,
+		policy: &p.noPolicy,
 	}
 	if c.tenant != nil {
 		v.policy = c.tenant.policy

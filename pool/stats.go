@@ -33,6 +33,7 @@ func newCounters() counters {
 type Stats struct {
 	Creating, Ready, Assigned, Frozen, Draining, Failed int // containers
 	Limit                                               int // on their sum
+	MinReady, MaxReady                                  int // bounds on ReadyTarget, as configured or resized
 
 	InFlight int // calls that hold a slot
 	Waiting  int // calls in the queue
@@ -75,6 +76,7 @@ func (p *Pool) Stats() Stats {
 	s := Stats{
 		Creating: p.states[Creating], Ready: p.states[Ready], Assigned: p.states[Assigned],
 		Draining: p.states[Draining], Failed: p.states[Failed], Limit: p.maxContainers,
+		MinReady: p.min, MaxReady: p.max,
 		InFlight: p.inflight, Waiting: p.waiting, Demand: p.demand, Tenants: len(p.tenants), Thaws: p.thaws.len(),
 		UIDs: len(p.uids.used), Leaking: n.leaking,
 		MemoryBudgetBytes: p.cfg.MemoryBudgetBytes, MemoryCommittedBytes: p.committed,
