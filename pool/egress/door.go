@@ -1,0 +1,234 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"paddock/internal/call"
+	"paddock/internal/tenant"
+	"paddock/pool/link"
+)
+
+// SocketName is the socket's name in its directory.
+const SocketName = "egress"
+
+// Door is one container's socket. It refuses everything until SetRules, and serves one tenant in its life. Safe for
+// concurrent use.
+type Door struct {
+	p    *Proxy
+	id   call.ContainerID
+	ln   *net.UnixListener
+	path string
+	wg   sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	tenant   tenant.ID
+	allow    []Rule
+	private  []Rule
+	sessions map[*session]struct{}
+}
+
+// Open makes dir/egress, mode 0600, owned by uid and gid, as link.Listen makes its socket, and serves it until Close.
+func (p *Proxy) Open(dir string, uid, gid uint32, id call.ContainerID) (*Door, error) {
+	ln, err := link.ListenUnix(dir, SocketName, uid, gid)
+	if err != nil {
+		return nil, fmt.Errorf("egress: %w", err)
+	}
+	d := &Door{p: p, id: id, ln: ln, path: filepath.Join(dir, SocketName), sessions: map[*session]struct{}{}}
+	p.mu.Lock()
+	closed := p.closed
+	if !closed {
+		p.doors[d] = struct{}{}
+	}
+	p.mu.Unlock()
+	if closed {
+		ln.Close()
+		os.Remove(d.path)
+		return nil, errors.New("egress: the proxy is closed")
+	}
+	d.wg.Go(d.accept)
+	return d, nil
+}
+
+// SetRules names the tenant and replaces its rules; tunnels that no rule allows any more are closed. allow opens public
+// addresses; private opens, for what it names, special-purpose addresses and refused ports too ("*:443" opens nothing there).
+// A second tenant on the same door is a fault of the caller: from then on everything is refused.
+func (d *Door) SetRules(t tenant.ID, allow, private []Rule) {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return
+	}
+	switch {
+	case d.tenant == "":
+		d.tenant = t
+		d.p.joinTenant(t)
+	case d.tenant != t:
+		d.p.o.Logger.Error("an egress door was given to a second tenant", "container", d.id, "tenant", d.tenant, "second", t)
+		allow, private = nil, nil
+	}
+	d.allow, d.private = append([]Rule(nil), allow...), append([]Rule(nil), private...)
+	var unfit []*session
+	for s := range d.sessions {
+		if s.established && !d.permitsLocked(s.to, s.addr) {
+			unfit = append(unfit, s)
+		}
+	}
+	d.mu.Unlock()
+	for _, s := range unfit {
+		s.end(ReasonRules)
+	}
+}
+
+// CloseTunnels closes all connections of the container, as before it is frozen. New ones are served again.
+func (d *Door) CloseTunnels() {
+	for _, s := range d.all() {
+		s.end(ReasonClosed)
+	}
+}
+
+// Close ends the door, its socket and its tunnels, and waits for its goroutines. Idempotent.
+func (d *Door) Close() error {
+	d.mu.Lock()
+	first := !d.closed
+	d.closed = true
+	t := d.tenant
+	d.mu.Unlock()
+	var err error
+	if first {
+		err = d.ln.Close()
+		if rerr := os.Remove(d.path); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+	}
+	d.CloseTunnels()
+	d.wg.Wait()
+	if first {
+		d.p.mu.Lock()
+		delete(d.p.doors, d)
+		d.p.mu.Unlock()
+		if t != "" {
+			d.p.leaveTenant(t)
+		}
+	}
+	return err
+}
+
+func (d *Door) all() []*session {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := make([]*session, 0, len(d.sessions))
+	for s := range d.sessions {
+		list = append(list, s)
+	}
+	return list
+}
+
+// accept serves the socket. One connection over the limit is told so and closed on this goroutine: it costs no other.
+func (d *Door) accept() {
+	for {
+		c, err := d.ln.AcceptUnix()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond) // out of descriptors: others will be freed
+			continue
+		}
+		s := d.admit(c)
+		if s == nil {
+			d.p.decided(Decision{Time: time.Now(), Container: d.id, Tenant: d.Tenant(), Reason: ReasonConnections})
+			c.SetDeadline(time.Now().Add(100 * time.Millisecond))
+			refuse(c, statusTooMany, ReasonConnections, fmt.Sprintf("too many egress connections at once: at most %d for a container",
+				d.p.o.MaxPerContainer))
+			c.Close()
+			continue
+		}
+		d.wg.Go(s.serve)
+	}
+}
+
+// Tenant is "" before SetRules.
+func (d *Door) Tenant() tenant.ID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.tenant
+}
+
+func (d *Door) admit(c *net.UnixConn) *session {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || len(d.sessions) >= d.p.o.MaxPerContainer {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &session{d: d, p: d.p, client: c, ctx: ctx, cancel: cancel}
+	d.sessions[s] = struct{}{}
+	d.p.sessions(1)
+	return s
+}
+
+func (p *Proxy) sessions(n int) {
+	p.mu.Lock()
+	p.stats.Sessions += n
+	p.mu.Unlock()
+}
+
+func (d *Door) forget(s *session) {
+	d.mu.Lock()
+	delete(d.sessions, s)
+	d.mu.Unlock()
+	d.p.sessions(-1)
+}
+
+// establish marks s as a tunnel to addr, unless the rules have changed meanwhile or the door is closing.
+func (d *Door) establish(s *session, to destination, addr netip.AddrPort) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || s.ended() || !d.permitsLocked(to, addr) {
+		return false
+	}
+	s.established, s.to, s.addr = true, to, addr
+	return true
+}
+
+// permitsLocked says whether the rules allow a connection to this address of the destination.
+func (d *Door) permitsLocked(to destination, addr netip.AddrPort) bool {
+	if namedPrivately(d.private, to) {
+		return Classify(addr.Addr()) != ClassNever
+	}
+	return anyMatches(d.allow, to) && !dangerous(to.port) && Classify(addr.Addr()) == ClassPublic
+}
+
+func (d *Door) rules() (t tenant.ID, allow, private []Rule) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.tenant, d.allow, d.private
+}
+
+func anyMatches(rules []Rule, to destination) bool {
+	for _, r := range rules {
+		if r.matches(to) {
+			return true
+		}
+	}
+	return false
+}
+
+// namedPrivately says whether an operator has named the destination: not by "*:port", and a refused port not by "host:*".
+func namedPrivately(private []Rule, to destination) bool {
+	for _, r := range private {
+		if !r.any && r.matches(to) && (r.port != 0 || !dangerous(to.port)) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,277 @@
+package egress
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"paddock/internal/call"
+	"paddock/internal/tenant"
+)
+
+// Defaults of Options.
+const (
+	DefaultMaxPerContainer = 64
+	DefaultMaxPerTenant    = 256
+	DefaultTenantBytes     = 16 << 30 // both ways, per TenantWindow
+	DefaultTunnelBytes     = 4 << 30  // both ways
+	DefaultTunnelLife      = time.Hour
+	DefaultIdle            = 5 * time.Minute
+	DefaultHeadTimeout     = 10 * time.Second
+	DefaultResolveTimeout  = 5 * time.Second
+	DefaultDialTimeout     = 10 * time.Second
+
+	// TenantWindow is the period after which a tenant's bytes are counted from zero again.
+	TenantWindow = time.Hour
+)
+
+// Resolver turns a name, which ends in a dot, into addresses. *net.Resolver is one.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// Options of a Proxy. Zero values stand for the defaults.
+type Options struct {
+	MaxPerContainer int // connections at once, whatever their state
+	MaxPerTenant    int // tunnels at once, over all containers
+	TenantBytes     int64
+	TunnelBytes     int64
+	TunnelLife      time.Duration
+	Idle            time.Duration // without a byte in either direction
+	HeadTimeout     time.Duration // for the request's head
+	ResolveTimeout  time.Duration
+	DialTimeout     time.Duration // for all addresses of one destination together
+
+	Resolver Resolver // default: net.DefaultResolver
+	// Dial connects to an address that was judged; it resolves nothing. Default: net.Dialer.
+	Dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
+	// Forbidden says whether an address is one of our own listeners. nil: none is.
+	Forbidden func(netip.AddrPort) bool
+	// Audit gets every decision. It must not block and is called on many goroutines. nil: nobody is told.
+	Audit  func(Decision)
+	Logger *slog.Logger // nil discards
+}
+
+func (o Options) withDefaults() Options {
+	set(&o.MaxPerContainer, DefaultMaxPerContainer)
+	set(&o.MaxPerTenant, DefaultMaxPerTenant)
+	set(&o.TenantBytes, DefaultTenantBytes)
+	set(&o.TunnelBytes, DefaultTunnelBytes)
+	set(&o.TunnelLife, DefaultTunnelLife)
+	set(&o.Idle, DefaultIdle)
+	set(&o.HeadTimeout, DefaultHeadTimeout)
+	set(&o.ResolveTimeout, DefaultResolveTimeout)
+	set(&o.DialTimeout, DefaultDialTimeout)
+	if o.Resolver == nil {
+		o.Resolver = net.DefaultResolver
+	}
+	if o.Dial == nil {
+		o.Dial = func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", to.String())
+		}
+	}
+	if o.Forbidden == nil {
+		o.Forbidden = func(netip.AddrPort) bool { return false }
+	}
+	if o.Audit == nil {
+		o.Audit = func(Decision) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func set[T int | int64 | time.Duration](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
+}
+
+// Reason says why a request was refused or a tunnel ended; it is a label of few values.
+type Reason string
+
+// The reasons.
+const (
+	ReasonAllowed     Reason = "allowed"
+	ReasonInvalid     Reason = "invalid"     // not a CONNECT to a proper host:port
+	ReasonNoRule      Reason = "no_rule"     // nothing allows it
+	ReasonPort        Reason = "port"        // a port that only a private rule can open
+	ReasonAddress     Reason = "address"     // resolves to what only a private rule can open, or to no destination at all
+	ReasonSelf        Reason = "self"        // our own listeners
+	ReasonConnections Reason = "connections" // too many at once
+	ReasonBytes       Reason = "bytes"       // the tenant's bytes of this hour, or the tunnel's, are used up
+	ReasonDNS         Reason = "dns"         // 502: the name does not resolve
+	ReasonRefused     Reason = "refused"     // 502
+	ReasonTimeout     Reason = "timeout"     // 502
+	ReasonUnreachable Reason = "unreachable" // 502: any other failure to connect
+	ReasonRules       Reason = "rules"       // tunnel closed: the rules changed
+	ReasonIdle        Reason = "idle"        // tunnel closed
+	ReasonLife        Reason = "life"        // tunnel closed
+	ReasonClosed      Reason = "closed"      // tunnel closed by the pool: frozen or destroyed
+)
+
+// Decision is one line of the audit log. Host is normalised, or quoted and cut if it was not even a destination.
+type Decision struct {
+	Time      time.Time
+	Container call.ContainerID
+	Tenant    tenant.ID // "" before the container is bound
+	Host      string
+	Port      uint16
+	Addr      netip.AddrPort // what was connected to, if it came to that
+	Allowed   bool
+	Reason    Reason
+}
+
+// Stats is a snapshot of the counters.
+type Stats struct {
+	Decisions map[Reason]int64 // one for every request
+	Ended     map[Reason]int64 // tunnels that were closed by us
+	Tunnels   int              // open now
+	Sessions  int              // connections of containers, in any state
+	BytesOut  int64            // from containers
+	BytesIn   int64
+}
+
+// Proxy holds what all doors share. Safe for concurrent use.
+type Proxy struct {
+	o Options
+
+	mu      sync.Mutex
+	closed  bool
+	doors   map[*Door]struct{}
+	tenants map[tenant.ID]*account
+	stats   Stats
+}
+
+// account is what one tenant uses over all its doors; it goes with the last of them. Guarded by Proxy.mu.
+type account struct {
+	doors   int
+	tunnels int
+	bytes   int64
+	since   time.Time
+}
+
+// New makes a Proxy without doors.
+func New(o Options) *Proxy {
+	return &Proxy{
+		o: o.withDefaults(), doors: map[*Door]struct{}{}, tenants: map[tenant.ID]*account{},
+		stats: Stats{Decisions: map[Reason]int64{}, Ended: map[Reason]int64{}},
+	}
+}
+
+// Stats returns the counters.
+func (p *Proxy) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.stats
+	s.Decisions, s.Ended = clone(s.Decisions), clone(s.Ended)
+	return s
+}
+
+func clone(m map[Reason]int64) map[Reason]int64 {
+	c := make(map[Reason]int64, len(m))
+	for k, v := range m {
+		c[k] = v
+	}
+	return c
+}
+
+// Close closes all doors and waits for their goroutines. Idempotent.
+func (p *Proxy) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	doors := make([]*Door, 0, len(p.doors))
+	for d := range p.doors {
+		doors = append(doors, d)
+	}
+	p.mu.Unlock()
+	for _, d := range doors {
+		d.Close()
+	}
+	return nil
+}
+
+func (p *Proxy) decided(d Decision) {
+	p.mu.Lock()
+	p.stats.Decisions[d.Reason]++
+	p.mu.Unlock()
+	p.o.Audit(d)
+}
+
+// admit takes a tunnel of the tenant's share, or says why not. release gives it back.
+func (p *Proxy) admit(t tenant.ID) Reason {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.tenants[t]
+	switch {
+	case a == nil || p.closed:
+		return ReasonClosed
+	case a.tunnels >= p.o.MaxPerTenant:
+		return ReasonConnections
+	case a.spent(p.o.TenantBytes):
+		return ReasonBytes
+	}
+	a.tunnels++
+	p.stats.Tunnels++
+	return ReasonAllowed
+}
+
+func (p *Proxy) release(t tenant.ID, ended Reason) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stats.Tunnels--
+	if ended != "" {
+		p.stats.Ended[ended]++
+	}
+	if a := p.tenants[t]; a != nil {
+		a.tunnels--
+	}
+}
+
+// count adds bytes of the tenant and says whether there are any left.
+func (p *Proxy) count(t tenant.ID, out, in int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stats.BytesOut += out
+	p.stats.BytesIn += in
+	a := p.tenants[t]
+	if a == nil {
+		return false
+	}
+	a.bytes += out + in
+	return !a.spent(p.o.TenantBytes)
+}
+
+func (a *account) spent(limit int64) bool {
+	if now := time.Now(); now.Sub(a.since) >= TenantWindow {
+		a.since, a.bytes = now, 0
+	}
+	return a.bytes >= limit
+}
+
+// joinTenant and leaveTenant count the doors of a tenant.
+func (p *Proxy) joinTenant(t tenant.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.tenants[t]
+	if a == nil {
+		a = &account{since: time.Now()}
+		p.tenants[t] = a
+	}
+	a.doors++
+}
+
+func (p *Proxy) leaveTenant(t tenant.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a := p.tenants[t]; a != nil {
+		if a.doors--; a.doors == 0 {
+			delete(p.tenants, t)
+		}
+	}
+}

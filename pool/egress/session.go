@@ -1,0 +1,257 @@
+package egress
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"paddock/internal/tenant"
+)
+
+const (
+	maxHead       = 8 << 10 // of a request
+	statusTooMany = http.StatusTooManyRequests
+)
+
+// session is one connection of a container: its request, the decision, the tunnel. It lives on its serve goroutine; end may
+// be called by anybody.
+type session struct {
+	d      *Door
+	p      *Proxy
+	client *net.UnixConn
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// Guarded by Door.mu.
+	established bool
+	to          destination
+	addr        netip.AddrPort
+
+	mu     sync.Mutex
+	over   bool
+	reason Reason
+	server net.Conn
+}
+
+// end closes the session for a reason; the first one stays.
+func (s *session) end(r Reason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return
+	}
+	s.over, s.reason = true, r
+	s.cancel()
+	s.client.Close()
+	if s.server != nil {
+		s.server.Close()
+	}
+}
+
+func (s *session) ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.over
+}
+
+// attach hands the server's connection over to end; false if it came too late.
+func (s *session) attach(c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.server = c
+	return !s.over
+}
+
+func (s *session) serve() {
+	defer s.d.forget(s)
+	defer s.end("")
+	s.client.SetDeadline(time.Now().Add(s.p.o.HeadTimeout))
+	in := bufio.NewReaderSize(io.LimitReader(s.client, maxHead), maxHead)
+	to, problem := readRequest(in)
+	if problem != "" {
+		s.refuse(http.StatusBadRequest, ReasonInvalid, destination{name: fmt.Sprintf("%.100q", to.name)}, problem)
+		return
+	}
+	s.client.SetDeadline(time.Time{})
+	early, _ := in.Peek(in.Buffered()) // sent before our answer: the first bytes for the other side
+	server, t, ok := s.connect(to)
+	if !ok {
+		return
+	}
+	s.tunnel(server, t, early)
+}
+
+// readRequest reads one CONNECT. problem is for the caller's eyes; the destination's name is then raw and hostile.
+func readRequest(in *bufio.Reader) (to destination, problem string) {
+	r, err := http.ReadRequest(in)
+	if err != nil {
+		return to, "this is not an HTTP request that a proxy can read"
+	}
+	if r.Method != http.MethodConnect {
+		return destination{name: r.Method}, "this proxy does CONNECT and nothing else"
+	}
+	if r.ContentLength > 0 || len(r.TransferEncoding) > 0 {
+		return destination{name: r.RequestURI}, "CONNECT with a body"
+	}
+	to, err = parseDestination(r.RequestURI)
+	if err != nil {
+		return destination{name: r.RequestURI}, "CONNECT to " + err.Error()
+	}
+	return to, ""
+}
+
+// connect decides about the destination and connects to it; if not, it has answered.
+func (s *session) connect(to destination) (net.Conn, tenant.ID, bool) {
+	t, allow, private := s.d.rules()
+	named := namedPrivately(private, to)
+	switch {
+	case dangerous(to.port) && !named:
+		s.deny(t, ReasonPort, to, "; port %d is closed unless the operator names it as private", to.port)
+		return nil, t, false
+	case !named && !anyMatches(allow, to):
+		s.deny(t, ReasonNoRule, to, ": ask the operator to add it to the allow-list")
+		return nil, t, false
+	}
+	addrs, reason := s.resolve(to)
+	if reason != "" {
+		s.refuse(http.StatusBadGateway, reason, to, fmt.Sprintf("connecting to %v failed: %s", to, reason))
+		return nil, t, false
+	}
+	if reason := s.judge(to, addrs, named); reason != "" {
+		s.deny(t, reason, to, ": it is, or resolves to, an address that only the operator can open by name as private")
+		return nil, t, false
+	}
+	if reason := s.p.admit(t); reason != ReasonAllowed {
+		s.refuse(statusTooMany, reason, to, fmt.Sprintf("egress to %v is not possible now: the limit on %s is reached", to, reason))
+		return nil, t, false
+	}
+	server, addr, reason := s.dial(addrs, to.port)
+	if reason == "" && !s.d.establish(s, to, addr) {
+		server.Close()
+		reason = ReasonRules
+	}
+	if reason != "" {
+		s.p.release(t, "")
+		s.refuse(http.StatusBadGateway, reason, to, fmt.Sprintf("connecting to %v failed: %s", to, reason))
+		return nil, t, false
+	}
+	s.p.decided(s.decision(to, ReasonAllowed, addr))
+	return server, t, true
+}
+
+// resolve returns every address of the destination, unmapped.
+func (s *session) resolve(to destination) ([]netip.Addr, Reason) {
+	if to.addr.IsValid() {
+		return []netip.Addr{to.addr}, ""
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, s.p.o.ResolveTimeout)
+	defer cancel()
+	addrs, err := s.p.o.Resolver.LookupNetIP(ctx, "ip", to.name+".") // the dot keeps search domains out
+	if err != nil || len(addrs) == 0 {
+		if ctx.Err() != nil {
+			return nil, ReasonTimeout
+		}
+		return nil, ReasonDNS
+	}
+	unmapped := make([]netip.Addr, len(addrs))
+	for i, a := range addrs {
+		unmapped[i] = a.Unmap()
+	}
+	return unmapped, ""
+}
+
+// judge looks at all addresses: one bad one spoils the name, whatever the others are.
+func (s *session) judge(to destination, addrs []netip.Addr, named bool) Reason {
+	for _, a := range addrs {
+		switch c := Classify(a); {
+		case c == ClassNever, c == ClassSpecial && !named:
+			return ReasonAddress
+		case s.p.o.Forbidden(netip.AddrPortFrom(a, to.port)):
+			return ReasonSelf
+		}
+	}
+	return ""
+}
+
+// dial connects to the first address that answers. The addresses are what was judged: nothing is resolved again.
+func (s *session) dial(addrs []netip.Addr, port uint16) (c net.Conn, addr netip.AddrPort, reason Reason) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.p.o.DialTimeout)
+	defer cancel()
+	const tries = 4
+	var err error
+	for i, a := range addrs[:min(len(addrs), tries)] {
+		addr = netip.AddrPortFrom(a, port)
+		share, cancel := context.WithTimeout(ctx, s.p.o.DialTimeout/time.Duration(min(len(addrs), tries)-i))
+		c, err = s.p.o.Dial(share, addr)
+		cancel()
+		if err != nil {
+			continue
+		}
+		if toItself(c) {
+			c.Close()
+			return nil, addr, ReasonSelf
+		}
+		if !s.attach(c) {
+			c.Close()
+			return nil, addr, ReasonClosed
+		}
+		return c, addr, ""
+	}
+	return nil, addr, dialReason(err)
+}
+
+// toItself says whether a TCP socket connected to its own port, which the kernel permits.
+func toItself(c net.Conn) bool {
+	l, r := c.LocalAddr(), c.RemoteAddr()
+	return l != nil && r != nil && l.Network() == r.Network() && l.String() == r.String()
+}
+
+func dialReason(err error) Reason {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return ReasonRefused
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+		return ReasonTimeout
+	case errors.Is(err, context.Canceled):
+		return ReasonClosed
+	}
+	return ReasonUnreachable
+}
+
+func (s *session) deny(t tenant.ID, r Reason, to destination, why string, args ...any) {
+	who := "tenant " + t.String()
+	if t == "" {
+		who = "a container that has no tenant yet"
+	}
+	s.refuse(http.StatusForbidden, r, to, fmt.Sprintf("egress to %v is not allowed for %s%s", to, who, fmt.Sprintf(why, args...)))
+}
+
+// refuse answers, and tells the audit log.
+func (s *session) refuse(status int, r Reason, to destination, text string) {
+	s.p.decided(s.decision(to, r, netip.AddrPort{}))
+	s.client.SetDeadline(time.Now().Add(time.Second))
+	refuse(s.client, status, r, text)
+}
+
+func (s *session) decision(to destination, r Reason, addr netip.AddrPort) Decision {
+	return Decision{
+		Time: time.Now(), Container: s.d.id, Tenant: s.d.Tenant(), Host: to.host(), Port: to.port, Addr: addr,
+		Allowed: r == ReasonAllowed, Reason: r,
+	}
+}
+
+// refuse writes a whole response of one line of text.
+func refuse(w io.Writer, status int, r Reason, text string) {
+	text += "\n"
+	fmt.Fprintf(w, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nPaddock-Error: egress_%s\r\n"+
+		"Connection: close\r\n\r\n%s", status, http.StatusText(status), len(text), r, text)
+}
