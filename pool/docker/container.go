@@ -35,7 +35,7 @@ type Container struct {
 	group    *cgroup.Group // nil before the start and for one that was found dead
 	process  *process      // nil likewise
 	reader   <-chan struct{}
-	killed   bool
+	usage    pool.Usage // the last, once it has ended
 	finished bool
 }
 
@@ -158,8 +158,13 @@ func checkIdle(ctx context.Context, group cgroup.Group) error {
 	return err
 }
 
-// Usage implements pool.Container.
+// Usage implements pool.Container. Of one that has ended it is what the counters said last.
 func (c *Container) Usage(context.Context) (pool.Usage, error) {
+	if !c.alive() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.usage, nil
+	}
 	group, ok := c.cgroup()
 	if !ok {
 		return pool.Usage{}, fmt.Errorf("usage of container %s: %w", c.id, errNotRunning)
@@ -173,11 +178,8 @@ func (c *Container) Usage(context.Context) (pool.Usage, error) {
 
 // Kill implements pool.Container. It goes past the daemon, which may hang.
 func (c *Container) Kill() error {
-	c.mu.Lock()
-	c.killed = true
-	group := c.group
-	c.mu.Unlock()
-	if group == nil {
+	group, ok := c.cgroup()
+	if !ok {
 		return nil // it has not run yet, or no more
 	}
 	if err := group.Kill(); err != nil {
@@ -197,6 +199,13 @@ func (c *Container) Destroy(ctx context.Context) error {
 
 func (c *Container) destroy(ctx context.Context) error {
 	killErr := c.Kill()
+	if _, ok := c.cgroup(); ok {
+		select { // how it ended is known to the daemon only until it is removed
+		case <-c.gone:
+		case <-time.After(statusTimeout):
+		case <-ctx.Done():
+		}
+	}
 	if err := c.remove(ctx); err != nil {
 		return errors.Join(err, killErr)
 	}
@@ -209,6 +218,9 @@ func (c *Container) destroy(ctx context.Context) error {
 	c.finish(pool.Exit{Code: -1})
 	return nil
 }
+
+// statusTimeout is how long a destruction waits for the watcher to learn how the container ended.
+const statusTimeout = 500 * time.Millisecond
 
 // removePoll is how often a removal that the daemon is busy with is asked about again.
 const removePoll = 20 * time.Millisecond

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -150,6 +151,9 @@ func (e *Engine) Create(ctx context.Context, spec pool.Spec) (pool.Container, er
 }
 
 func (e *Engine) create(ctx context.Context, spec pool.Spec) (*Container, error) {
+	if err := checkSpec(spec); err != nil {
+		return nil, err
+	}
 	imageID, err := e.images.id(ctx, e, spec.Image)
 	if err != nil {
 		return nil, err
@@ -197,6 +201,24 @@ func (e *Engine) create(ctx context.Context, spec pool.Spec) (*Container, error)
 	}
 	undo.Release()
 	return c, nil
+}
+
+var idForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+func checkSpec(s pool.Spec) error {
+	switch {
+	case !idForm.MatchString(string(s.ID)):
+		return fmt.Errorf("its id %.80q is not 32 hex digits", s.ID)
+	case s.UID == 0:
+		return errors.New("it would run as root")
+	case !filepath.IsAbs(s.LinkDir):
+		return fmt.Errorf("its link directory %q is not absolute", s.LinkDir)
+	case s.MemoryBytes <= 0 || s.CPUMillis <= 0 || s.TmpBytes <= 0:
+		return fmt.Errorf("it has no limits: %d bytes of memory, %d CPU millis, %d bytes of /tmp", s.MemoryBytes, s.CPUMillis, s.TmpBytes)
+	case len(s.Image.Argv) == 0:
+		return errors.New("its image has no command")
+	}
+	return nil
 }
 
 // undoCreate removes what a failed Create has left. What it cannot remove, List shows.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func newID(t *testing.T) call.ContainerID {
 func newSpec(t *testing.T, script string) pool.Spec {
 	t.Helper()
 	image := testenv.NodeImage(t)
-	image.Argv = []string{image.Argv[0], "--max-old-space-size={heap}", "-e", script}
+	image.Argv = append(slices.Clone(image.Argv[:len(image.Argv)-1]), "-e", script) // its flags, without the agent
 	image.Env = []string{"HOME=/tmp", "PATH=/paddock/bin"}
 	dir := filepath.Join(testenv.RunDir(t), "c")
 	if err := os.Mkdir(dir, 0o711); err != nil {

@@ -10,8 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/filters"
 	imagetypes "github.com/docker/docker/api/types/image"
 	"golang.org/x/sync/singleflight"
 
@@ -168,5 +170,39 @@ func addToTar(tw *tar.Writer, root, path string, d fs.DirEntry) error {
 	}
 	defer f.Close()
 	_, err = io.Copy(tw, f)
+	return err
+}
+
+// PruneImages removes the runtime images whose digests are not in keep and that no container uses. Another controller that
+// still wants one imports it again.
+func (e *Engine) PruneImages(ctx context.Context, keep ...string) error {
+	var found []imagetypes.Summary
+	err := e.api.do(ctx, "list images", quickTimeout, func(ctx context.Context) (err error) {
+		found, err = e.api.client.ImageList(ctx, imagetypes.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelImage))})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, image := range found {
+		if slices.Contains(keep, image.Labels[labelImage]) {
+			continue
+		}
+		if err := e.removeImage(ctx, image.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeImage removes an image unless a container uses it.
+func (e *Engine) removeImage(ctx context.Context, id string) error {
+	err := e.api.do(ctx, "remove image", removeTimeout, func(ctx context.Context) error {
+		_, err := e.api.client.ImageRemove(ctx, id, imagetypes.RemoveOptions{PruneChildren: true})
+		return err
+	})
+	if errdefs.IsConflict(err) || errdefs.IsNotFound(err) { // conflict: in use
+		return nil
+	}
 	return err
 }

@@ -3,7 +3,6 @@ package docker
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,34 +10,18 @@ import (
 	"paddock/internal/testenv"
 )
 
-// TestPosture reads a live container from the host, every thread of it, after it has started more threads and a child.
+// TestPosture reads a live container from the host: what the contract suite leaves to each engine, its mounts and its limits.
 func TestPosture(t *testing.T) {
 	e := newEngine(t, testenv.ControllerID(t))
-	spec := newSpec(t, `const {Worker} = require('worker_threads'), {spawn} = require('child_process')
-		const worker = new Worker('setInterval(() => {}, 1e6)', {eval: true})
-		worker.on('online', () => {
-			const child = spawn(process.execPath, ['-e', 'console.log(1); setInterval(() => {}, 1e6)'])
-			child.stdout.once('data', () => console.log('up'))
-		})`)
-	c := create(t, e, spec)
+	c := create(t, e, newSpec(t, stay))
 	said(t, c, "up")
-	pids, err := c.group.Procs()
-	if err != nil || len(pids) != 2 {
-		t.Fatalf("processes %v, %v; want the first and its child", pids, err)
+	state, err := c.inspect(within(t))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, pid := range pids {
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
-		if err != nil || len(threads) < 5 {
-			t.Fatalf("threads %v, %v", threads, err)
-		}
-		for _, thread := range threads {
-			checkThread(t, thread, spec.UID)
-		}
-		checkProcess(t, fmt.Sprintf("/proc/%d", pid))
-	}
-	// The tmpfs and descriptors of the first process.
-	checkMounts(t, c)
-	checkDescriptors(t, c)
+	dir := fmt.Sprintf("/proc/%d", state.Pid)
+	checkLimits(t, dir)
+	checkMounts(t, dir)
 }
 
 func read(t *testing.T, path string) string {
@@ -50,41 +33,8 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-func checkThread(t *testing.T, dir string, uid uint32) {
+func checkLimits(t *testing.T, dir string) {
 	t.Helper()
-	status := map[string]string{}
-	for line := range strings.Lines(read(t, dir+"/status")) {
-		key, value, _ := strings.Cut(line, ":")
-		status[key] = strings.Join(strings.Fields(value), " ")
-	}
-	ids := strings.TrimSpace(strings.Repeat(fmt.Sprintf("%d ", uid), 4))
-	for key, want := range map[string]string{
-		"Uid": ids, "Gid": ids, "Groups": "", "NoNewPrivs": "1", "Seccomp": "2",
-		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none,
-	} {
-		// Some runtimes list the primary group again.
-		if got := status[key]; got != want && !(key == "Groups" && got == fmt.Sprint(uid)) {
-			t.Errorf("%s: %s is %q, want %q", dir, key, got, want)
-		}
-	}
-}
-
-const none = "0000000000000000"
-
-func checkProcess(t *testing.T, dir string) {
-	t.Helper()
-	for _, ns := range []string{"pid", "mnt", "ipc", "uts", "net", "cgroup"} {
-		inside, err := os.Readlink(dir + "/ns/" + ns)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if host, err := os.Readlink("/proc/self/ns/" + ns); err != nil || host == inside {
-			t.Errorf("%s shares the host's %s namespace (%v)", dir, ns, err)
-		}
-	}
-	if adj := strings.TrimSpace(read(t, dir+"/oom_score_adj")); adj != "1000" {
-		t.Errorf("oom_score_adj %s, want 1000", adj)
-	}
 	limits := map[string]string{
 		"Max core file size": "0", "Max open files": "256", "Max file size": "16777216", "Max locked memory": "65536",
 		"Max pending signals": "256", "Max msgqueue size": "0", "Max stack size": "8388608", "Max address space": "unlimited",
@@ -104,34 +54,22 @@ func checkProcess(t *testing.T, dir string) {
 	if len(limits) > 0 {
 		t.Errorf("limits not found: %v", limits)
 	}
-	for line := range strings.Lines(read(t, dir+"/net/dev")) {
-		if name, _, found := strings.Cut(line, ":"); found && strings.TrimSpace(name) != "lo" {
-			t.Errorf("network interface %s", name)
-		}
-	}
 }
 
 // checkMounts: nothing is writable but memory file systems of a bounded size, and those on /tmp and /dev only.
-func checkMounts(t *testing.T, c *Container) {
+func checkMounts(t *testing.T, dir string) {
 	t.Helper()
-	state, err := c.inspect(within(t))
-	if err != nil {
-		t.Fatal(err)
-	}
 	want := map[string][]string{
 		"/":            {"ro"},
 		"/tmp":         {"rw", "nosuid", "nodev", "noexec"},
 		"/run/paddock": {"ro"},
 		"/proc/sys":    {"ro"},
 	}
-	// /sys/fs/cgroup is root's, and masked by another mount on top.
-	writable := []string{"/tmp", "/dev", "/dev/pts", "/proc", "/sys/fs/cgroup"}
-	top := map[string]string{}
-	for line := range strings.Lines(read(t, fmt.Sprintf("/proc/%d/mountinfo", state.Pid))) {
+	writable := []string{"/tmp", "/dev", "/dev/pts", "/proc"}
+	for line := range strings.Lines(read(t, dir+"/mountinfo")) {
 		front, back, _ := strings.Cut(line, " - ")
 		fields, super := strings.Fields(front), strings.Fields(back)
 		point, options := fields[4], strings.Split(fields[5], ",")
-		top[point] = fields[5]
 		for _, o := range want[point] {
 			if !slices.Contains(options, o) {
 				t.Errorf("%s is mounted %v, want %v", point, options, want[point])
@@ -147,38 +85,12 @@ func checkMounts(t *testing.T, c *Container) {
 			!strings.Contains(super[2], "nr_inodes=1024")) {
 			t.Errorf("/tmp: %v", super)
 		}
-		if point == "/dev/shm" || super[0] == "mqueue" || super[0] == "cgroup" && !readOnly {
+		if point == "/dev/shm" || super[0] == "mqueue" || super[0] == "cgroup" {
 			t.Errorf("mounted: %s", line)
 		}
 	}
 	if len(want) > 0 {
 		t.Errorf("not mounted: %v", want)
-	}
-	if o := top["/sys/fs/cgroup"]; o != "" && !strings.HasPrefix(o, "ro") {
-		t.Errorf("/sys/fs/cgroup is not masked: %s", o)
-	}
-}
-
-func checkDescriptors(t *testing.T, c *Container) {
-	t.Helper()
-	state, err := c.inspect(within(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := fmt.Sprintf("/proc/%d/fd", state.Pid)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, fd := range entries {
-		target, err := os.Readlink(filepath.Join(dir, fd.Name()))
-		if err != nil {
-			continue // closed meanwhile
-		}
-		kind, _, _ := strings.Cut(target, ":")
-		if !slices.Contains([]string{"pipe", "socket", "anon_inode", "/dev/null"}, kind) {
-			t.Errorf("descriptor %s is %s", fd.Name(), target)
-		}
 	}
 }
 

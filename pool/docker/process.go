@@ -46,6 +46,20 @@ func (p *process) wait() error {
 	return errors.Join(err, pollErr)
 }
 
+// ended says whether wait would return at once.
+func (p *process) ended() bool {
+	raw, err := p.fd.SyscallConn()
+	if err != nil {
+		return true // closed, after its end
+	}
+	over := true
+	err = raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		over = err == nil && n > 0
+	})
+	return err != nil || over
+}
+
 // stop makes wait return.
 func (p *process) stop() { _ = p.fd.SetReadDeadline(time.Unix(1, 0)) }
 

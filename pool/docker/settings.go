@@ -30,10 +30,10 @@ const (
 )
 
 const (
-	// runcOverhead is what Node needs to stand there at all.
-	runcOverhead = 64 << 20
+	// runcOverhead is for what the kernel charges to the group besides the code: page tables, stacks, slabs.
+	runcOverhead = 16 << 20
 	// gvisorOverhead adds what the sentry needs.
-	gvisorOverhead = 192 << 20
+	gvisorOverhead = 96 << 20
 	runcPids       = 64  // Node has a dozen threads
 	gvisorPids     = 512 // the sentry's host threads count, and at the limit it dies
 	tmpInodes      = 1024
@@ -47,8 +47,10 @@ var maskedPaths = []string{
 	"/proc/irq", "/proc/kallsyms", "/proc/kcore", "/proc/key-users", "/proc/keys", "/proc/kmsg", "/proc/latency_stats",
 	"/proc/modules", "/proc/partitions", "/proc/sched_debug", "/proc/scsi", "/proc/slabinfo", "/proc/sysrq-trigger",
 	"/proc/timer_list", "/proc/timer_stats", "/proc/version", "/proc/vmallocinfo", "/sys/firmware",
-	"/sys/devices/virtual/powercap", "/sys/fs/cgroup",
+	"/sys/devices/virtual/powercap",
 }
+
+const emptyMount = "ro,nosuid,nodev,noexec,size=4k,nr_inodes=1,mode=0555"
 
 var readonlyPaths = []string{"/proc/sys"}
 
@@ -140,8 +142,9 @@ func (s settings) container(spec pool.Spec, imageID string, f pool.Facts) (*cont
 		DNSSearch:      []string{"."},
 		Tmpfs: map[string]string{
 			"/tmp": fmt.Sprintf("rw,nosuid,nodev,noexec,size=%d,nr_inodes=%d,mode=1777", spec.TmpBytes, tmpInodes),
-			// In place of the message queue file system, which some engines mount even without IPC.
-			"/dev/mqueue": "ro,nosuid,nodev,noexec,size=4k,nr_inodes=1,mode=0555",
+			// In place of what some engines mount there even so: message queues and control groups.
+			"/dev/mqueue":    emptyMount,
+			"/sys/fs/cgroup": emptyMount,
 		},
 		Mounts: []mount.Mount{{
 			Type: mount.TypeBind, Source: spec.LinkDir, Target: runtimes.MountPoint, ReadOnly: true,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
 	"golang.org/x/sys/unix"
@@ -86,6 +87,9 @@ func (c *Container) follow(ctx context.Context) {
 	exit.Tail = c.output.newest(tailBytes)
 	if usageErr == nil {
 		judge(&exit, usage)
+		c.mu.Lock()
+		c.usage = pool.Usage(usage)
+		c.mu.Unlock()
 	}
 	exit.HeapAbort = heapAborted(exit)
 	c.finish(exit)
@@ -176,37 +180,76 @@ func heapAborted(e pool.Exit) bool {
 // attach starts to read the container's output. The daemon throws away what nobody reads, so a container never waits for a
 // reader that has died; it may have to wait for one that is attached and does not read, which is why nothing here blocks.
 func (c *Container) attach(ctx context.Context) error {
+	stream, err := c.openOutput(ctx)
+	if err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	ok := c.engine.spawn(func(ctx context.Context) {
+		defer close(done)
+		c.readOutput(ctx, stream)
+	})
+	if !ok {
+		stream.Close()
+		return fmt.Errorf("attach: %w", errClosed)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reader = done
+	return nil
+}
+
+func (c *Container) openOutput(ctx context.Context) (types.HijackedResponse, error) {
 	deadline := time.Now().Add(quickTimeout)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
-	done := make(chan struct{})
-	return c.engine.api.do(context.WithValue(ctx, handshake{}, deadline), "attach", quickTimeout, func(ctx context.Context) error {
-		stream, err := c.engine.api.client.ContainerAttach(ctx, c.dockerID(),
-			container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
+	var stream types.HijackedResponse
+	err := c.engine.api.do(context.WithValue(ctx, handshake{}, deadline), "attach", quickTimeout, func(ctx context.Context) error {
+		s, err := c.engine.api.client.ContainerAttach(ctx, c.dockerID(), container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
 		if err != nil {
 			return err
 		}
-		if err := stream.Conn.SetDeadline(time.Time{}); err != nil {
-			stream.Close()
+		if err := s.Conn.SetDeadline(time.Time{}); err != nil {
+			s.Close()
 			return err
 		}
-		read := func(ctx context.Context) {
-			defer close(done)
-			defer stream.Close()
-			defer context.AfterFunc(ctx, stream.Close)()
-			_, err := stdcopy.StdCopy(&c.output, &c.output, stream.Reader)
-			if err != nil && ctx.Err() == nil {
-				c.engine.logger.Debug("reading a container's output ended", "container", string(c.id), "err", err)
-			}
-		}
-		if !c.engine.spawn(read) {
-			stream.Close()
-			return fmt.Errorf("attach: %w", errClosed)
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.reader = done
+		stream = s
 		return nil
 	})
+	return stream, err
+}
+
+// reattachPause is how long a reader whose connection broke waits before it tries again: the daemon may be starting anew.
+const reattachPause = 2 * time.Second
+
+// readOutput reads until the container has ended or the engine is closed. After a restart of the daemon it connects again.
+func (c *Container) readOutput(ctx context.Context, stream types.HijackedResponse) {
+	for {
+		unhook := context.AfterFunc(ctx, stream.Close)
+		_, err := stdcopy.StdCopy(&c.output, &c.output, stream.Reader)
+		unhook()
+		stream.Close()
+		for first := true; first || err != nil; first = false {
+			if c.ending() {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-c.gone:
+				return
+			case <-time.After(reattachPause):
+			}
+			stream, err = c.openOutput(ctx)
+		}
+	}
+}
+
+// ending says whether the first process has ended, which its watcher may not have noticed yet.
+func (c *Container) ending() bool {
+	c.mu.Lock()
+	p := c.process
+	c.mu.Unlock()
+	return p == nil || p.ended()
 }
