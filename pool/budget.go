@@ -10,11 +10,33 @@ import (
 
 // chargeLocked sets what c counts for.
 func (p *Pool) chargeLocked(c *container, bytes int64) {
-	p.committed += bytes - c.charge
+	more := bytes - c.charge
+	p.committed += more
 	if c.tearing {
-		p.goingSize += bytes - c.charge
+		p.goingSize += more
+	}
+	if c.idleNode.in != nil {
+		p.idleSize += more
 	}
 	c.charge = bytes
+}
+
+// enterIdleLocked and leaveIdleLocked keep what could be evicted, and what of it could be frozen.
+func (p *Pool) enterIdleLocked(c *container) {
+	if c.idleNode.in == nil {
+		p.idle.pushBack(&c.idleNode)
+		p.idleSize += c.charge
+	}
+	if c.power == powerOn {
+		p.awake.pushBack(&c.awakeNode)
+	}
+}
+
+func (p *Pool) leaveIdleLocked(c *container) {
+	if p.idle.remove(&c.idleNode) {
+		p.idleSize -= c.charge
+	}
+	p.awake.remove(&c.awakeNode)
 }
 
 // freeLocked is what may still be charged; negative when adopted containers are more than the budget holds.
@@ -25,29 +47,62 @@ func (p *Pool) freeLocked() int64 {
 	return p.cfg.MemoryBudgetBytes - p.cfg.ReserveBytes - p.committed
 }
 
-// makeRoomLocked evicts assignments that nobody uses, least recently used first, until what waits fits, counting what is
-// on its way out already. If there are none, thaws also push out warm containers: a tenant's state is worth more.
+// makeRoomLocked makes room for what waits, with the least harm: idle containers are frozen ahead of time, then idle
+// assignments are evicted, least recently used first, and for a thaw even warm containers go. What is on its way out
+// counts as gone.
 func (p *Pool) makeRoomLocked(now time.Time) {
-	for p.crampedLocked() {
-		if c, ok := p.idle.front(); ok {
-			p.counts.evicted++
-			p.drainLocked(c, CauseEvicted, now)
-			continue
+	for need := p.roomWantedLocked(); p.freeLocked()+p.goingSize+p.freezingSize < need; {
+		if c, ok := p.awake.front(); ok {
+			p.freezeLocked(c)
+		} else if !p.evictLocked(now) && !p.shedReadyLocked(now) {
+			break
 		}
-		c, ok := p.ready.front()
-		if !ok || p.thawNeed == 0 {
-			return
-		}
-		p.drainLocked(c, CauseEvicted, now)
+	}
+	for p.crowdedLocked() && p.evictLocked(now) {
 	}
 }
 
-// crampedLocked says whether what waits does not fit, even when what is being destroyed is gone.
-func (p *Pool) crampedLocked() bool {
-	short := max(0, p.demand-p.ready.len()-p.states[Creating])
-	need := p.thawNeed + int64(short)*p.cfg.limitBytes()
-	if need > 0 && p.freeLocked()+p.goingSize < need {
-		return true
+func (p *Pool) evictLocked(now time.Time) bool {
+	c, ok := p.idle.front()
+	if ok {
+		p.counts.evicted++
+		p.drainLocked(c, CauseEvicted, now)
 	}
+	return ok
+}
+
+func (p *Pool) shedReadyLocked(now time.Time) bool {
+	c, ok := p.ready.front()
+	if ok = ok && p.thaws.len() > 0; ok {
+		p.drainLocked(c, CauseEvicted, now)
+	}
+	return ok
+}
+
+// shortLocked is how many containers waiting calls have paid for that are not even being made.
+func (p *Pool) shortLocked() int { return max(0, p.demand-p.ready.len()-p.states[Creating]) }
+
+// crowdedLocked says whether waiting calls need containers beyond the maximum, those that are going not counted.
+func (p *Pool) crowdedLocked() bool {
+	short := p.shortLocked()
 	return short > 0 && len(p.containers)-p.going+short > p.maxContainers
+}
+
+// roomWantedLocked is how many bytes what waits could get, in its order, if all that can go went: nobody is evicted for
+// what would not fit even then.
+func (p *Pool) roomWantedLocked() int64 {
+	most, need := p.freeLocked()+p.goingSize+p.idleSize, int64(0)
+	if p.thaws.len() > 0 {
+		most += int64(p.ready.len()) * p.cfg.limitBytes()
+	}
+	for e := p.thaws.head; e != nil; e = e.next {
+		one := e.v.limit - e.v.charge
+		if need+one > most {
+			return need
+		}
+		need += one
+	}
+	one := p.cfg.limitBytes()
+	fit := max(0, (most-need)/one)
+	return need + min(fit, int64(p.shortLocked()))*one
 }

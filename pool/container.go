@@ -151,6 +151,7 @@ type container struct {
 	recent    []call.Code // the last few codes, for a successor
 	idleSince time.Time
 	idleNode  node[*container] // in Pool.idle while nothing runs in it
+	awakeNode node[*container] // in Pool.awake while it could be frozen as well
 	readyNode node[*container] // in Pool.ready
 	thawNode  node[*container] // in Pool.thaws while powerQueued
 	successor bool             // one has been asked for

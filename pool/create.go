@@ -16,7 +16,7 @@ func (p *Pool) newContainerLocked(id ContainerID, uid uint32, limit int64, diges
 		id: id, uid: uid, limit: limit, digest: digest, created: created, door: noDoor{},
 		lost: make(chan struct{}), gone: make(chan struct{}),
 	}
-	c.idleNode.v, c.readyNode.v, c.thawNode.v = c, c, c
+	c.idleNode.v, c.awakeNode.v, c.readyNode.v, c.thawNode.v = c, c, c, c
 	c.timer.fire = func(now time.Time) { p.visitLocked(c, now) }
 	p.containers[id] = c
 	p.states[Creating]++

@@ -51,7 +51,7 @@ func (p *Pool) giveBack(f *flight) {
 func (p *Pool) takeLocked(c *container, req *call.Request, now time.Time) *flight {
 	f := &flight{p: p, c: c, hash: req.Code.Hash, pos: len(c.calls), start: call.StartWarm}
 	if c.quiet() {
-		p.idle.remove(&c.idleNode)
+		p.leaveIdleLocked(c)
 	}
 	c.inflight++
 	c.running++
@@ -103,13 +103,13 @@ func (p *Pool) leaveLocked(f *flight, slot, ended bool, now time.Time) {
 // idleLocked begins c's idle time.
 func (p *Pool) idleLocked(c *container, now time.Time) {
 	c.idleSince = now
-	p.idle.pushBack(&c.idleNode)
 	if c.power == powerQueued { // whoever wanted it has gone
 		p.unqueueThawLocked(c)
 		c.setPowerLocked(powerFrozen)
 	}
+	p.enterIdleLocked(c)
 	p.soonerLocked(&c.timer, now.Add(lookAgain))
-	if p.demand > 0 || p.thawNeed > 0 { // somebody may be waiting for an idle one to evict
+	if p.demand > 0 || p.thaws.len() > 0 { // somebody may be waiting for an idle one to evict
 		p.dispatchLocked(now)
 	}
 }

@@ -16,6 +16,8 @@ const (
 
 // freezeLocked begins to switch an idle container off.
 func (p *Pool) freezeLocked(c *container) {
+	p.awake.remove(&c.awakeNode)
+	p.freezingSize += c.limit
 	c.setPowerLocked(powerFreezing)
 	p.laterLocked(func() { p.freeze(c) })
 }
@@ -34,6 +36,7 @@ func (p *Pool) freeze(c *container) {
 	p.mu.Lock()
 	defer p.unlock()
 	now := time.Now()
+	p.freezingSize -= c.limit
 	if err != nil {
 		if !c.tearing {
 			p.counts.freezeFailed++
@@ -59,7 +62,6 @@ func (p *Pool) requestThawLocked(c *container) {
 	if p.thaws.len() > 0 || p.freeLocked() < need {
 		c.setPowerLocked(powerQueued)
 		p.thaws.pushBack(&c.thawNode)
-		p.thawNeed += need
 		p.makeRoomLocked(time.Now())
 		return
 	}
@@ -85,9 +87,7 @@ func (p *Pool) admitThawsLocked() {
 }
 
 func (p *Pool) unqueueThawLocked(c *container) {
-	if p.thaws.remove(&c.thawNode) {
-		p.thawNeed -= c.limit - c.charge
-	}
+	p.thaws.remove(&c.thawNode)
 }
 
 func (p *Pool) thaw(c *container) {
@@ -109,6 +109,9 @@ func (p *Pool) thaw(c *container) {
 	p.counts.thawed++
 	c.sampled = time.Time{}
 	c.setPowerLocked(powerOn)
+	if c.idleNode.in != nil {
+		p.enterIdleLocked(c) // nobody wants it any more
+	}
 	if !c.tearing && c.state == Assigned {
 		p.setTimerLocked(&c.timer, now.Add(lookAgain))
 	}

@@ -52,6 +52,7 @@ type Pool struct {
 	states     [numStates]int
 	ready      list[*container] // oldest first
 	idle       list[*container] // assigned, nothing running; least recently used first
+	awake      list[*container] // those of idle that are not frozen
 	thaws      list[*container] // frozen, wanted, waiting for memory
 	tenants    map[tenant.ID]*tenantState
 	ring       list[*tenantState] // tenants that have paid for containers and wait for them, in turn
@@ -59,13 +60,14 @@ type Pool struct {
 
 	min, max, maxContainers int
 
-	demand    int   // containers that tenants have paid for and not got
-	committed int64 // bytes charged
-	going     int   // containers in teardown
-	goingSize int64 // their charges
-	inflight  int
-	waiting   int
-	thawNeed  int64 // bytes that p.thaws wait for
+	demand       int   // containers that tenants have paid for and not got
+	committed    int64 // bytes charged
+	going        int   // containers in teardown
+	goingSize    int64 // their charges
+	inflight     int
+	waiting      int
+	idleSize     int64 // charges of idle
+	freezingSize int64 // limits of those that are being frozen
 
 	refill    refill
 	refilling timer
@@ -176,7 +178,7 @@ func (p *Pool) dispatchLocked(now time.Time) {
 	}
 	p.grantLocked(now)
 	p.admitThawsLocked()
-	if p.demand > 0 || p.thawNeed > 0 {
+	if p.demand > 0 || p.thaws.len() > 0 {
 		p.makeRoomLocked(now)
 	}
 	p.refillLocked(now)
