@@ -81,6 +81,7 @@ func compose(ctx context.Context, o Options) (tree, error) {
 	t := tree{}
 	t.addSkeleton()
 	t.addAgent()
+	t.addCommand(o.CAFile != "")
 	nodeLayer, err := nodeDist(ctx, o, dist)
 	if err != nil {
 		return nil, err
