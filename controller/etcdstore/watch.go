@@ -28,13 +28,19 @@ func (s *Store) Watch(ctx context.Context, prefix string, from int64) <-chan sto
 		}()
 		return out
 	}
-	w := &watch{store: s, caller: ctx, out: out}
+	w := &watch{store: s, caller: ctx, out: out, from: from}
+	// A watch from a revision that is still to come shows no progress until it has come: begin one earlier and pass over
+	// what that brings.
+	begin := from
+	if from > 1 {
+		begin--
+	}
 	// A stream of its own, told apart by its metadata: progress is answered per stream, once all of its watches are in
 	// step.
 	own := metadata.AppendToOutgoingContext(ctx, "paddock-watch", strconv.FormatInt(s.watches.Add(1), 10))
 	w.ctx, w.cancel = context.WithCancel(clientv3.WithRequireLeader(own))
 	stop := context.AfterFunc(s.ctx, w.cancel)
-	events := s.client.Watch(w.ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(from))
+	events := s.client.Watch(w.ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(begin))
 	go func() {
 		defer s.working.Done()
 		defer close(out)
@@ -51,6 +57,7 @@ type watch struct {
 	ctx    context.Context // ends with it, or with the store
 	cancel context.CancelFunc
 	out    chan<- store.Batch
+	from   int64 // events before it are not delivered
 }
 
 // run passes on what arrives until something ends the watch, and says what.
@@ -71,7 +78,7 @@ func (w *watch) run(events clientv3.WatchChan) {
 				return
 			}
 			silence.Reset(watchSilence)
-			if b, ok := batch(resp); ok && !w.send(b) {
+			if b, ok := batch(resp, w.from); ok && !w.send(b) {
 				w.end(w.ctx.Err())
 				return
 			}
@@ -120,24 +127,25 @@ func deliver(out chan<- store.Batch, b store.Batch) {
 	}
 }
 
-// batch turns a response into what a reader sees; a response that says nothing is none.
-func batch(resp clientv3.WatchResponse) (store.Batch, bool) {
+// batch turns a response into what a reader sees from a revision on; a response that says nothing to it is none.
+func batch(resp clientv3.WatchResponse, from int64) (store.Batch, bool) {
 	if resp.IsProgressNotify() {
 		return store.Batch{Revision: resp.Header.Revision}, true
 	}
-	if len(resp.Events) == 0 {
-		return store.Batch{}, false
-	}
-	b := store.Batch{Events: make([]store.Event, len(resp.Events))}
-	for i, e := range resp.Events {
-		b.Events[i] = store.Event{Key: string(e.Kv.Key), ModRevision: e.Kv.ModRevision}
-		if e.Type == clientv3.EventTypeDelete {
-			b.Events[i].Deleted = true
-		} else {
-			b.Events[i].Value = e.Kv.Value
+	var b store.Batch
+	for _, e := range resp.Events {
+		if e.Kv.ModRevision < from {
+			continue
 		}
+		event := store.Event{Key: string(e.Kv.Key), ModRevision: e.Kv.ModRevision}
+		if e.Type == clientv3.EventTypeDelete {
+			event.Deleted = true
+		} else {
+			event.Value = e.Kv.Value
+		}
+		b.Events = append(b.Events, event)
+		// The header's revision may be ahead of what this watch has been sent.
+		b.Revision = event.ModRevision
 	}
-	// The header's revision may be ahead of what this watch has been sent.
-	b.Revision = b.Events[len(b.Events)-1].ModRevision
-	return b, true
+	return b, len(b.Events) > 0
 }

@@ -44,6 +44,7 @@ func Run(t *testing.T, h Harness) {
 		{"WatchOrder", testWatchOrder},
 		{"WatchFromThePast", testWatchFromThePast},
 		{"WatchProgress", testWatchProgress},
+		{"WatchProgressWhenIdle", testWatchProgressWhenIdle},
 		{"WatchCompacted", testWatchCompacted},
 		{"WatchEnds", testWatchEnds},
 		{"LeaseRelease", testLeaseRelease},
@@ -356,6 +357,20 @@ func testWatchProgress(t *testing.T, r *rig) {
 			t.Fatal("no progress")
 		}
 	}
+}
+
+// A watch that begins after the last write is alive although nothing is written.
+func testWatchProgressWhenIdle(t *testing.T, r *rig) {
+	rev := r.put(t, "/w/a", "not seen")
+	for b := range r.Watch(r.ctx, "/w/", rev+1) {
+		if b.Err != nil || len(b.Events) > 0 {
+			t.Fatalf("%+v", b)
+		}
+		if b.Revision >= rev {
+			return
+		}
+	}
+	t.Fatal("no progress")
 }
 
 func testWatchCompacted(t *testing.T, r *rig) {
