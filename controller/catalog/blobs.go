@@ -125,6 +125,11 @@ func (b *Blobs) each(ctx context.Context, prefix string, f func(*blob.ListObject
 	}
 }
 
+// has says whether there is such a blob.
+func (b *Blobs) has(ctx context.Context, t tenant.ID, name string) (bool, error) {
+	return b.bucket.Exists(ctx, blobKey(t, name))
+}
+
 // sweep removes blobs that were put before the given time and that keep does not want, and files that a killed process
 // left half written. It returns how many.
 func (b *Blobs) sweep(ctx context.Context, before time.Time, keep func(t tenant.ID, name string) bool) (int, error) {
@@ -133,6 +138,14 @@ func (b *Blobs) sweep(ctx context.Context, before time.Time, keep func(t tenant.
 		t, name, _ := strings.Cut(o.Key, "/")
 		if !o.ModTime.Before(before) || keep(tenant.ID(t), name) {
 			return nil
+		}
+		// The listing is older than this moment: somebody may have put it again.
+		now, err := b.bucket.Attributes(ctx, o.Key)
+		if gcerrors.Code(err) == gcerrors.NotFound || err == nil && !now.ModTime.Before(before) {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 		removed++
 		return b.remove(ctx, o.Key)

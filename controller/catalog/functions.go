@@ -47,6 +47,9 @@ func (s *Service) DeployFunction(ctx context.Context, t tenant.ID, d Deployment)
 	if rev == 0 {
 		rev = x.functionRev
 	}
+	if err := x.stillThere(ctx); err != nil {
+		return Deployed{}, s.fault("deploy", err)
+	}
 	return Deployed{Version: x.version, Revision: rev, New: x.isNew}, nil
 }
 
@@ -185,6 +188,18 @@ func (x *deploying) keepCode(ctx context.Context, wrapped []byte) error {
 	}
 	x.sealedFor = wrapped
 	return nil
+}
+
+// stillThere puts the code again if a sweep, which had found it old and unused a moment before, took it away between
+// keepCode and the write that names it.
+func (x *deploying) stillThere(ctx context.Context) error {
+	there, err := x.service.opts.Blobs.has(ctx, x.tenant, x.hash)
+	if err != nil || there {
+		return err
+	}
+	wrapped := x.sealedFor
+	x.sealedFor = nil
+	return x.keepCode(ctx, wrapped)
 }
 
 // countFunction takes one of the tenant's places for functions, in txn.

@@ -378,6 +378,31 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestSweepTakesCodeOfADeployment: code that goes between being put and being named is there in the end.
+func TestSweepTakesCodeOfADeployment(t *testing.T) {
+	s := &thief{Store: mem(t)}
+	w := newWorld(t, s)
+	w.tenant("acme", nil)
+	s.beforeCommit = func() { _ = os.Remove(filepath.Join(w.dir, "blobs", "acme", hashCode([]byte("code")))) }
+	d := w.deploy("acme", "f", "code")
+	if src, err := w.view.Source(t.Context(), "acme", d.Version.Hash); err != nil || string(src) != "code" {
+		t.Errorf("%q, %v", src, err)
+	}
+}
+
+// thief is a store that does something before a write.
+type thief struct {
+	store.Store
+	beforeCommit func()
+}
+
+func (s *thief) Commit(ctx context.Context, txn store.Txn) (int64, error) {
+	if s.beforeCommit != nil {
+		s.beforeCommit()
+	}
+	return s.Store.Commit(ctx, txn)
+}
+
 // TestStoreAway: a change while the store is away is refused in time, and says that it may have been made.
 func TestStoreAway(t *testing.T) {
 	s := mem(t)

@@ -256,17 +256,26 @@ func (v *View) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		rev, err := v.load(ctx)
 		if err == nil {
+			if retry != retryFirst {
+				v.log.Info("catalogue: the store is back", "revision", rev)
+			}
 			retry = retryFirst
 			err = v.follow(ctx, rev+1)
 		}
 		switch {
 		case ctx.Err() != nil, err == nil: // over, or time to reconcile
 			continue
+		case errors.Is(err, store.ErrClosed):
+			return
 		case errors.Is(err, store.ErrCompacted):
 			v.log.Info("catalogue: the watch fell behind the store's history; listing again")
 			continue
 		}
-		v.log.Warn("catalogue: the store is away; serving from memory", "err", err, "age", v.Age())
+		level := slog.LevelDebug
+		if retry == retryFirst { // once for each time that it goes away
+			level = slog.LevelWarn
+		}
+		v.log.Log(ctx, level, "catalogue: the store is away; serving from memory", "err", err, "age", v.Age())
 		select {
 		case <-ctx.Done():
 		case <-time.After(retry/2 + rand.N(retry)):
