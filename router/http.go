@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"paddock/internal/call"
@@ -45,12 +46,27 @@ const (
 
 // ServeHTTP is the one way in for HTTP: route, credential, handler, and a problem document for whatever fails.
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if isGRPC(req) {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // streams last as long as they last
+		r.onHTTP.ServeHTTP(w, req)
+		return
+	}
 	x := exchange{router: r, w: w, r: req, id: newCallID(), began: time.Now()}
 	defer x.recovered()
 	w.Header()[hCallID] = []string{string(x.id)}
 	if err := x.serve(); err != nil {
 		x.fail(err)
 	}
+}
+
+// isGRPC says whether a request is gRPC that came to the HTTP listener. It passes the same choke point as on its own.
+func isGRPC(r *http.Request) bool {
+	const grpcType = "application/grpc"
+	if r.ProtoMajor != 2 || r.Method != http.MethodPost {
+		return false
+	}
+	ct := r.Header.Get("Content-Type")
+	return ct == grpcType || strings.HasPrefix(ct, grpcType+"+") || strings.HasPrefix(ct, grpcType+";")
 }
 
 func (x *exchange) serve() error {

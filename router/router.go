@@ -81,6 +81,7 @@ type Router struct {
 	gateway   *runtime.ServeMux
 	http      *http.Server
 	grpc      *grpc.Server
+	onHTTP    *grpc.Server // gRPC that comes to the HTTP listener, so that clients need one address only
 
 	ready    atomic.Bool
 	draining atomic.Bool
@@ -116,7 +117,7 @@ func New(cfg Config) (*Router, error) {
 	if r.gateway, err = r.newGateway(); err != nil {
 		return nil, fmt.Errorf("router: gateway: %w", err)
 	}
-	r.grpc, r.http = r.newGRPC(), r.newHTTP()
+	r.grpc, r.onHTTP, r.http = r.newGRPC(), r.newGRPC(), r.newHTTP()
 	if err := r.checkServices(r.grpc.GetServiceInfo()); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
@@ -151,10 +152,14 @@ func (r *Router) newHTTP() *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
+		Protocols:         &http.Protocols{},
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: h2MaxStreams, SendPingTimeout: h2Ping, PingTimeout: h2PingTimeout,
 		},
 	}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge only: an Upgrade field does nothing
 	if r.cfg.TLS != nil {
 		s.TLSConfig = r.cfg.TLS.Clone()
 	}
@@ -226,6 +231,7 @@ func (r *Router) close(ctx context.Context) error {
 	if httpErr != nil {
 		_ = r.http.Close()
 	}
+	r.onHTTP.Stop()
 	r.awaitGRPC(ctx, stopped)
 	r.grpc.Stop()
 	<-stopped
