@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -156,7 +157,9 @@ func parseHost(s string) (name string, addr netip.Addr, err error) {
 		}
 		return "", addr, nil
 	}
-	if !validName(ascii) {
+	// A name in its normal form is the same however often it is normalised; what is not could be two names at once.
+	again, err := names.ToASCII(ascii)
+	if err != nil || again != ascii || !utf8.ValidString(s) || !validName(ascii) {
 		return "", netip.Addr{}, fmt.Errorf("%q is not a host name", s)
 	}
 	return ascii, netip.Addr{}, nil
