@@ -138,6 +138,7 @@ func (p *Pool) adopted(c *container, whose tenant.ID, since time.Time, err error
 		p.assignToLocked(c, t, false, now)
 		c.assigned, c.latch, c.told = since, whose, true
 		c.setPowerLocked(powerOn)
+		p.laterLocked(func() { p.setRules(c, whose) })
 		a := p.assignmentLocked(c)
 		p.noteLocked(func(o Observer) { o.Assigned(a) })
 		p.idleLocked(c, now)

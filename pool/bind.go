@@ -74,9 +74,7 @@ func (p *Pool) latch(c *container) error {
 	policy := c.tenant.policy
 	p.mu.Unlock()
 	c.conn.Bind(id, policy)
-	if len(policy.Egress)+len(policy.EgressPrivate) > 0 {
-		p.setRules(c, id)
-	}
+	p.setRules(c, id)
 	p.mu.Lock()
 	defer p.unlock()
 	c.setPowerLocked(powerOn)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"paddock/internal/tenant"
+	"paddock/pool/egress"
 	"paddock/runtimes"
 )
 
@@ -61,7 +62,9 @@ type Config struct {
 
 	// Listen opens a container's link; nil is package link's unix sockets.
 	Listen func(dir string, uid, gid uint32) (Listener, error)
-	// OpenDoor opens a container's way out; nil = no egress for anybody. EgressDoors makes one.
+	// Egress lets containers out by their tenants' rules; nil = nobody gets out. The pool does not close it.
+	Egress *egress.Proxy
+	// OpenDoor opens a container's way out; nil is Egress's.
 	OpenDoor func(dir string, uid, gid uint32, id ContainerID) (Door, error)
 
 	Observer Observer     // nil = nobody
@@ -109,6 +112,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.OpenDoor == nil && c.Egress != nil {
+		c.OpenDoor = openDoors(c.Egress)
 	}
 	if c.Listen == nil {
 		c.Listen = listenLinks(c.Logger)

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"paddock/internal/call"
@@ -118,8 +119,9 @@ type container struct {
 	conn     Conn
 	door     Door
 
-	lost chan struct{} // closed when loss is set
-	gone chan struct{} // closed at Destroyed
+	rules sync.Mutex    // puts the newest rules last
+	lost  chan struct{} // closed when loss is set
+	gone  chan struct{} // closed at Destroyed
 
 	// ---- guarded by Pool.mu
 

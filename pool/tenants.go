@@ -169,13 +169,15 @@ func (p *Pool) usePolicyLocked(t *tenantState, policy *tenant.Policy, now time.T
 	p.dispatchLocked(now)
 }
 
-// setRules gives c's door the rules in force now. Rules that cannot be read leave it closed.
+// setRules gives c's door the rules in force now. A rule that cannot be read lets nobody out.
 func (p *Pool) setRules(c *container, id tenant.ID) {
+	c.rules.Lock()
+	defer c.rules.Unlock()
 	p.mu.Lock()
 	policy := c.tenant.policy
 	p.mu.Unlock()
 	if err := c.door.SetRules(id, policy.Egress, policy.EgressPrivate); err != nil {
-		p.cfg.Logger.Error("a tenant's egress rules are not valid; it has no egress", "tenant", id, "err", err)
+		p.cfg.Logger.Error("some of a tenant's egress rules cannot be read and do not count", "tenant", id, "err", err)
 	}
 }
 
