@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,6 +114,7 @@ type HostInfo struct {
 	Containerd   string
 	CgroupDriver string
 	Runtimes     []string
+	RunscArgs    []string // what the daemon starts its runtime "runsc" with
 	UsernsRemap  bool
 	LiveRestore  bool // containers survive a restart of the daemon
 }
@@ -138,6 +140,8 @@ func (a *api) probe(ctx context.Context) (HostInfo, error) {
 		for name := range info.Runtimes {
 			h.Runtimes = append(h.Runtimes, name)
 		}
+		slices.Sort(h.Runtimes)
+		h.RunscArgs = info.Runtimes["runsc"].Args
 		for _, o := range info.SecurityOptions {
 			h.UsernsRemap = h.UsernsRemap || strings.HasPrefix(o, "name=userns")
 		}

@@ -135,27 +135,35 @@ func (c *Container) steer(ctx context.Context, what string, freezer func(cgroup.
 	return nil
 }
 
-// What a stopped sandbox may still burn, over how long: the stubs of gVisor have nothing to do once the sentry stands.
+// A stopped sandbox is watched for this long; one that burns more than idleBurn in the last window is not stopped. Several
+// windows are allowed, since gVisor's stubs spin for a moment before they sleep.
 const (
-	idleWindow = 20 * time.Millisecond
-	idleBurn   = 2 * time.Millisecond
+	idleWindow  = 20 * time.Millisecond
+	idleBurn    = time.Millisecond
+	idleWindows = 5
 )
 
 func checkIdle(ctx context.Context, group cgroup.Group) error {
-	before, err := group.CPU()
-	if err != nil {
-		return err
+	var burned time.Duration
+	for range idleWindows {
+		before, err := group.CPU()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(idleWindow):
+		}
+		after, err := group.CPU()
+		if err != nil {
+			return err
+		}
+		if burned = after - before; burned <= idleBurn {
+			return nil
+		}
 	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(idleWindow):
-	}
-	after, err := group.CPU()
-	if err == nil && after-before > idleBurn {
-		err = fmt.Errorf("it still burns CPU: %v in %v", after-before, idleWindow)
-	}
-	return err
+	return fmt.Errorf("it still burns CPU: %v in %v", burned, idleWindow)
 }
 
 // Usage implements pool.Container. Of one that has ended it is what the counters said last.

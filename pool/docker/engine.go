@@ -32,7 +32,8 @@ type Options struct {
 	// Host is the engine's socket, "unix:///var/run/docker.sock" if empty. Engines on other machines are refused: link sockets
 	// and control groups are here.
 	Host string
-	// Runtime is "" or "runc" for runc, "runsc" for gVisor where the engine has it.
+	// Runtime is "" or "runc" for runc, "runsc" for gVisor where the engine has it. Docker gives no container a user namespace of
+	// its own, so gVisor's kernel runs as the host's root there: package pool/oci isolates it better.
 	Runtime      string
 	ControllerID string
 	// MemoryBudgetBytes caps the control group that all containers of this controller are in; 0 caps nothing. Only with the
@@ -113,6 +114,10 @@ func (e *Engine) configure(o Options, host HostInfo) error {
 	e.isolation, e.overhead = tenant.IsolationRunc, runcOverhead
 	if e.settings.gvisor {
 		e.isolation, e.overhead = tenant.IsolationGVisor, gvisorOverhead
+		e.logger.Warn("gVisor under Docker runs its kernel as the host's root, since Docker gives it no user namespace: prefer engine oci")
+		if missing := missingArgs(host.RunscArgs, wantRunsc); len(missing) > 0 {
+			e.logger.Warn("Docker starts runsc without some of its protections: add them to its runtimeArgs", "flags", missing)
+		}
 	}
 	if host.CgroupDriver != "cgroupfs" {
 		if o.MemoryBudgetBytes > 0 {

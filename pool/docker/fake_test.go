@@ -21,6 +21,7 @@ import (
 // fakeDaemon speaks as much of the Engine API as New and Create need, and fails on demand: a path's entry in faults takes over.
 type fakeDaemon struct {
 	mu      sync.Mutex
+	images  map[string]int              // by id: the status that their removal answers
 	faults  map[string]http.HandlerFunc // by the last words of the path, "containers/create"
 	removed int
 }
@@ -61,6 +62,20 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(map[string]any{"ServerVersion": "fake", "CgroupDriver": "systemd", "Runtimes": map[string]any{"runc": map[string]any{}}})
 	case strings.HasSuffix(path, "/version"):
 		answer(map[string]any{"ApiVersion": "1.41"})
+	case strings.HasSuffix(path, "/images/json"):
+		var list []any
+		for id := range d.images {
+			list = append(list, map[string]any{"Id": id, "Labels": map[string]string{labelImage: "digest-of-" + id}})
+		}
+		answer(list)
+	case strings.Contains(path, "/images/") && r.Method == http.MethodDelete:
+		_, id, _ := strings.Cut(path, "/images/")
+		if status := d.images[id]; status != http.StatusOK {
+			http.Error(w, `{"message": "no"}`, status)
+			return
+		}
+		delete(d.images, id)
+		answer([]any{})
 	case strings.Contains(path, "/images/"):
 		answer(map[string]any{"Id": "sha256:1", "Config": map[string]any{"Labels": map[string]string{labelImage: fakeImage.Digest}}})
 	case strings.HasSuffix(path, "/containers/create"):
@@ -238,5 +253,21 @@ func TestNoDaemon(t *testing.T) {
 	o := Options{Host: e.api.host, ControllerID: "x", Runtime: "runsc"}
 	if _, err := New(within(t), o); err == nil || !strings.Contains(err.Error(), `no runtime "runsc"`) {
 		t.Errorf("a runtime that the engine has not: %v", err)
+	}
+}
+
+// TestPruneImages removes what nobody keeps or uses.
+func TestPruneImages(t *testing.T) {
+	e, d := fakeEngine(t)
+	d.images = map[string]int{"old": http.StatusOK, "kept": http.StatusOK, "used": http.StatusConflict, "gone": http.StatusNotFound}
+	if err := e.PruneImages(within(t), "digest-of-kept"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := d.images["old"]; ok || len(d.images) != 3 {
+		t.Errorf("left: %v", d.images)
+	}
+	d.images["stuck"] = http.StatusInternalServerError
+	if err := e.PruneImages(within(t)); err == nil {
+		t.Error("a failed removal went unnoticed")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -76,6 +77,9 @@ func newSettings(o Options, host HostInfo) (settings, error) {
 	variant := seccomp.Runc
 	if s.gvisor = s.runtime == "runsc"; s.gvisor {
 		variant = seccomp.GVisor
+		if missing := missingArgs(host.RunscArgs, needRunsc); len(missing) > 0 {
+			return s, fmt.Errorf("its runtime runsc is started without %v: add them to runtimeArgs in the daemon's configuration", missing)
+		}
 	}
 	profile, err := seccomp.For(variant, runtime.GOARCH)
 	if err != nil {
@@ -91,6 +95,29 @@ func newSettings(o Options, host HostInfo) (settings, error) {
 		s.usernsMode = "host"
 	}
 	return s, nil
+}
+
+// What the daemon's runsc must be started with (without the first the link cannot be reached, without the second the bundle is
+// written to), and what it should be.
+var (
+	needRunsc = []string{"--host-uds=open", "--overlay2=none"}
+	wantRunsc = []string{"--network=none", "--oci-seccomp=true", "--net-raw=false", "--allow-suid=false", "--host-fifo=none"}
+)
+
+// missingArgs says which flags are not there, in either of the ways to write them.
+func missingArgs(have, want []string) []string {
+	var missing []string
+	for _, flag := range want {
+		name, value, _ := strings.Cut(flag, "=")
+		apart := false
+		if i := slices.Index(have, name); i >= 0 {
+			apart = value == "true" || i+1 < len(have) && have[i+1] == value
+		}
+		if !apart && !slices.Contains(have, flag) {
+			missing = append(missing, flag)
+		}
+	}
+	return missing
 }
 
 func (s settings) name(id call.ContainerID) string {

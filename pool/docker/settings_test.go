@@ -75,3 +75,19 @@ func TestRing(t *testing.T) {
 		t.Errorf("tail %q", got)
 	}
 }
+
+func TestRunscArgs(t *testing.T) {
+	host := HostInfo{Runtimes: []string{"runc", "runsc"}}
+	if _, err := newSettings(Options{Runtime: "runsc"}, host); err == nil || !strings.Contains(err.Error(), "--host-uds=open") {
+		t.Errorf("runsc that cannot reach the link was accepted: %v", err)
+	}
+	host.RunscArgs = []string{"--overlay2", "none", "--host-uds=open"}
+	s, err := newSettings(Options{Runtime: "runsc"}, host)
+	if err != nil || !s.gvisor {
+		t.Errorf("gvisor %v, %v", s.gvisor, err)
+	}
+	if missing := missingArgs([]string{"--net-raw=true", "--oci-seccomp"}, wantRunsc); !slices.Contains(missing, "--net-raw=false") ||
+		slices.Contains(missing, "--oci-seccomp=true") {
+		t.Errorf("missing %v", missing)
+	}
+}
