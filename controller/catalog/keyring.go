@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"paddock/internal/errs"
 )
 
 const (
@@ -91,16 +89,5 @@ func (k *Keyring) Verify(v *KeyView, secret string) bool {
 
 // Stale says that the view is so old that keys must fail closed.
 func (k *Keyring) Stale() bool { return k.view.Stale() }
-
-// VerifyKey does all of it for one token: an error of kind Unauthenticated does not say what is wrong with it. Callers on
-// the way of every call remember what they verified; it costs two SHA-256 over and over otherwise.
-func (k *Keyring) VerifyKey(token string) (*KeyView, error) {
-	id, secret, ok := k.Parse(token)
-	v, known := k.Key(id)
-	if ok && known && !k.Stale() && k.Verify(v, secret) && !v.expired(time.Now()) {
-		return v, nil
-	}
-	return nil, errs.New(errs.Unauthenticated, "the key is not valid")
-}
 
 func (v *KeyView) expired(now time.Time) bool { return !v.Expires.IsZero() && !now.Before(v.Expires) }

@@ -114,7 +114,9 @@ type KeyInfo struct {
 func (s *Service) Keys(t tenant.ID, everybody bool) []*KeyInfo {
 	var out []*KeyInfo
 	for _, k := range s.view.keysOf(func(k *keyEntry) bool { return everybody || k.Tenant == t }) {
-		out = append(out, &KeyInfo{ID: k.ID, Tenant: k.Tenant, Role: k.Role, Note: k.note, Created: k.created, Expires: k.Expires})
+		out = append(out, &KeyInfo{
+			ID: k.ID, Tenant: k.Tenant, Role: k.Role, Note: k.note, Created: k.created, Expires: k.Expires,
+		})
 	}
 	return out
 }

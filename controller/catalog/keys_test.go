@@ -61,7 +61,8 @@ func TestBadTokens(t *testing.T) {
 	texts := map[string]bool{}
 	for name, bad := range map[string]string{
 		"empty": "", "another's secret": formatToken(id, secret), "cut": token[:len(token)-1], "longer": token + "A",
-		"other prefix": "x" + token, "no dot": strings.Replace(token, ".", "", 1), "unknown id": formatToken("0123456789abcdef", secret),
+		"other prefix": "x" + token, "no dot": strings.Replace(token, ".", "", 1),
+		"unknown id":  formatToken("0123456789abcdef", secret),
 		"zero secret": formatToken(id, base64.RawURLEncoding.EncodeToString(make([]byte, secretBytes))),
 		"path":        "pdk_../../../../../x." + secret, "huge": strings.Repeat("a", 1<<20),
 	} {
@@ -80,7 +81,9 @@ func TestBadTokens(t *testing.T) {
 func TestKeyExpires(t *testing.T) {
 	w := newWorld(t, mem(t))
 	w.tenant("acme", nil)
-	_, token, _, err := w.service.CreateKey(t.Context(), NewKey{Tenant: "acme", Role: identity.RoleInvoke, TTL: time.Nanosecond})
+	_, token, _, err := w.service.CreateKey(t.Context(), NewKey{
+		Tenant: "acme", Role: identity.RoleInvoke, TTL: time.Nanosecond,
+	})
 	must(t, err)
 	_, err = w.keyring.VerifyKey(token)
 	wantKind(t, err, errs.Unauthenticated)

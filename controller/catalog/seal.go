@@ -15,11 +15,11 @@ import (
 	"paddock/internal/tenant"
 )
 
-// KEK is the key-encryption key: it wraps the tenants' data keys and stays outside of the store. context says what the
-// key is for; what was wrapped under one does not unwrap under another. Safe for concurrent use.
+// KEK is the key-encryption key: it wraps the tenants' data keys and stays outside of the store. purpose says what the
+// key is for; what was wrapped for one does not unwrap for another. Safe for concurrent use.
 type KEK interface {
-	Wrap(ctx context.Context, key, context []byte) ([]byte, error)
-	Unwrap(ctx context.Context, wrapped, context []byte) ([]byte, error)
+	Wrap(ctx context.Context, key, purpose []byte) ([]byte, error)
+	Unwrap(ctx context.Context, wrapped, purpose []byte) ([]byte, error)
 }
 
 // fileKEK is a keyset in a file. A keyset may hold several keys: the primary wraps, all unwrap.
@@ -39,12 +39,12 @@ func LoadKEK(path string) (KEK, error) {
 	return fileKEK{a}, nil
 }
 
-func (k fileKEK) Wrap(_ context.Context, key, context []byte) ([]byte, error) {
-	return k.aead.Encrypt(key, context)
+func (k fileKEK) Wrap(_ context.Context, key, purpose []byte) ([]byte, error) {
+	return k.aead.Encrypt(key, purpose)
 }
 
-func (k fileKEK) Unwrap(_ context.Context, wrapped, context []byte) ([]byte, error) {
-	return k.aead.Decrypt(wrapped, context)
+func (k fileKEK) Unwrap(_ context.Context, wrapped, purpose []byte) ([]byte, error) {
+	return k.aead.Decrypt(wrapped, purpose)
 }
 
 // newKeyset makes a keyset of one AES-256-GCM key, in clear.
@@ -108,7 +108,8 @@ func (s *sealer) seal(ctx context.Context, t tenant.ID, wrapped []byte, kind, na
 	return a.Encrypt(plain, associated(t, kind, name))
 }
 
-func (s *sealer) unseal(ctx context.Context, t tenant.ID, wrapped []byte, kind, name string, sealed []byte) ([]byte, error) {
+func (s *sealer) unseal(ctx context.Context, t tenant.ID, wrapped []byte, kind, name string,
+	sealed []byte) ([]byte, error) {
 	a, err := s.dataKey(ctx, t, wrapped)
 	if err != nil {
 		return nil, err

@@ -38,7 +38,8 @@ func TestNothingInClear(t *testing.T) {
 	}
 	must(t, s.Close()) // all of it is on disk now
 	needles := map[string][]byte{
-		"code": []byte("do not find me"), "secret": []byte(secret), "pepper": pepper, "key-encryption key": kek[len(kek)-40 : len(kek)-12],
+		"code": []byte("do not find me"), "secret": []byte(secret), "pepper": pepper,
+		"key-encryption key": kek[len(kek)-40 : len(kek)-12],
 	}
 	files, seenHash := 0, false
 	for _, dir := range []string{etcdDir, filepath.Join(w.dir, "blobs")} {

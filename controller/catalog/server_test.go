@@ -90,9 +90,12 @@ func TestWhoMay(t *testing.T) {
 			return fmt.Errorf("revoking another tenant's key: %w", err)
 		}},
 	}
+	roles := []identity.Role{
+		"", "root", identity.RoleInvoke, identity.RoleDeploy, identity.RoleTenantAdmin, identity.RoleOperator,
+	}
 	for _, r := range rows {
 		wantKind(t, r.call(t.Context()), errs.Unauthenticated)
-		for _, role := range []identity.Role{"", "root", identity.RoleInvoke, identity.RoleDeploy, identity.RoleTenantAdmin, identity.RoleOperator} {
+		for _, role := range roles {
 			err := r.call(as(t, role, "acme"))
 			if role.Includes(r.needs) {
 				if err != nil {
@@ -205,7 +208,8 @@ func TestPages(t *testing.T) {
 			}
 		}
 		for i := range n {
-			if len(tenants) != n || len(functions) != n || tenants[i] != fmt.Sprintf("t%02d", i) || functions[i] != fmt.Sprintf("f%02d", i) {
+			if len(tenants) != n || len(functions) != n ||
+				tenants[i] != fmt.Sprintf("t%02d", i) || functions[i] != fmt.Sprintf("f%02d", i) {
 				t.Fatalf("pages of %d: %v, %v", size, tenants, functions)
 			}
 		}

@@ -143,7 +143,9 @@ func TestDeployVersions(t *testing.T) {
 	if v, ok := w.view.Function("acme", "rule", 2); !ok || v.Number != 2 {
 		t.Errorf("version 2: %+v, %v", v, ok)
 	}
-	d, err := w.service.DeployFunction(t.Context(), "acme", Deployment{Name: "rule", Source: []byte("one"), Kind: call.KindRule})
+	d, err := w.service.DeployFunction(t.Context(), "acme", Deployment{
+		Name: "rule", Source: []byte("one"), Kind: call.KindRule,
+	})
 	must(t, err)
 	if d.Version.Number != 3 {
 		t.Errorf("the same code as another kind: %+v", d)

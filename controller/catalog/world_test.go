@@ -169,3 +169,13 @@ func (w *world) sees(rev int64) {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+// VerifyKey does with a token what the way of a call does, without remembering.
+func (k *Keyring) VerifyKey(token string) (*KeyView, error) {
+	id, secret, ok := k.Parse(token)
+	v, known := k.Key(id)
+	if ok && known && !k.Stale() && k.Verify(v, secret) && !v.expired(time.Now()) {
+		return v, nil
+	}
+	return nil, errs.New(errs.Unauthenticated, "the key is not valid")
+}
