@@ -287,6 +287,7 @@ func TestListenAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		c.Bind("acme", nil)
 		if got := c.Hello().Reconnects; got < want {
 			t.Errorf("reconnects %d, want at least %d", got, want)
 		}

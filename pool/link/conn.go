@@ -76,14 +76,18 @@ func newConn(nc *net.UnixConn, o Options, h Hello, rest []byte) (*Conn, error) {
 // Hello is what the agent said of itself. It proves nothing.
 func (c *Conn) Hello() Hello { return c.hello }
 
-// Bind names the tenant whose code will run, once, before the first Do. Log lines carry it.
+// Bind names the tenant whose code will run, once, before the first Do: without it, and for any other tenant's call, Do
+// refuses. Log lines carry it. A second tenant is a fault of the caller that ends the connection.
 func (c *Conn) Bind(t tenant.ID, _ *tenant.Policy) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.tenant != "" && c.tenant != t {
-		panic(fmt.Sprintf("link: bound to %s, now to %s", c.tenant, t)) // one container, one tenant: never go on
+	first := c.tenant
+	if first == "" {
+		c.tenant = t
 	}
-	c.tenant = t
+	c.mu.Unlock()
+	if first != "" && first != t {
+		c.fail(fmt.Errorf("link: bound to tenant %s, now to %s", first, t))
+	}
 }
 
 // Running is how many calls' code may still be running.

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"paddock/internal/call"
@@ -125,6 +126,12 @@ func (c *Conn) admitLocked(x *exchange, reload bool) *errs.Error {
 	switch queued := c.w.queuedLocked(); {
 	case c.err != nil:
 		return lostError(c.err, errs.StartedNo)
+	case c.tenant == "" || x.req.Tenant != c.tenant:
+		return &errs.Error{
+			Kind: errs.Internal, Started: errs.StartedNo, Op: "link.Do",
+			Err:     fmt.Errorf("a call of tenant %q on a connection of tenant %q", x.req.Tenant, c.tenant),
+			Message: "the call was sent to a sandbox that is not this tenant's",
+		}
 	case (!known || reload) && x.req.Code.Source == nil:
 		return errs.Wrap(errs.Internal, "link.Do", errors.New("code without its source"), "the code of this function is missing")
 	case queued > 0 && queued+need > c.o.QueueBytes:
@@ -172,6 +179,9 @@ func (c *Conn) loadLocked(code *call.Code) {
 	const most = 1024 // the agent keeps fewer; sending code again does no harm
 	if len(c.codes) >= most {
 		clear(c.codes)
+	}
+	if len(c.loads) >= most {
+		c.taintLocked(TaintUnsettled) // an agent that answers calls and no LOAD
 	}
 	c.codes[code.Hash] = struct{}{}
 	s := c.next

@@ -168,3 +168,7 @@ func equalJSON(a, b any) bool {
 	y, _ := json.Marshal(b)
 	return bytes.Equal(x, y)
 }
+
+func onLogLength(ch chan int) func(call.LogLine) {
+	return func(l call.LogLine) { ch <- len(l.Text) }
+}

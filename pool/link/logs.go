@@ -14,7 +14,10 @@ type logCredit struct {
 	timer  *time.Timer
 }
 
-const logRefill = 100 * time.Millisecond // how often credit is granted while some is owed
+const (
+	logRefill = 100 * time.Millisecond // how often credit is granted while some is owed
+	mostLines = 4096                   // that wait for a caller whose sink is busy
+)
 
 func (l *logCredit) stop() {
 	if l.timer != nil {
@@ -64,7 +67,11 @@ func (c *Conn) logLocked(f *Frame, line *call.LogLine) (keep bool, err error) {
 		return false, nil
 	}
 	if x.sink != nil && !x.returned {
-		x.logs = append(x.logs, *line)
+		if len(x.logs) < mostLines {
+			x.logs = append(x.logs, *line)
+		} else {
+			c.stats.LogsDropped++
+		}
 		x.wakeUp()
 	}
 	return true, nil

@@ -35,6 +35,8 @@ type Options struct {
 	// Inline runs handlers on the reading goroutine and answers a whole batch with one write, as node does. Handlers must not
 	// wait for anything then.
 	Inline bool
+	// Deaf makes the agent ignore CANCEL, as code that holds the event loop does; it answers PING all the same.
+	Deaf bool
 	// Reconnect dials again after a lost connection until ctx ends.
 	Reconnect bool
 }
@@ -167,8 +169,26 @@ func (a *Agent) Stick() (unstick func()) {
 // Raw sends bytes as they are: garbage, forged frames.
 func (a *Agent) Raw(p []byte) { a.send(p) }
 
-// Log writes a line outside any call, whatever the credit.
-func (a *Agent) Log(level, text string) { a.send(logFrame(0, level, text)) }
+// Log writes a line outside any call, whatever the credit, and takes the credit for it.
+func (a *Agent) Log(level, text string) { a.sendLog(0, level, text) }
+
+func (a *Agent) sendLog(s link.StreamID, level, text string) {
+	frame := logFrame(s, level, text)
+	a.mu.Lock()
+	a.log -= int64(len(frame) - 10)
+	a.mu.Unlock()
+	a.send(frame)
+}
+
+// LogCredit waits until the host allows at least so many bytes of logs, and returns how many.
+func (a *Agent) LogCredit(least int64) int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.log < least && a.err == nil {
+		a.changed.Wait()
+	}
+	return a.log
+}
 
 func (a *Agent) fail(err error) {
 	a.mu.Lock()

@@ -104,7 +104,7 @@ func (c *Call) grant(n uint32) {
 }
 
 // Log writes a line of this call, whatever the credit.
-func (c *Call) Log(level, text string) { c.Agent.send(logFrame(c.stream, level, text)) }
+func (c *Call) Log(level, text string) { c.Agent.sendLog(c.stream, level, text) }
 
 // Head sends the response's head.
 func (c *Call) Head(status int, headers ...[2]string) error {

@@ -226,7 +226,7 @@ func (a *Agent) cancel(f *link.Frame) {
 	a.mu.Lock()
 	c := a.calls[f.Stream]
 	a.mu.Unlock()
-	if c == nil {
+	if c == nil || a.o.Deaf {
 		return
 	}
 	c.finish(link.ResultHead{Outcome: "cancelled"}, nil, false)
