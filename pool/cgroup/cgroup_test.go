@@ -258,6 +258,38 @@ func TestRealFreezeThawKillRemove(t *testing.T) {
 	}
 }
 
+func TestRealFreezeOfWhatForks(t *testing.T) {
+	for name, g := range real(t) {
+		t.Run(name, func(t *testing.T) {
+			for _, d := range g.dirs() {
+				if err := os.MkdirAll(d, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd := exec.Command("/bin/sh", "-c", `read go; while :; do /bin/true; done`)
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+			for _, d := range g.dirs() {
+				if err := write(d, "cgroup.procs", fmt.Sprint(cmd.Process.Pid)); err != nil && !strings.Contains(d, "cpuset") {
+					t.Fatal(err)
+				}
+			}
+			fmt.Fprintln(in, "go")
+			for range 50 {
+				if err := errors.Join(g.Freeze(deadline(t)), g.Thaw(deadline(t))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func TestRealRemoveKillsByItselfAndTakesChildren(t *testing.T) {
 	for name, g := range real(t) {
 		t.Run(name, func(t *testing.T) {

@@ -25,8 +25,7 @@ func (g Group) Freeze(ctx context.Context) error { return g.setFrozen(ctx, true)
 func (g Group) Thaw(ctx context.Context) error { return g.setFrozen(ctx, false) }
 
 func (g Group) setFrozen(ctx context.Context, frozen bool) error {
-	for {
-		// on v1 a group may hang in FREEZING while its processes fork: writing again is what helps
+	for i := 1; ; i++ {
 		if err := g.writeFrozen(frozen); err != nil {
 			return fmt.Errorf("freeze=%t cgroup %s: %w", frozen, g.path, err)
 		}
@@ -38,7 +37,13 @@ func (g Group) setFrozen(ctx context.Context, frozen bool) error {
 			return nil
 		}
 		if err := sleep(ctx, poll); err != nil {
-			return fmt.Errorf("freeze=%t cgroup %s: not confirmed: %w", frozen, g.path, err)
+			return errors.Join(fmt.Errorf("freeze=%t cgroup %s: not confirmed: %w", frozen, g.path, err), g.thawOnce())
+		}
+		// on v1 a process that forks or execs meanwhile keeps the group in FREEZING for ever: let it get on with it
+		if frozen && !g.fs.v2 && i%8 == 0 {
+			if err := errors.Join(g.thawOnce(), sleep(ctx, 2*time.Millisecond)); err != nil {
+				return fmt.Errorf("freeze cgroup %s: %w", g.path, err)
+			}
 		}
 	}
 }

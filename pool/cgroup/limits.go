@@ -38,7 +38,7 @@ type Usage struct {
 	PidsRefused int64 // forks refused at the pids limit
 }
 
-// Ensure makes the group in the hierarchies that limit things, hands the controllers down (v2), and caps it. Fields of
+// Ensure makes the group, hands the controllers down (v2), and caps it. Fields of
 // Limits that are 0 or Unlimited are left alone. Idempotent; meant for the parent of containers, never for their own
 // groups.
 func (g Group) Ensure(l Limits) error {
@@ -64,11 +64,13 @@ func (g Group) Ensure(l Limits) error {
 	return nil
 }
 
+// mkdir makes the group in all hierarchies, also those that limit nothing here: while it exists there, nobody else's
+// cleaning up can take its ancestors away from under the runtimes.
 func (g Group) mkdir() error {
 	if !g.fs.v2 {
-		for _, c := range needed {
-			if err := os.MkdirAll(g.dir(c), 0o755); err != nil {
-				return fmt.Errorf("make cgroup: %w", err)
+		for _, dir := range g.dirs() {
+			if err := mkdirAll(dir); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -77,12 +79,26 @@ func (g Group) mkdir() error {
 	dir := g.fs.root
 	for part := range strings.SplitSeq(g.path, "/") {
 		dir = filepath.Join(dir, part)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make cgroup: %w", err)
+		if err := mkdirAll(dir); err != nil {
+			return err
 		}
 		if err := enableControllers(dir); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// mkdirAll tries again when an empty ancestor was removed meanwhile (see RemoveEmpty).
+func mkdirAll(dir string) error {
+	var err error
+	for range 10 {
+		if err = os.MkdirAll(dir, 0o755); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make cgroup: %w", err)
 	}
 	return nil
 }

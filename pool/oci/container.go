@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"paddock/internal/tenant"
 	"paddock/pool"
 	"paddock/pool/cgroup"
@@ -137,8 +139,15 @@ func (c *container) Usage(context.Context) (pool.Usage, error) {
 	return pool.Usage(u), err
 }
 
-// Kill implements pool.Container. All of its processes are in the control group, gVisor's sentry and gofer too.
-func (c *container) Kill() error { return c.group.Kill() }
+// Kill implements pool.Container. All of its processes are in the control group, gVisor's sentry and gofer too; the first
+// one is killed by its own pidfd besides, should a runtime have left it outside.
+func (c *container) Kill() error {
+	err := c.signalFirst(unix.SIGKILL)
+	if errors.Is(err, errNotRunning) {
+		err = nil
+	}
+	return errors.Join(err, c.group.Kill())
+}
 
 // Destroy implements pool.Container. The order matters: nothing may run when the runtime is asked, for its commands hang
 // on a stopped sandbox; the bundle goes last, for it is what makes a container listed.
@@ -197,7 +206,7 @@ func (c *container) awaitEnd(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		killed := c.group.Kill()
+		killed := c.Kill()
 		left, err := c.group.Procs()
 		if err != nil {
 			return err

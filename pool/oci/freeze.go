@@ -31,7 +31,7 @@ func (c *container) Freeze(ctx context.Context) error {
 	if !c.gvisor() {
 		return c.group.Freeze(ctx)
 	}
-	if err := c.signalSentry(unix.SIGSTOP); err != nil {
+	if err := c.signalFirst(unix.SIGSTOP); err != nil {
 		return fmt.Errorf("freeze container %s: %w", c.id, err)
 	}
 	if err := c.awaitStopped(ctx, true); err != nil {
@@ -45,14 +45,14 @@ func (c *container) Thaw(ctx context.Context) error {
 	if !c.gvisor() {
 		return c.group.Thaw(ctx)
 	}
-	if err := c.signalSentry(unix.SIGCONT); err != nil {
+	if err := c.signalFirst(unix.SIGCONT); err != nil {
 		return fmt.Errorf("thaw container %s: %w", c.id, err)
 	}
 	return c.awaitStopped(ctx, false)
 }
 
-// signalSentry signals the sandbox process by pidfd, after making sure that the pid is still that process's.
-func (c *container) signalSentry(signal unix.Signal) error {
+// signalFirst signals the first process (gVisor: the sentry) by pidfd, after making sure that the pid is still that process's.
+func (c *container) signalFirst(signal unix.Signal) error {
 	c.mu.Lock()
 	status, ending := c.status, c.ending
 	c.mu.Unlock()

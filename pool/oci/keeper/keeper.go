@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -71,6 +72,10 @@ func Main(ctx context.Context, args []string) error {
 	o, err := parseArgs(args)
 	if err != nil {
 		return err
+	}
+	// what whoever started the controller left open must not reach a container
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("keeper: close-on-exec for what it inherited: %w", err)
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return fmt.Errorf("keeper: %w", err)

@@ -69,7 +69,8 @@ func (r *reaper) reap() {
 	}
 }
 
-// claim returns where the status of a child will come, or has come, in.
+// claim returns where the status of a child will come, or has come, in. It is closed without one if there is no such
+// process any more and it was not ours to reap: the command that left it behind did so itself.
 func (r *reaper) claim(pid int) <-chan syscall.WaitStatus {
 	c := make(chan syscall.WaitStatus, 1)
 	r.mu.Lock()
@@ -77,6 +78,8 @@ func (r *reaper) claim(pid int) <-chan syscall.WaitStatus {
 	if status, ok := r.unclaimed[pid]; ok {
 		delete(r.unclaimed, pid)
 		c <- status
+	} else if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		close(c)
 	} else {
 		r.waiting[pid] = c
 	}
@@ -91,18 +94,17 @@ var errTimeout = errors.New("killed at its deadline")
 func (r *reaper) command(
 	ctx context.Context, argv []string, stdio [3]*os.File, oomScoreAdj int, done func(syscall.WaitStatus) error,
 ) error {
-	r.mu.Lock()
-	pid, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{
+	attr := &syscall.ProcAttr{
 		Dir: "/", Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 		Files: []uintptr{stdio[0].Fd(), stdio[1].Fd(), stdio[2].Fd()},
 		Sys:   &syscall.SysProcAttr{Setpgid: true},
-	})
+	}
+	r.mu.Lock()
+	pid, err := forkWithScore(oomScoreAdj, argv, attr)
 	if err != nil {
 		r.mu.Unlock()
 		return fmt.Errorf("start %s: %w", argv[0], err)
 	}
-	// before the command can have started anything; a failure shows in the container, not here
-	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), fmt.Append(nil, oomScoreAdj), 0)
 	exited := make(chan syscall.WaitStatus, 1)
 	r.waiting[pid] = exited
 	r.commands++
@@ -116,6 +118,22 @@ func (r *reaper) command(
 	r.killGroup(pid)
 	<-exited // SIGKILL: soon, unless the kernel itself hangs
 	return errTimeout
+}
+
+// forkWithScore starts a program that has an OOM score from its first instruction on: it inherits ours, which is changed
+// for the moment of the fork.
+func forkWithScore(score int, argv []string, attr *syscall.ProcAttr) (int, error) {
+	const file = "/proc/self/oom_score_adj"
+	ours, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(file, fmt.Append(nil, score), 0); err != nil {
+		return 0, err
+	}
+	pid, err := syscall.ForkExec(argv[0], argv, attr)
+	_ = os.WriteFile(file, ours, 0) // going back to what it was is always allowed
+	return pid, err
 }
 
 // killGroup kills the group of a child that has not been reaped, so that its pid is still its own.

@@ -160,15 +160,16 @@ func (k *keeper) started(c *container, pid int) error {
 	c.status.PID, c.status.StartTime = pid, start
 	s := c.status
 	k.mu.Unlock()
-	go func() {
-		status := <-exit
-		k.ended(c, &status)
-	}()
-	if err := k.save(s); err != nil {
-		return err
-	}
+	err = k.save(s)
 	k.tell(s)
-	return nil
+	go func() { // after the beginning is told: the end comes last
+		if status, ok := <-exit; ok {
+			k.ended(c, &status)
+		} else {
+			k.ended(c, nil)
+		}
+	}()
+	return err
 }
 
 // ended records a container's end, status nil if nobody can know it.
