@@ -20,7 +20,7 @@ import (
 type Maxima struct {
 	Timeout           time.Duration // of a call
 	SourceBytes       int64
-	BodyBytes         int64 // inputs and outputs
+	BodyBytes         int64 // inputs and outputs, as far as they are collected
 	LogBytes          int64 // per call
 	Concurrency       int
 	RatePerSecond     float64
@@ -33,10 +33,11 @@ type Maxima struct {
 	EgressRules       int     // of each list
 }
 
-// DefaultMaxima returns the maxima of an operator who sets nothing.
+// DefaultMaxima returns the maxima of an operator who sets nothing. A body and a source together fit a gRPC message of
+// 32 MiB.
 func DefaultMaxima() Maxima {
 	return Maxima{
-		Timeout: tenant.MaxTimeout, SourceBytes: 8 << 20, BodyBytes: 64 << 20, LogBytes: 4 << 20,
+		Timeout: tenant.MaxTimeout, SourceBytes: 8 << 20, BodyBytes: 22 << 20, LogBytes: 4 << 20,
 		Concurrency: 10_000, RatePerSecond: 1e6, CallsPerContainer: 1024, MaxContainers: 256, MaxFunctions: 100_000,
 		Life: 7 * 24 * time.Hour, DrainTimeout: 10 * time.Minute, Claims: 1000, EgressRules: 256,
 	}
