@@ -49,6 +49,7 @@ const (
 	startTimeout  = 30 * time.Second
 	removeTimeout = 20 * time.Second
 	importTimeout = 2 * time.Minute
+	createGrace   = time.Second     // to hear what a create that the caller has given up has made
 	undoTimeout   = 5 * time.Second // taking back a half-made container after the caller has given up
 )
 
@@ -114,7 +115,7 @@ func (e *Engine) configure(o Options, host HostInfo) error {
 	e.isolation, e.overhead = tenant.IsolationRunc, runcOverhead
 	if e.settings.gvisor {
 		e.isolation, e.overhead = tenant.IsolationGVisor, gvisorOverhead
-		e.logger.Warn("gVisor under Docker runs its kernel as the host's root, since Docker gives it no user namespace: prefer engine oci")
+		e.logger.Warn("gVisor under Docker runs its kernel as the host's root, for want of a user namespace: prefer engine oci")
 		if missing := missingArgs(host.RunscArgs, wantRunsc); len(missing) > 0 {
 			e.logger.Warn("Docker starts runsc without some of its protections: add them to its runtimeArgs", "flags", missing)
 		}
@@ -176,7 +177,9 @@ func (e *Engine) create(ctx context.Context, spec pool.Spec) (*Container, error)
 	undo.Add(func() { e.forget(c) })
 	name := e.settings.name(spec.ID)
 	config, hostConfig := e.settings.container(spec, imageID, c.facts)
-	err = e.api.do(ctx, "create", createTimeout, func(ctx context.Context) error {
+	making, cancel := outliving(ctx, createGrace)
+	defer cancel()
+	err = e.api.do(making, "create", createTimeout, func(ctx context.Context) error {
 		made, err := e.api.client.ContainerCreate(ctx, config, hostConfig, nil, nil, name)
 		c.setDockerID(made.ID)
 		return err
@@ -186,7 +189,7 @@ func (e *Engine) create(ctx context.Context, spec pool.Spec) (*Container, error)
 	}
 	// Also after an error: a daemon that was too slow for us may have made it.
 	undo.Add(func() { e.undoCreate(ctx, c, name) })
-	if err != nil {
+	if err = errors.Join(err, ctx.Err()); err != nil {
 		return nil, err
 	}
 	if err := c.attach(ctx); err != nil {
@@ -208,6 +211,14 @@ func (e *Engine) create(ctx context.Context, spec pool.Spec) (*Container, error)
 	return c, nil
 }
 
+// outliving returns a context that ends a while after ctx: the daemon goes on with what a caller has given up, and what it
+// makes after we have looked for it would stay.
+func outliving(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, func() { cancel(context.Cause(ctx)) }) })
+	return longer, func() { stop(); cancel(nil) }
+}
+
 var idForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 func checkSpec(s pool.Spec) error {
@@ -219,7 +230,8 @@ func checkSpec(s pool.Spec) error {
 	case !filepath.IsAbs(s.LinkDir):
 		return fmt.Errorf("its link directory %q is not absolute", s.LinkDir)
 	case s.MemoryBytes <= 0 || s.CPUMillis <= 0 || s.TmpBytes <= 0:
-		return fmt.Errorf("it has no limits: %d bytes of memory, %d CPU millis, %d bytes of /tmp", s.MemoryBytes, s.CPUMillis, s.TmpBytes)
+		return fmt.Errorf("it has no limits: %d bytes of memory, %d CPU millis, %d bytes of /tmp",
+			s.MemoryBytes, s.CPUMillis, s.TmpBytes)
 	case len(s.Image.Argv) == 0:
 		return errors.New("its image has no command")
 	}
@@ -254,7 +266,7 @@ func (e *Engine) checkLimits(c *Container, spec pool.Spec) error {
 		}
 	}
 	if l.MemoryBytes != c.facts.LimitBytes || l.Pids != e.settings.pids(spec) || l.SwapBytes > 0 {
-		return fmt.Errorf("the engine did not apply the limits: asked for %d bytes and %d processes, the kernel has %d, %d, swap %d",
+		return fmt.Errorf("the engine did not apply the limits: wanted %d bytes, %d processes; the kernel has %d, %d, swap %d",
 			c.facts.LimitBytes, e.settings.pids(spec), l.MemoryBytes, l.Pids, l.SwapBytes)
 	}
 	return nil
