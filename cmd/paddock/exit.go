@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -111,10 +112,12 @@ func textOfStatus(st *status.Status) string {
 			text += fmt.Sprintf(" (try again in %s)", retry.GetRetryDelay().AsDuration())
 		}
 	}
-	switch st.Code() {
-	case codes.Unauthenticated:
+	switch {
+	case strings.Contains(text, "Paddock-Tenant"):
+		text += " (--tenant or PADDOCK_TENANT)"
+	case st.Code() == codes.Unauthenticated:
 		text += "; give a key with --key or PADDOCK_KEY"
-	case codes.Canceled:
+	case st.Code() == codes.Canceled:
 		text = "interrupted"
 	}
 	return text

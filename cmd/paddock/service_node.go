@@ -92,8 +92,12 @@ func (s *service) memoryBudget() (int64, error) {
 }
 
 func (s *service) buildImage(ctx context.Context) (err error) {
+	cache := s.cfg.CacheDir
+	if cache == "" {
+		cache = filepath.Join(s.data.Private(), "downloads")
+	}
 	s.node.image, err = node.Build(ctx, node.Options{
-		Dir: s.data.Images(), CacheDir: filepath.Join(s.data.Private(), "downloads"),
+		Dir: s.data.Images(), CacheDir: cache,
 		Progress: func(line string) { s.progress.say("%s", line) },
 	})
 	return err

@@ -39,6 +39,9 @@ const (
 type Config struct {
 	// DataDir holds keys, the store, code and runtime images. One paddock at a time.
 	DataDir string `yaml:"data_dir"`
+	// CacheDir keeps downloads (Node, its modules) between builds of the runtime image; several data directories may share
+	// one. "" is inside of DataDir.
+	CacheDir string `yaml:"cache_dir"`
 	// HTTP and GRPC are the listeners, "host:port"; port 0 takes a free one.
 	HTTP string `yaml:"http"`
 	GRPC string `yaml:"grpc"`
