@@ -24,7 +24,7 @@ import (
 func (b *bench) cold(ctx context.Context) error {
 	const samples = 15
 	for _, isolation := range []string{"runc", "gvisor"} {
-		s, err := startService(ctx, b.binary, filepath.Join(b.dir, "cold-"+isolation), isolation, "--min-ready", "1")
+		s, err := b.startService(ctx, filepath.Join(b.dir, "cold-"+isolation), isolation, "--min-ready", "1")
 		if err != nil {
 			return err
 		}
@@ -117,7 +117,7 @@ func (b *bench) startEngine(ctx context.Context, s *service) (*bareEngine, error
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return nil, err
 	}
-	if r.image, err = node.Build(ctx, node.Options{Dir: filepath.Join(s.dir, "data", "images"), CacheDir: filepath.Join(b.dir, "cache")}); err != nil {
+	if r.image, err = node.Build(ctx, node.Options{Dir: filepath.Join(s.dir, "data", "images"), CacheDir: b.cache}); err != nil {
 		return nil, err
 	}
 	if r.lock, err = os.Create(filepath.Join(dir, "lock")); err != nil {

@@ -15,7 +15,7 @@ import (
 
 // etcd counts the store's writes: at most one per assignment, none per call.
 func (b *bench) etcd(ctx context.Context) error {
-	s, err := startService(ctx, b.binary, filepath.Join(b.dir, "etcd"), "runc", "--min-ready", "4")
+	s, err := b.startService(ctx, filepath.Join(b.dir, "etcd"), "runc", "--min-ready", "4")
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (s *service) metric(name string) (float64, error) {
 func (b *bench) memory(ctx context.Context) error {
 	const tenants = 200
 	for _, isolation := range []string{"runc", "gvisor"} {
-		s, err := startService(ctx, b.binary, filepath.Join(b.dir, "memory-"+isolation), isolation,
+		s, err := b.startService(ctx, filepath.Join(b.dir, "memory-"+isolation), isolation,
 			"--min-ready", "4", "--max-containers", "260", "--memory-budget", "20GiB")
 		if err != nil {
 			return err

@@ -27,7 +27,7 @@ type service struct {
 }
 
 // startService starts paddock up in a directory of its own and returns when its first sandbox is warm.
-func startService(ctx context.Context, binary, dir, isolation string, flags ...string) (*service, error) {
+func (b *bench) startService(ctx context.Context, dir, isolation string, flags ...string) (*service, error) {
 	s := &service{isolation: isolation, dir: dir, exited: make(chan error, 1)}
 	ready := filepath.Join(dir, "ready.json")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -39,8 +39,8 @@ func startService(ctx context.Context, binary, dir, isolation string, flags ...s
 	}
 	defer log.Close()
 	args := append([]string{"up", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
-		"--isolation", isolation, "--ready-file", ready}, flags...)
-	s.cmd = exec.Command(binary, args...)
+		"--isolation", isolation, "--ready-file", ready, "--cache-dir", b.cache}, flags...)
+	s.cmd = exec.Command(b.binary, args...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := s.cmd.Start(); err != nil {

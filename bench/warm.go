@@ -42,7 +42,7 @@ func (b *bench) warm(ctx context.Context) error {
 	services := map[string]*service{}
 	for _, isolation := range []string{"runc", "gvisor"} {
 		b.progress("starting paddock up (%s)", isolation)
-		s, err := startService(ctx, b.binary, filepath.Join(b.dir, "warm-"+isolation), isolation, "--min-ready", "1")
+		s, err := b.startService(ctx, filepath.Join(b.dir, "warm-"+isolation), isolation, "--min-ready", "1")
 		if err != nil {
 			return err
 		}
@@ -173,7 +173,7 @@ func (b *bench) newTenant(ctx context.Context) error {
 		isolation string
 		p50, p99  float64
 	}{{"runc", 3, 15}, {"gvisor", 5, 25}} {
-		s, err := startService(ctx, b.binary, filepath.Join(b.dir, "new-"+bar.isolation), bar.isolation, "--min-ready", "4")
+		s, err := b.startService(ctx, filepath.Join(b.dir, "new-"+bar.isolation), bar.isolation, "--min-ready", "4")
 		if err != nil {
 			return err
 		}

@@ -25,6 +25,7 @@ func main() {
 	flag.StringVar(&d.binary, "paddock", "bin/paddock", "the paddock binary")
 	flag.StringVar(&d.engine, "engine", "oci", "oci or docker")
 	flag.StringVar(&d.isolation, "isolation", "gvisor", "gvisor or runc")
+	flag.StringVar(&d.cache, "cache", ".cache/downloads", "directory that keeps downloads from run to run")
 	flag.StringVar(&d.examples, "examples", "examples", "directory of the example code")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -38,7 +39,7 @@ func main() {
 
 // demo is one run of the whole story.
 type demo struct {
-	binary, engine, isolation, examples string
+	binary, engine, isolation, examples, cache string
 
 	started time.Time
 	checks  int
@@ -53,11 +54,14 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer os.RemoveAll(d.dir)
+	if err := os.Chmod(d.dir, 0o711); err != nil { // sandboxes pass through it to their root file system
+		return err
+	}
 	if err := d.startApp(); err != nil {
 		return err
 	}
 	d.title("Starting paddock up (%s, %s) on free ports", d.engine, d.isolation)
-	if d.up, err = startServer(ctx, d.binary, d.dir, d.engine, d.isolation); err != nil {
+	if d.up, err = startServer(ctx, d.binary, d.dir, d.cache, d.engine, d.isolation); err != nil {
 		return err
 	}
 	defer func() {

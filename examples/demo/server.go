@@ -24,11 +24,15 @@ type server struct {
 }
 
 // startServer starts paddock up and returns when its first sandbox is warm. What it prints is shown.
-func startServer(ctx context.Context, binary, dir, engine, isolation string) (*server, error) {
+func startServer(ctx context.Context, binary, dir, cache, engine, isolation string) (*server, error) {
 	data, ready := filepath.Join(dir, "data"), filepath.Join(dir, "ready.json")
+	cache, err := filepath.Abs(cache)
+	if err != nil {
+		return nil, err
+	}
 	s := &server{binary: binary, exited: make(chan error, 1)}
 	s.cmd = exec.Command(binary, "up", "--data-dir", data, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
-		"--engine", engine, "--isolation", isolation, "--ready-file", ready)
+		"--engine", engine, "--isolation", isolation, "--ready-file", ready, "--cache-dir", cache)
 	logFile, err := os.Create(filepath.Join(dir, "up.log"))
 	if err != nil {
 		return nil, err
