@@ -14,6 +14,7 @@ import (
 const (
 	bodyStall     = 10 * time.Second
 	bodyFirstRead = 256 << 10 // allocated before anything has come
+	bodyDiscard   = 5 * time.Second
 )
 
 // readDeadliner is what net/http's response writers can do; asked for directly, it costs no allocation.
@@ -25,6 +26,11 @@ func (x *exchange) readBody(limit int64, what string, deadline time.Time) ([]byt
 		return nil, withStatus(http.StatusUnsupportedMediaType,
 			errs.New(errs.Invalid, "Content-Encoding %.40q is not supported: send the %s as it is", enc, what))
 	}
+	return x.readRaw(limit, what, deadline)
+}
+
+// readRaw is readBody for a body whose encoding is none of our business.
+func (x *exchange) readRaw(limit int64, what string, deadline time.Time) ([]byte, error) {
 	length := x.r.ContentLength
 	if length == 0 {
 		return nil, nil
@@ -46,6 +52,7 @@ func (x *exchange) readBody(limit int64, what string, deadline time.Time) ([]byt
 	case err == nil && int64(len(body)) > limit:
 		return nil, tooLarge(what, -1, limit)
 	case err == nil:
+		x.bodyRead = true
 		return body, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		e := errs.New(errs.Invalid, "the %s came too slowly: %d bytes, then nothing for a while", what, len(body))
@@ -137,10 +144,12 @@ func (p *pacer) progress() {
 // stop lifts the deadline: it would otherwise be taken for the caller having gone.
 func (p *pacer) stop() { p.put(time.Time{}) }
 
-func (p *pacer) put(t time.Time) {
-	if d, ok := p.w.(readDeadliner); ok {
+func (p *pacer) put(t time.Time) { setReadDeadline(p.w, t) }
+
+func setReadDeadline(w http.ResponseWriter, t time.Time) {
+	if d, ok := w.(readDeadliner); ok {
 		_ = d.SetReadDeadline(t)
 		return
 	}
-	_ = http.NewResponseController(p.w).SetReadDeadline(t)
+	_ = http.NewResponseController(w).SetReadDeadline(t)
 }

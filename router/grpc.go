@@ -22,7 +22,7 @@ import (
 	pb "paddock/proto/paddock/v1"
 )
 
-// Bounds of the gRPC server. Connections are retired now and then so that a load balancer can spread them anew.
+// Bounds of the gRPC server. Connections have no maximum age: it would cut long InvokeStream streams without goaway.
 const (
 	grpcMaxStreams      = 1024
 	grpcMaxHeaderBytes  = 32 << 10
@@ -195,15 +195,31 @@ func (q *request) authorize(message any) error {
 func (q *request) ended(err error) error {
 	err = fromService(err)
 	if !q.rule.call {
-		q.router.metrics.Request(q.method, errs.KindOf(err))
+		q.account(err)
 	}
-	if err == nil {
-		if !q.rule.call {
-			q.setTrailer(metadata.Pairs(mdCallID, string(q.id)))
-		}
-		return nil
+	if err != nil {
+		return q.failed(err)
 	}
-	return q.failed(err)
+	if !q.rule.call {
+		q.setTrailer(metadata.Pairs(mdCallID, string(q.id)))
+	}
+	return nil
+}
+
+// account counts a management request and leaves a line of who asked for what.
+func (q *request) account(err error) {
+	kind, outcome := errs.KindOf(err), "ok"
+	if kind != "" {
+		outcome = string(kind)
+	}
+	q.router.metrics.Request(q.method, kind)
+	if q.rule.role == public {
+		return
+	}
+	q.router.log.LogAttrs(q.ctx, slog.LevelInfo, "request", slog.String("call", string(q.id)),
+		slog.String("method", q.method), slog.String("key", q.who.KeyID), slog.String("role", string(q.who.Role)),
+		slog.String("tenant", string(q.who.Tenant)), slog.String("outcome", outcome),
+		slog.Int64("total_us", time.Since(q.began).Microseconds()))
 }
 
 // failed turns err into what goes out. The in-process connection gets it as it is: HTTP has its own form.

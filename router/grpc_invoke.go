@@ -121,10 +121,19 @@ func (inv *invocation) grpcDeadline(ctx context.Context, req *pb.InvokeRequest) 
 		limit = t.AsDuration()
 	}
 	inv.deadline(limit)
+	if has {
+		at = at.Add(-answerMargin(time.Until(at)))
+	}
 	if has && at.Before(inv.req.Deadline) {
 		inv.req.Deadline = at
 	}
 	return nil
+}
+
+// answerMargin is what is kept of the caller's time for the way back, so that he gets our answer and not his own
+// transport's.
+func answerMargin(remaining time.Duration) time.Duration {
+	return min(remaining/20, 20*time.Millisecond)
 }
 
 // invokeResponse is the answer as a message.

@@ -99,7 +99,7 @@ func FuzzMatch(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, method, path string) {
-		if e, p, found := r.tree.match(method, path); e != nil && (!found || e.rule == nil || strings.Contains(p[0], "/") &&
+		if e, p, there := r.tree.match(method, path); e != nil && (there == nil || e.rule == nil || strings.Contains(p[0], "/") &&
 			!strings.HasSuffix(e.rule.http, "...}")) {
 			t.Fatalf("%s %q: %v %v", method, path, e.rule, p)
 		}

@@ -2,9 +2,11 @@ package router
 
 import (
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +27,8 @@ type exchange struct {
 	who    identity.Identity
 	// cut says that the answer's head has gone: a failure from now on can only break the connection.
 	cut bool
+	// bodyRead says that the request's body was read to its end.
+	bodyRead bool
 }
 
 // Canonical names of the fields that are read or written on every call.
@@ -57,6 +61,10 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if err := x.serve(); err != nil {
 		x.fail(err)
 	}
+	if !x.bodyRead && req.ContentLength != 0 {
+		// net/http now reads a part of what is left, so that the connection can be used again: not for ever.
+		setReadDeadline(w, time.Now().Add(r.discardFor))
+	}
 }
 
 // isGRPC says whether a request is gRPC that came to the HTTP listener. It passes the same choke point as on its own.
@@ -70,15 +78,20 @@ func isGRPC(r *http.Request) bool {
 }
 
 func (x *exchange) serve() error {
-	e, p, found := x.router.tree.match(x.r.Method, x.r.URL.EscapedPath())
+	e, p, there := x.router.tree.match(x.r.Method, x.r.URL.EscapedPath())
 	switch {
-	case !found:
+	case there == nil:
 		return errs.New(errs.NotFound, "there is nothing at %.200q: GET /openapi.json lists what there is", x.r.URL.Path)
 	case e == nil:
+		x.w.Header()["Allow"] = []string{strings.Join(slices.Sorted(maps.Keys(there)), ", ")}
 		return withStatus(http.StatusMethodNotAllowed,
 			errs.New(errs.Invalid, "%.20q is not a method of %.200q", x.r.Method, x.r.URL.Path))
 	}
 	x.rule, x.params = e.rule, p
+	if !e.rule.call && x.r.ContentLength != 0 {
+		// Where nobody reads the body, net/http does as soon as the answer's head goes out.
+		setReadDeadline(x.w, time.Now().Add(x.router.discardFor))
+	}
 	who, err := x.router.auth.authorize(e.rule, httpCredential(x.r))
 	if err != nil {
 		return x.router.auth.slowDown(err, x.r.RemoteAddr)

@@ -33,10 +33,9 @@ func serveHTTPShaped(x *exchange) error {
 	}
 	s := newStream(x, inv, cancel, headBy)
 	defer s.close()
-	if x.r.ContentLength != 0 {
-		inv.req.Stream = s
+	if outcome = s.attachBody(inv); outcome != nil {
+		return outcome
 	}
-	_ = s.control.EnableFullDuplex() // HTTP/2 always is
 	res, outcome = inv.invoke(ctx, s, s.untouched)
 	outcome = s.end(ctx, res, outcome)
 	return outcome
@@ -100,7 +99,9 @@ func (s *stream) end(ctx context.Context, res *call.Result, err error) error {
 	case errors.Is(cause, errStreamIdle):
 		err = &errs.Error{Kind: errs.Timeout, Message: "nothing moved on the stream for " + x.router.cfg.StreamIdle.String()}
 	}
-	x.cut = s.headed
+	if !s.headed {
+		s.closeUnlessRead()
+	}
 	switch {
 	case err != nil:
 		if !s.headed {
@@ -110,5 +111,6 @@ func (s *stream) end(ctx context.Context, res *call.Result, err error) error {
 	case !s.headed:
 		x.answer(res) // a function of another shape: its value is the answer
 	}
+	s.discard()
 	return nil
 }

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -258,6 +259,20 @@ func TestPanicIsAnAnswer(t *testing.T) {
 	if a := g.do("POST", "/v1/functions/echo/invoke", "1"); a.status != 500 || strings.Contains(a.body, "ouch") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	g.node.do = func(_ context.Context, _ *call.Request, sink call.Sink) (*call.Result, error) {
+		_ = sink.Head(200, nil)
+		panic("ouch")
+	}
+	req, _ := http.NewRequest("GET", g.url+"/v1/functions/echo/http/", nil)
+	req.Header.Set("Authorization", bearerOf("acme-invoke"))
+	res, err := g.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(res.Body); err == nil || len(b) > 0 {
+		t.Errorf("after the head: %q %v", b, err)
+	}
+	_ = res.Body.Close()
 	if !strings.Contains(g.logs.String(), "ouch") {
 		t.Error("the panic is not in the log")
 	}

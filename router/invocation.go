@@ -87,6 +87,10 @@ func (inv *invocation) deadline(asked time.Duration) {
 func (inv *invocation) invoke(ctx context.Context, sink call.Sink, untouched func() bool) (*call.Result, error) {
 	ctx, end := inv.trace.node(ctx)
 	res, err := inv.router.resolve(ctx, &inv.req, sink, untouched)
+	if errs.Is(err, errs.Cancelled) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		// The transport's deadline and the call's are the same moment; which of them was seen first says nothing.
+		err = &errs.Error{Kind: errs.Timeout, Message: "the deadline passed"}
+	}
 	end(err)
 	if res != nil {
 		res.Stages.Total = time.Since(inv.began)
@@ -146,13 +150,8 @@ func (inv *invocation) log(ctx context.Context, res *call.Result, e *errs.Error)
 		slog.String("key", inv.keyID),
 		slog.Int64("total_us", inv.stages.Total.Microseconds()))
 	if res != nil {
-		attrs = append(attrs,
-			slog.String("container", string(res.Container)),
-			slog.String("start", string(res.Start)),
-			slog.Int64("queue_us", res.Stages.Queue.Microseconds()),
-			slog.Int64("assign_us", res.Stages.Assign.Microseconds()),
-			slog.Int64("load_us", res.Stages.Load.Microseconds()),
-			slog.Int64("run_us", res.Stages.Run.Microseconds()))
+		attrs = append(attrs, slog.String("container", string(res.Container)), slog.String("start", string(res.Start)))
+		attrs = appendStages(attrs, &res.Stages)
 	}
 	if inv.req.Version != 0 {
 		attrs = append(attrs, slog.Int64("version", inv.req.Version))
@@ -167,4 +166,17 @@ func (inv *invocation) log(ctx context.Context, res *call.Result, e *errs.Error)
 		}
 	}
 	r.log.LogAttrs(ctx, level, "call", attrs...)
+}
+
+// appendStages appends the stages that took place.
+func appendStages(attrs []slog.Attr, s *call.Stages) []slog.Attr {
+	for _, stage := range [...]struct {
+		name string
+		took time.Duration
+	}{{"queue_us", s.Queue}, {"assign_us", s.Assign}, {"load_us", s.Load}, {"run_us", s.Run}} {
+		if stage.took > 0 {
+			attrs = append(attrs, slog.Int64(stage.name, stage.took.Microseconds()))
+		}
+	}
+	return attrs
 }

@@ -83,6 +83,8 @@ type Router struct {
 	grpc      *grpc.Server
 	onHTTP    *grpc.Server // gRPC that comes to the HTTP listener, so that clients need one address only
 
+	discardFor time.Duration // how long the rest of a body that nobody wanted is read
+
 	ready    atomic.Bool
 	draining atomic.Bool
 	drain    drainer
@@ -103,7 +105,7 @@ func New(cfg Config) (*Router, error) {
 		return nil, fmt.Errorf("router: metrics: %w", err)
 	}
 	r := &Router{cfg: cfg, log: cfg.Logger, metrics: m, admission: newAdmission(cfg.MaxInFlight),
-		tracer: newTracer(cfg.Tracer), health: health.NewServer(), down: make(chan struct{})}
+		tracer: newTracer(cfg.Tracer), health: health.NewServer(), down: make(chan struct{}), discardFor: bodyDiscard}
 	r.lifetime, r.endLife = context.WithCancel(context.Background())
 	if r.auth, err = newAuthenticator(cfg.Catalogue, cfg.Keyring, m); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
@@ -146,13 +148,14 @@ func (c *Config) complete() error {
 
 func (r *Router) newHTTP() *http.Server {
 	s := &http.Server{
-		Handler:           r,
-		ReadHeaderTimeout: readHeaderTimeout,
-		WriteTimeout:      answerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
-		Protocols:         &http.Protocols{},
+		Handler:                      r,
+		DisableGeneralOptionsHandler: true,
+		ReadHeaderTimeout:            readHeaderTimeout,
+		WriteTimeout:                 answerTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeaderBytes,
+		ErrorLog:                     slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
+		Protocols:                    &http.Protocols{},
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: h2MaxStreams, SendPingTimeout: h2Ping, PingTimeout: h2PingTimeout,
 		},

@@ -144,10 +144,11 @@ func put(to *map[string]*endpoint, method, pattern string, e *endpoint) error {
 	return nil
 }
 
-// match finds the endpoint of an escaped path. found says that the path exists, if with another method; e is nil then.
-func (t *tree) match(method, path string) (e *endpoint, p params, found bool) {
+// match finds the endpoint of an escaped path. there are the endpoints of that path by method, nil if there is no such
+// path; e is nil if none of them takes method.
+func (t *tree) match(method, path string) (e *endpoint, p params, there map[string]*endpoint) {
 	if path == "" || path[0] != '/' {
-		return nil, p, false
+		return nil, p, nil
 	}
 	n := 0
 	for rest := path[1:]; ; {
@@ -160,13 +161,13 @@ func (t *tree) match(method, path string) (e *endpoint, p params, found bool) {
 		}
 		if next == nil {
 			if t.rest == nil {
-				return nil, p, false
+				return nil, p, nil
 			}
 			p[n] = rest
-			return pick(t.rest, method), p, true
+			return pick(t.rest, method), p, t.rest
 		}
 		if t = next; !slash {
-			return pick(t.here, method), p, t.here != nil
+			return pick(t.here, method), p, t.here
 		}
 		rest = more
 	}

@@ -20,12 +20,14 @@ type stream struct {
 	idle    time.Duration
 	hardEnd time.Time
 	noBody  bool // the answer may have none
+	duplex  bool // the body is read while the answer is written
 
 	mu      sync.Mutex
 	left    sync.Cond // a reader or writer left
 	inside  int       // goroutines inside net/http
 	closed  bool
 	read    bool // somebody has begun to read the body
+	eof     bool // the body was read to its end
 	headed  bool
 	refused *errs.Error
 	timer   *time.Timer
@@ -89,7 +91,7 @@ func (s *stream) leave(moved bool) {
 }
 
 // close shuts the exchange to the node's goroutines and waits for those inside: net/http's objects must not be touched
-// after the handler's return. A goroutine that waits for the network is woken by a deadline in the past; after that the
+// after the handler's return. It belongs to the handler's goroutine. A goroutine that waits for the network is woken by a deadline in the past; after that the
 // connection serves nothing more, which is right, since its body was left unread.
 func (s *stream) close() {
 	s.mu.Lock()
@@ -107,6 +109,7 @@ func (s *stream) close() {
 	for s.inside > 0 {
 		s.left.Wait()
 	}
+	s.x.cut = s.headed
 }
 
 // Read implements io.Reader for the call's body.
@@ -119,11 +122,56 @@ func (s *stream) Read(p []byte) (int, error) {
 	s.mu.Unlock()
 	_ = s.control.SetReadDeadline(s.until())
 	n, err := s.x.r.Body.Read(p)
-	if err != nil {
-		_ = s.control.SetReadDeadline(time.Time{}) // the end: what waits for the caller's going has no limit
+	if err == io.EOF {
+		_ = s.control.SetReadDeadline(time.Time{}) // what waits for the caller's going has no limit
+		s.mu.Lock()
+		s.eof = true
+		s.mu.Unlock()
 	}
 	s.leave(n > 0)
 	return n, err
+}
+
+// smallStream is the size up to which a body of known length is read before the call: it goes with the call's first bytes
+// then, and the connection is done with it.
+const smallStream = 64 << 10
+
+// attachBody gives the request's body to the call.
+func (s *stream) attachBody(inv *invocation) (err error) {
+	switch length := s.x.r.ContentLength; {
+	case length == 0:
+	case 0 < length && length <= smallStream:
+		inv.req.Body, err = s.x.readRaw(smallStream, "request", inv.req.Deadline)
+	default:
+		s.duplex = true
+		inv.req.Stream = s
+		_ = s.control.EnableFullDuplex() // HTTP/2 always is
+	}
+	return err
+}
+
+// closeUnlessRead makes the answer the connection's last if the body may be left unread: net/http keeps a connection whose
+// body it could not discard in full duplex, and would take the rest of it for the next request.
+func (s *stream) closeUnlessRead() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.duplex && !s.eof && s.x.r.ProtoMajor == 1 {
+		s.x.w.Header()["Connection"] = closeField
+	}
+}
+
+// mostDiscarded bounds what is read of a body that the function did not want.
+const mostDiscarded = 256 << 10
+
+// discard reads the rest of a body, within bounds, while the handler still runs: the caller gets to read the answer, and
+// net/http's own discarding afterwards would start a read that nobody ends.
+func (s *stream) discard() {
+	if !s.duplex || s.eof || s.x.r.ProtoMajor != 1 {
+		return
+	}
+	_ = s.control.Flush()
+	_ = s.control.SetReadDeadline(time.Now().Add(s.x.router.discardFor))
+	_, _ = io.CopyN(io.Discard, s.x.r.Body, mostDiscarded)
 }
 
 // until is when a read or write that does not move is over.
@@ -157,6 +205,7 @@ func (s *stream) Head(status int, headers []call.Header) error {
 	s.timer = time.AfterFunc(s.idle, s.watch)
 	s.mu.Unlock()
 	s.noBody = !bodyAllowed(s.x.r.Method, status)
+	s.closeUnlessRead()
 	h := s.x.w.Header()
 	s.x.router.metrics.HeadersDropped(copyAnswerHeaders(h, headers))
 	if h["Content-Type"] == nil && !s.noBody {
