@@ -63,8 +63,12 @@ func (r runtimeBinary) run(b bundle) []string {
 	return append(r.global(b.logFile()), "run", "--detach", "--bundle", b.dir, "--pid-file", b.pidFile(), string(b.id))
 }
 
-// remove is called only when nothing of the container runs any more.
+// remove is called only when nothing of the container runs any more. runc keeps nothing but files and control groups,
+// which the caller removes anyway; runsc's own command knows better what else there may be.
 func (r runtimeBinary) remove(ctx context.Context, b bundle) error {
+	if r.isolation == tenant.IsolationRunc {
+		return nil
+	}
 	logFile := b.logFile()
 	if _, err := os.Stat(b.dir); err != nil {
 		logFile = os.DevNull
