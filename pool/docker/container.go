@@ -35,7 +35,7 @@ type Container struct {
 	group    *cgroup.Group // nil before the start and for one that was found dead
 	process  *process      // nil likewise
 	reader   <-chan struct{}
-	usage    pool.Usage // the last, once it has ended
+	usage    pool.Usage // as it was read last
 	finished bool
 }
 
@@ -114,7 +114,9 @@ func (c *Container) Thaw(ctx context.Context) error {
 	return c.steer(ctx, "thaw", cgroup.Group.Thaw, unix.SIGCONT)
 }
 
-func (c *Container) steer(ctx context.Context, what string, freezer func(cgroup.Group, context.Context) error, sig unix.Signal) error {
+func (c *Container) steer(ctx context.Context, what string,
+	freezer func(cgroup.Group, context.Context) error, sig unix.Signal,
+) error {
 	c.mu.Lock()
 	group, process := c.group, c.process
 	c.mu.Unlock()
@@ -169,9 +171,7 @@ func checkIdle(ctx context.Context, group cgroup.Group) error {
 // Usage implements pool.Container. Of one that has ended it is what the counters said last.
 func (c *Container) Usage(context.Context) (pool.Usage, error) {
 	if !c.alive() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.usage, nil
+		return c.lastUsage(), nil
 	}
 	group, ok := c.cgroup()
 	if !ok {
@@ -181,7 +181,22 @@ func (c *Container) Usage(context.Context) (pool.Usage, error) {
 	if err != nil {
 		return pool.Usage{}, fmt.Errorf("usage of container %s: %w", c.id, err)
 	}
-	return pool.Usage(u), nil
+	return c.remember(u), nil
+}
+
+// remember keeps what was read: the counters go with the control group, which the daemon may remove before the watcher has
+// looked once more.
+func (c *Container) remember(u cgroup.Usage) pool.Usage {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.usage = pool.Usage(u)
+	return c.usage
+}
+
+func (c *Container) lastUsage() pool.Usage {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.usage
 }
 
 // Kill implements pool.Container. It goes past the daemon, which may hang.
@@ -206,6 +221,9 @@ func (c *Container) Destroy(ctx context.Context) error {
 }
 
 func (c *Container) destroy(ctx context.Context) error {
+	if len(c.dockerID()) != dockerIDLength { // a create whose answer was lost: only the name is known
+		_, _ = c.inspect(ctx) // sets the id; without it, the name must do
+	}
 	killErr := c.Kill()
 	if _, ok := c.cgroup(); ok {
 		select { // how it ended is known to the daemon only until it is removed
@@ -217,14 +235,30 @@ func (c *Container) destroy(ctx context.Context) error {
 	if err := c.remove(ctx); err != nil {
 		return errors.Join(err, killErr)
 	}
-	group, ok := c.cgroup()
-	if ok {
+	for _, group := range c.groups() {
 		if err := group.Remove(ctx); err != nil {
 			return err
 		}
 	}
 	c.finish(pool.Exit{Code: -1})
 	return nil
+}
+
+// dockerIDLength tells the daemon's ids from names.
+const dockerIDLength = 64
+
+// groups lists where its processes may be: where they were found, and where the daemon puts them, which is all that is known
+// of a container whose start was cut short.
+func (c *Container) groups() []cgroup.Group {
+	var all []cgroup.Group
+	if group, ok := c.cgroup(); ok {
+		all = append(all, group)
+	}
+	id, parent := c.dockerID(), c.engine.settings.cgroupParent
+	if len(id) == dockerIDLength && parent != "" {
+		all = append(all, c.engine.groups.At(parent+"/"+id))
+	}
+	return all
 }
 
 // statusTimeout is how long a destruction waits for the watcher to learn how the container ended.

@@ -59,7 +59,8 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch path := r.URL.Path; {
 	case strings.HasSuffix(path, "/_ping"):
 	case strings.HasSuffix(path, "/info"):
-		answer(map[string]any{"ServerVersion": "fake", "CgroupDriver": "systemd", "Runtimes": map[string]any{"runc": map[string]any{}}})
+		runtimes := map[string]any{"runc": map[string]any{}}
+		answer(map[string]any{"ServerVersion": "fake", "CgroupDriver": "systemd", "Runtimes": runtimes})
 	case strings.HasSuffix(path, "/version"):
 		answer(map[string]any{"ApiVersion": "1.41"})
 	case strings.HasSuffix(path, "/images/json"):
@@ -80,7 +81,7 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(map[string]any{"Id": "sha256:1", "Config": map[string]any{"Labels": map[string]string{labelImage: fakeImage.Digest}}})
 	case strings.HasSuffix(path, "/containers/create"):
 		w.WriteHeader(http.StatusCreated)
-		answer(map[string]any{"Id": "dockerid"})
+		answer(map[string]any{"Id": fakeID})
 	case strings.HasSuffix(path, "/containers/json"):
 		answer([]any{})
 	case r.Method == http.MethodDelete:
@@ -89,6 +90,8 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `{"message": "the fake daemon does not know `+path+`"}`, http.StatusNotImplemented)
 	}
 }
+
+var fakeID = strings.Repeat("cd", 32)
 
 var fakeImage = runtimes.Image{Runtime: "node", Digest: strings.Repeat("ab", 32), Argv: []string{"/node"}, HeapPercent: 50}
 
@@ -113,7 +116,10 @@ func fakeEngine(t *testing.T) (*Engine, *fakeDaemon) {
 }
 
 func fakeSpec(t *testing.T) pool.Spec {
-	return pool.Spec{ID: newID(t), Image: fakeImage, UID: 1_000_000, LinkDir: "/tmp", MemoryBytes: 64 << 20, CPUMillis: 1000, TmpBytes: 1 << 20}
+	return pool.Spec{
+		ID: newID(t), Image: fakeImage, UID: 1_000_000, LinkDir: "/tmp",
+		MemoryBytes: 64 << 20, CPUMillis: 1000, TmpBytes: 1 << 20,
+	}
 }
 
 func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
@@ -207,8 +213,8 @@ func TestFailingDaemon(t *testing.T) {
 	}{
 		{"/containers/create", 500, "it hurts", 1},
 		{"/containers/create", 409, "exists already", 0},
-		{"/containers/dockerid/attach", 500, "docker attach", 1},
-		{"/containers/dockerid/start", 500, "docker start", 1},
+		{"/attach", 500, "docker attach", 1},
+		{"/start", 500, "docker start", 1},
 	} {
 		t.Run(tt.path+" "+http.StatusText(tt.status), func(t *testing.T) {
 			d.fault("/attach", func(w http.ResponseWriter, _ *http.Request) {

@@ -18,7 +18,9 @@ func TestSettingsLint(t *testing.T) {
 	}
 	s.cgroupParent = "/paddock/c0ffee00"
 	spec := fakeSpec(t)
-	facts := pool.Facts{UID: spec.UID, ImageDigest: fakeImage.Digest, MemoryBytes: 64 << 20, LimitBytes: 128 << 20, Created: time.Unix(1, 5)}
+	facts := pool.Facts{
+		UID: spec.UID, ImageDigest: fakeImage.Digest, MemoryBytes: 64 << 20, LimitBytes: 128 << 20, Created: time.Unix(1, 5),
+	}
 	c, h := s.container(spec, "sha256:1", facts)
 	must := func(ok bool, what string) {
 		t.Helper()

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"paddock/pool"
-	"paddock/pool/cgroup"
 )
 
 // How long the end of a container waits for what the daemon knows of it. A daemon that hangs must not hide that it has ended.
@@ -72,9 +71,12 @@ func (c *Container) follow(ctx context.Context) {
 		p.close()
 		return
 	}
-	usage, usageErr := group.Usage()
+	if usage, err := group.Usage(); err == nil {
+		c.remember(usage)
+	}
 	if err != nil {
-		c.engine.logger.Error("waiting for a container failed; its end is taken from the daemon", "container", string(c.id), "err", err)
+		c.engine.logger.Error("waiting for a container failed; its end is taken from the daemon",
+			"container", string(c.id), "err", err)
 	}
 	state, err := c.waitDaemon(ctx)
 	exit := pool.Exit{Code: -1}
@@ -85,12 +87,7 @@ func (c *Container) follow(ctx context.Context) {
 	}
 	c.drain(ctx)
 	exit.Tail = c.output.newest(tailBytes)
-	if usageErr == nil {
-		judge(&exit, usage)
-		c.mu.Lock()
-		c.usage = pool.Usage(usage)
-		c.mu.Unlock()
-	}
+	judge(&exit, c.lastUsage())
 	exit.HeapAbort = heapAborted(exit)
 	c.finish(exit)
 	c.mu.Lock()
@@ -159,7 +156,7 @@ func exitOf(s container.State) pool.Exit {
 }
 
 // judge adds what the kernel counted.
-func judge(e *pool.Exit, u cgroup.Usage) {
+func judge(e *pool.Exit, u pool.Usage) {
 	e.OOMKilled = e.OOMKilled || u.OOMKills > 0
 	e.PidsHit = u.PidsRefused > 0
 }
@@ -205,8 +202,10 @@ func (c *Container) openOutput(ctx context.Context) (types.HijackedResponse, err
 		deadline = d
 	}
 	var stream types.HijackedResponse
-	err := c.engine.api.do(context.WithValue(ctx, handshake{}, deadline), "attach", quickTimeout, func(ctx context.Context) error {
-		s, err := c.engine.api.client.ContainerAttach(ctx, c.dockerID(), container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
+	ctx = context.WithValue(ctx, handshake{}, deadline)
+	err := c.engine.api.do(ctx, "attach", quickTimeout, func(ctx context.Context) error {
+		s, err := c.engine.api.client.ContainerAttach(ctx, c.dockerID(),
+			container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
 		if err != nil {
 			return err
 		}

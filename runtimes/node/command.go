@@ -50,5 +50,6 @@ func command(privateCA bool) (argv, env []string) {
 // addCommand writes the command down in the image, so that containers with other flags are of another digest.
 func (t tree) addCommand(privateCA bool) {
 	argv, env := command(privateCA)
-	t.text("paddock/command", fmt.Appendf(nil, "%s\n\n%s\nheap %d%%\n", strings.Join(env, "\n"), strings.Join(argv, " "), heapPercent))
+	lines := strings.Join(env, "\n") + "\n\n" + strings.Join(argv, " ")
+	t.text("paddock/command", fmt.Appendf(nil, "%s\nheap %d%%\n", lines, heapPercent))
 }

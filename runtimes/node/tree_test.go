@@ -129,7 +129,9 @@ func TestNPMErrorsSayWhatToDo(t *testing.T) {
 func TestStrip(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "node_modules")
 	keep := []string{"a/index.js", "a/LICENSE", "a/lib/test/index.js", "@s/b/index.json", "test/index.js", "a/node_modules/tests/i.js"}
-	drop := []string{"a/README.md", "a/index.d.ts", "a/index.js.map", "a/test/x.js", "@s/b/__tests__/x.js", ".bin/tool", ".package-lock.json"}
+	drop := []string{
+		"a/README.md", "a/index.d.ts", "a/index.js.map", "a/test/x.js", "@s/b/__tests__/x.js", ".bin/tool", ".package-lock.json",
+	}
 	for _, f := range slices.Concat(keep, drop) {
 		path := filepath.Join(root, f)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
