@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"paddock/internal/call"
 	"paddock/internal/tenant"
 	"paddock/pool/link"
@@ -27,6 +29,9 @@ type Door struct {
 	ln   *net.UnixListener
 	path string
 	wg   sync.WaitGroup
+	pace *rate.Limiter
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
 
 	mu       sync.Mutex
 	closed   bool
@@ -42,7 +47,11 @@ func (p *Proxy) Open(dir string, uid, gid uint32, id call.ContainerID) (*Door, e
 	if err != nil {
 		return nil, fmt.Errorf("egress: %w", err)
 	}
-	d := &Door{p: p, id: id, ln: ln, path: filepath.Join(dir, SocketName), sessions: map[*session]struct{}{}}
+	d := &Door{
+		p: p, id: id, ln: ln, path: filepath.Join(dir, SocketName), sessions: map[*session]struct{}{},
+		pace: rate.NewLimiter(rate.Limit(p.o.ConnectRate), 2*p.o.ConnectRate),
+	}
+	d.ctx, d.stop = context.WithCancel(context.Background())
 	p.mu.Lock()
 	closed := p.closed
 	if !closed {
@@ -50,6 +59,7 @@ func (p *Proxy) Open(dir string, uid, gid uint32, id call.ContainerID) (*Door, e
 	}
 	p.mu.Unlock()
 	if closed {
+		d.stop()
 		ln.Close()
 		os.Remove(d.path)
 		return nil, errors.New("egress: the proxy is closed")
@@ -104,6 +114,7 @@ func (d *Door) Close() error {
 	d.mu.Unlock()
 	var err error
 	if first {
+		d.stop()
 		err = d.ln.Close()
 		if rerr := os.Remove(d.path); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
 			err = errors.Join(err, rerr)
@@ -135,13 +146,15 @@ func (d *Door) all() []*session {
 // accept serves the socket. One connection over the limit is told so and closed on this goroutine: it costs no other.
 func (d *Door) accept() {
 	for {
+		if d.pace.Wait(d.ctx) != nil {
+			return
+		}
 		c, err := d.ln.AcceptUnix()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			time.Sleep(10 * time.Millisecond) // out of descriptors: others will be freed
-			continue
+			continue // out of descriptors, say: others will be freed
 		}
 		s := d.admit(c)
 		if s == nil {
@@ -169,7 +182,7 @@ func (d *Door) admit(c *net.UnixConn) *session {
 	if d.closed || len(d.sessions) >= d.p.o.MaxPerContainer {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(d.ctx)
 	s := &session{d: d, p: d.p, client: c, ctx: ctx, cancel: cancel}
 	d.sessions[s] = struct{}{}
 	d.p.sessions(1)

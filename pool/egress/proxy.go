@@ -16,6 +16,7 @@ import (
 const (
 	DefaultMaxPerContainer = 64
 	DefaultMaxPerTenant    = 256
+	DefaultConnectRate     = 100      // per second and container, bursts of twice that
 	DefaultTenantBytes     = 16 << 30 // both ways, per TenantWindow
 	DefaultTunnelBytes     = 4 << 30  // both ways
 	DefaultTunnelLife      = time.Hour
@@ -37,6 +38,9 @@ type Resolver interface {
 type Options struct {
 	MaxPerContainer int // connections at once, whatever their state
 	MaxPerTenant    int // tunnels at once, over all containers
+	// ConnectRate is how many connections a container may open per second; more wait in the socket's backlog, so that a loop
+	// floods neither the audit log nor the resolver.
+	ConnectRate int
 	TenantBytes     int64
 	TunnelBytes     int64
 	TunnelLife      time.Duration
@@ -58,6 +62,7 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	set(&o.MaxPerContainer, DefaultMaxPerContainer)
 	set(&o.MaxPerTenant, DefaultMaxPerTenant)
+	set(&o.ConnectRate, DefaultConnectRate)
 	set(&o.TenantBytes, DefaultTenantBytes)
 	set(&o.TunnelBytes, DefaultTunnelBytes)
 	set(&o.TunnelLife, DefaultTunnelLife)

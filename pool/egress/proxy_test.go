@@ -430,6 +430,17 @@ func TestCaps(t *testing.T) {
 	w.want("93.184.216.34:80", 200, "")
 }
 
+func TestConnectRate(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.ConnectRate = 10 })
+	began := time.Now()
+	for range 25 {
+		w.want("93.184.216.34:80", 403, ReasonNoRule)
+	}
+	if d := time.Since(began); d < 400*time.Millisecond {
+		t.Errorf("25 requests in %v, at 10 per second and a burst of 20", d)
+	}
+}
+
 func TestLimitsOfATunnel(t *testing.T) {
 	for reason, change := range map[Reason]func(*Options){
 		ReasonIdle:  func(o *Options) { o.Idle = 50 * time.Millisecond },
