@@ -40,14 +40,14 @@ type Options struct {
 	MaxPerTenant    int // tunnels at once, over all containers
 	// ConnectRate is how many connections a container may open per second; more wait in the socket's backlog, so that a loop
 	// floods neither the audit log nor the resolver.
-	ConnectRate int
-	TenantBytes     int64
-	TunnelBytes     int64
-	TunnelLife      time.Duration
-	Idle            time.Duration // without a byte in either direction
-	HeadTimeout     time.Duration // for the request's head
-	ResolveTimeout  time.Duration
-	DialTimeout     time.Duration // for all addresses of one destination together
+	ConnectRate    int
+	TenantBytes    int64
+	TunnelBytes    int64
+	TunnelLife     time.Duration
+	Idle           time.Duration // without a byte in either direction
+	HeadTimeout    time.Duration // for the request's head
+	ResolveTimeout time.Duration
+	DialTimeout    time.Duration // for all addresses of one destination together
 
 	Resolver Resolver // default: net.DefaultResolver
 	// Dial connects to an address that was judged; it resolves nothing. Default: net.Dialer.
