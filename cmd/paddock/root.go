@@ -24,9 +24,20 @@ machine or the way there failed.`
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use: "paddock", Short: "Run untrusted code in warm sandboxes", Long: rootHelp,
-		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
+		SilenceErrors: true, SilenceUsage: true, Args: cobra.ArbitraryArgs,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
+	root.RunE = func(cmd *cobra.Command, given []string) error {
+		if len(given) == 0 {
+			return cmd.Help()
+		}
+		text := fmt.Sprintf("there is no command %q", given[0])
+		if near := cmd.SuggestionsFor(given[0]); len(near) > 0 {
+			text += fmt.Sprintf("; did you mean %s?", strings.Join(near, ", "))
+		}
+		return usageError("%s\nrun 'paddock help' for the commands", text)
+	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetIn(a.stdin)

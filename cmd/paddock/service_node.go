@@ -145,6 +145,8 @@ func (s *service) newEngine(ctx context.Context) (pool.Engine, error) {
 
 // startController makes the pool and adopts what a former process left.
 func (s *service) startController(ctx context.Context) error {
+	egress := s.newEgress()
+	s.onStop("egress", func(context.Context, bool) error { return egress.Close() })
 	p := s.cfg.Pool
 	minReady := p.MinReady
 	if minReady == 0 {
@@ -156,7 +158,7 @@ func (s *service) startController(ctx context.Context) error {
 		Pool: pool.Config{
 			Engine: s.node.engine, Image: s.node.image, RunDir: s.run.Path, UIDBase: s.cfg.UIDBase,
 			MinReady: minReady, MaxReady: p.MaxReady, MaxContainers: p.MaxContainers, CreateParallel: p.CreateParallel,
-			MemoryBudgetBytes: s.node.budget, Logger: s.log.With("part", "pool"),
+			MemoryBudgetBytes: s.node.budget, Egress: egress, Logger: s.log.With("part", "pool"),
 		},
 	})
 	if err != nil {

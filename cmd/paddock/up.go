@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -110,21 +109,22 @@ func (a *app) up(parent context.Context, cfg config.Config) error {
 		case sig := <-signals: // not serving yet: undo what there is
 			cancel()
 			err := <-prepared
-			s.stop(ended(), true)
-			if sig == syscall.SIGUSR2 || err == nil || errors.Is(err, context.Canceled) {
-				return nil
-			}
-			return err
+			s.abandon()
+			s.log.Info("stopped before it served", "signal", sig.String(), "err", err)
+			return nil
 		case err := <-prepared:
 			if err != nil {
 				s.progress.fail()
-				s.stop(ended(), true)
+				s.abandon()
 				return platformError("%w", err)
 			}
 			return a.serve(s, signals)
 		}
 	}
 }
+
+// abandon undoes a start that did not come through. What a former process left for adoption stays.
+func (s *service) abandon() { _ = s.stop(ended(), s.run == nil || !s.run.Found) }
 
 // serve waits for the end.
 func (a *app) serve(s *service, signals <-chan os.Signal) error {

@@ -55,7 +55,10 @@ func TestRestartsAdopt(t *testing.T) {
 	s.start()
 	s.cliAs(nil, counter, "run", "-").want(t, 0, "2\n", "")
 	s.stop(syscall.SIGKILL)
-	s.start()
+	if err := s.tryStart("--http", "256.0.0.1:1"); err == nil {
+		t.Error("it started on an address that is none")
+	}
+	s.start() // what failed in between harmed nothing
 	s.cliAs(nil, counter, "run", "-").want(t, 0, "3\n", "")
 	s.cli("tenants", "delete", "default").want(t, 0, "1 containers", "")
 	s.stop(syscall.SIGTERM)
@@ -138,6 +141,7 @@ func TestStartsThatCannotBe(t *testing.T) {
 		{"dead Docker engine", []string{"--engine", "docker", "--config", confWith(t, "docker: {host: unix:///nowhere/docker.sock}")},
 			exitPlatform, []string{"/nowhere/docker.sock", "--engine oci"}},
 		{"full disk", []string{"--data-dir", filepath.Join(full, "data")}, exitPlatform, []string{"space"}},
+		{"old runtime, strictly", []string{"--runtime", oldRunc(t), "--strict"}, exitPlatform, []string{"1.1.5", "CVE", "make build"}},
 		{"unknown engine", []string{"--engine", "podman"}, exitUsage, []string{"podman", "oci or docker"}},
 		{"unknown setting", []string{"--config", confWith(t, "min_redy: 1")}, exitUsage, []string{"min_redy"}},
 		{"unknown flag", []string{"--min-redy", "1"}, exitUsage, []string{"min-redy"}},
@@ -166,6 +170,16 @@ func TestStartsThatCannotBe(t *testing.T) {
 			}
 		})
 	}
+}
+
+// oldRunc is a program that calls itself a runc with known holes.
+func oldRunc(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "runc")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\necho runc version 1.1.5+ds1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func confWith(t *testing.T, text string) string {

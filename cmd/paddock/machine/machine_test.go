@@ -144,6 +144,9 @@ func TestRunDir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if d.Found || !again.Found {
+		t.Errorf("found: %v at first, %v then", d.Found, again.Found)
+	}
 	if b, err := os.ReadFile(latch); string(b) != "acme" {
 		t.Errorf("the next start lost the latch: %q, %v", b, err)
 	}

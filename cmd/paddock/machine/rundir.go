@@ -18,7 +18,9 @@ const runDirBytes = 256 << 20
 // RunDir is one controller's directory for sockets, latches and bundles, always on a tmpfs so that a full disk stops
 // nobody from being bound. It outlives the process if containers are left for the next start.
 type RunDir struct {
-	Path    string
+	Path string
+	// Found says that a former process left it: there may be containers to adopt.
+	Found   bool
 	mounted bool // a tmpfs of its own is mounted there
 }
 
@@ -62,7 +64,7 @@ func (d *RunDir) ensureTmpfs() error {
 		return fmt.Errorf("run directory %s: %w", d.Path, err)
 	}
 	if mounted {
-		d.mounted = true
+		d.mounted, d.Found = true, true
 		return nil
 	}
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
