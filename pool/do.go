@@ -169,17 +169,14 @@ func (p *Pool) explainLoss(c *container, e *errs.Error) *errs.Error {
 	if e.Kind != errs.SandboxLost {
 		return e
 	}
-	if p.isReleased() {
+	limit := time.NewTimer(lossWait)
+	defer limit.Stop()
+	select {
+	case <-c.lost:
+		return c.loss.fails(e.WhetherStarted(), e)
+	case <-p.released:
 		return loss{kind: lossController}.fails(e.WhetherStarted(), e)
-	}
-	if !wait(c.lost, lossWait) {
+	case <-limit.C:
 		return e
 	}
-	return c.loss.fails(e.WhetherStarted(), e)
-}
-
-func (p *Pool) isReleased() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.phase == phaseReleased
 }

@@ -51,8 +51,14 @@ func (p *Pool) awaitGone(c *container, deadline time.Time) error {
 	if !deadline.IsZero() {
 		limit = max(0, time.Until(deadline)) + freshGrace
 	}
-	if wait(c.gone, limit) {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-c.gone:
 		return nil
+	case <-p.stopped:
+		return loss{kind: lossController}.fails(errs.StartedYes, errStays)
+	case <-t.C:
 	}
 	e := errs.Wrap(errs.Timeout, "pool.Do", errStays, "the call ended, but its sandbox was not gone before the deadline")
 	e.Started, e.Fault = errs.StartedYes, errs.FaultPlatform

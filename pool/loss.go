@@ -8,9 +8,9 @@ import (
 
 // Bounds of finding out why a container was lost.
 const (
-	exitWait = 200 * time.Millisecond // after the connection ended, for the process to be gone
-	killWait = 250 * time.Millisecond // after it was killed for living on without a link
-	lossWait = time.Second            // for a call whose connection ended, until somebody has said why
+	exitWait = 200 * time.Millisecond                    // after the connection ended, for the process to be gone
+	killWait = 250 * time.Millisecond                    // after it was killed for living on without a link
+	lossWait = exitWait + killWait + 40*time.Millisecond // for a call whose connection ended, until somebody has said why
 )
 
 type lossKind uint8
@@ -120,8 +120,8 @@ func (p *Pool) inService(c *container) bool {
 
 // autopsy waits, bounded, until c's end can be told.
 func (p *Pool) autopsy(c *container) loss {
-	exited := wait(c.engine.Exited(), exitWait)
 	breached := c.conn.Breached()
+	exited := !breached && wait(c.engine.Exited(), exitWait)
 	if !exited {
 		if err := c.engine.Kill(); err != nil {
 			p.cfg.Logger.Error("a container without a link could not be killed", "container", c.id, "err", err)

@@ -31,20 +31,22 @@ type Pool struct {
 	cfg      Config
 	noPolicy tenant.Policy // of containers that are nobody's
 
-	ctx     context.Context // of everything that a Shutdown or Release must interrupt: creates, adoption, sweeps
-	cancel  context.CancelFunc
-	wake    chan struct{} // the timers' goroutine
-	noted   chan struct{} // the observer's goroutine
-	stopped chan struct{} // closed at the end of Shutdown or Release
-	warm    chan struct{} // closed when the first container is Ready or adopted
-	empty   chan struct{} // closed when the pool closes and no container is left
-	still   chan struct{} // closed when the pool is released and no call is in flight
-	tearing chan struct{} // semaphore of teardowns
-	tasks   sync.WaitGroup
-	loops   sync.WaitGroup
+	ctx      context.Context // of everything that a Shutdown or Release must interrupt: creates, adoption, sweeps
+	cancel   context.CancelFunc
+	wake     chan struct{} // the timers' goroutine
+	noted    chan struct{} // the observer's goroutine
+	released chan struct{} // closed when Release begins
+	stopped  chan struct{} // closed at the end of Shutdown or Release
+	warm     chan struct{} // closed when the first container is Ready or adopted
+	empty    chan struct{} // closed when the pool closes and no container is left
+	still    chan struct{} // closed when the pool is released and no call is in flight
+	tearing  chan struct{} // semaphore of teardowns
+	tasks    sync.WaitGroup
+	loops    sync.WaitGroup
 
 	mu         sync.Mutex
 	phase      phase
+	halted     bool // the last goroutines are being waited for
 	todo       []func()
 	notes      []func(Observer)
 	timers     timerHeap
@@ -89,6 +91,7 @@ func New(c Config) (*Pool, error) {
 		cfg:        c,
 		wake:       make(chan struct{}, 1),
 		noted:      make(chan struct{}, 1),
+		released:   make(chan struct{}),
 		stopped:    make(chan struct{}),
 		warm:       make(chan struct{}),
 		empty:      make(chan struct{}),
@@ -167,8 +170,13 @@ func (p *Pool) unlock() {
 	}
 }
 
-// laterLocked starts f in a goroutine of its own once the lock is free.
-func (p *Pool) laterLocked(f func()) { p.todo = append(p.todo, f) }
+// laterLocked starts f in a goroutine of its own once the lock is free. After the end of Shutdown or Release nothing starts
+// any more: what late calls of a released pool would have done is the next process's.
+func (p *Pool) laterLocked(f func()) {
+	if !p.halted {
+		p.todo = append(p.todo, f)
+	}
+}
 
 // dispatchLocked gives what is free to who waits for it, then makes room and makes more. It is called after every event
 // that may have freed something: a container Ready or Destroyed, memory given back, a claim paid.

@@ -17,6 +17,9 @@ func (p *Pool) closeLocked(to phase) bool {
 		return false
 	}
 	p.phase = to
+	if to == phaseReleased {
+		close(p.released)
+	}
 	p.cancel()
 	e := p.noCapacityLocked("this controller is going away")
 	e.RetryAfter = time.Second
@@ -92,13 +95,11 @@ func (p *Pool) leftovers() error {
 // stop ends the pool's goroutines and waits for them.
 func (p *Pool) stop() {
 	p.mu.Lock()
-	started := p.phase != phaseNew
+	p.halted = true
 	p.mu.Unlock()
 	close(p.stopped)
 	p.tasks.Wait()
-	if started {
-		p.loops.Wait()
-	}
+	p.loops.Wait()
 }
 
 // Release ends the pool and leaves its containers to the next process, which adopts them. New and waiting calls are refused

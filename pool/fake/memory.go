@@ -228,9 +228,19 @@ func (n *conn) isStuck() bool {
 	return n.stuck
 }
 
+// begin records the start of a call, unless the connection is over.
+func (n *conn) begin(req *call.Request) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.err == nil {
+		n.c.e.began(n.c, req.ID, req.Tenant)
+	}
+	return n.err
+}
+
 // Do implements pool.Conn.
 func (n *conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settled func()) (*call.Result, error) {
-	if err := n.Err(); err != nil {
+	if err := n.begin(req); err != nil {
 		settled()
 		return nil, &errs.Error{Kind: errs.SandboxLost, Cause: "crashed", Started: errs.StartedNo, Err: err}
 	}
@@ -243,7 +253,6 @@ func (n *conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settle
 	running, stop := context.WithCancel(n.ctx)
 	unhook := context.AfterFunc(ctx, stop)
 	s := &memoryStage{n: n, req: req, sink: sink}
-	n.c.e.began(n.c, req.ID, req.Tenant)
 	once := sync.OnceFunc(settled)
 	gone := context.AfterFunc(n.ctx, once)
 	go func() {
