@@ -39,7 +39,8 @@ func moduleLayer(ctx context.Context, o Options) (layer, error) {
 				return err
 			}
 		}
-		err = npm(ctx, scratch, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", "--no-bin-links")
+		err = npm(ctx, scratch, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", "--no-bin-links",
+			"--prefer-offline") // what npm has already is checked against the lock file all the same
 		if err != nil {
 			return err
 		}

@@ -2,10 +2,15 @@ package node_test
 
 import (
 	"context"
+	"encoding/pem"
+	"io"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -167,4 +172,38 @@ func TestModulesLoad(t *testing.T) {
 		t.Errorf("got %q", out)
 	}
 	t.Log(out)
+}
+
+// TestPrivateCAIsTrusted makes a TLS server whose certificate only the private CA vouches for, and asks it from the image.
+func TestPrivateCAIsTrusted(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "trusted") }))
+	defer server.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(ca, block, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	with, err := node.Build(t.Context(), node.Options{
+		Dir: filepath.Join(t.TempDir(), "images"), CacheDir: filepath.Join(testenv.CacheDir, "downloads"), CAFile: ca,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := testenv.NodeImage(t)
+	if with.Digest == without.Digest {
+		t.Error("a private CA leaves the digest as it was")
+	}
+	script := `require('https').get(process.argv[1], {servername: 'example.com'}, r => r.pipe(process.stdout))
+		.on('error', e => console.log(e.code))`
+	for want, image := range map[string]runtimes.Image{"trusted": with, "DEPTH_ZERO_SELF_SIGNED_CERT": without} {
+		// Straight to the network, which a container has not.
+		image.Env = slices.DeleteFunc(slices.Clone(image.Env), func(v string) bool { return strings.HasPrefix(v, "NODE_OPTIONS=") })
+		args := []string{"-e", script, server.URL}
+		if slices.Contains(image.Argv, "--use-openssl-ca") {
+			args = append([]string{"--use-openssl-ca"}, args...)
+		}
+		if got := inRoot(t, image, args...); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
 }
