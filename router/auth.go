@@ -83,11 +83,15 @@ func (a *authenticator) nameTenant(id *identity.Identity, ru *rule, name string)
 		}
 		return nil
 	}
+	if _, ok := a.known.Tenant(tenant.ID(name)); ok {
+		id.Tenant = tenant.ID(name)
+		return nil
+	}
 	t, err := tenant.ParseID(name)
 	if err != nil {
 		return errs.New(errs.Invalid, "%v", err)
 	}
-	if _, ok := a.known.Tenant(t); !ok && ru.tenant == tenantActs {
+	if ru.tenant == tenantActs {
 		return errs.New(errs.NotFound, "there is no tenant %q: create it with `paddock tenants create %s`", t, t)
 	}
 	id.Tenant = t

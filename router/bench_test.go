@@ -32,8 +32,8 @@ func benchRig(b *testing.B) *rig {
 	return g
 }
 
-// BenchmarkInvokeHTTP is one keep-alive connection with a client that costs next to nothing, over loopback. Allocations are
-// the server's.
+// BenchmarkInvokeHTTP is one keep-alive connection with a client that costs next to nothing, over loopback.
+// Allocations are the server's.
 func BenchmarkInvokeHTTP(b *testing.B) {
 	g := benchRig(b)
 	run := func(b *testing.B, connections int) {

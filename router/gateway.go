@@ -100,7 +100,8 @@ func (r *Router) newGateway() (*runtime.ServeMux, error) {
 }
 
 // restError answers with a problem document.
-func restError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, req *http.Request, err error) {
+func restError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, req *http.Request,
+	err error) {
 	x := exchangeFrom(req.Context())
 	if x == nil {
 		http.Error(w, "internal error", http.StatusInternalServerError)

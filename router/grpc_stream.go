@@ -189,7 +189,7 @@ func (cs *callStream) call(tag uint64, req *pb.InvokeRequest) {
 	var res *call.Result
 	if err == nil {
 		c := grpcCall{router: cs.router, id: id, who: who, transport: metrics.GRPCStream, began: began}
-		res, err = cs.guarded(&c, ctx, req, sink)
+		res, err = cs.guarded(ctx, &c, req, sink)
 	}
 	pump.stop()
 	cs.mu.Lock()
@@ -200,7 +200,8 @@ func (cs *callStream) call(tag uint64, req *pb.InvokeRequest) {
 }
 
 // guarded runs the call and makes an answer of a panic: it must not take the other calls of the stream with it.
-func (cs *callStream) guarded(c *grpcCall, ctx context.Context, req *pb.InvokeRequest, sink *collector) (res *call.Result, err error) {
+func (cs *callStream) guarded(ctx context.Context, c *grpcCall, req *pb.InvokeRequest, sink *collector) (res *call.Result,
+	err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			res, err = nil, cs.q.panicked(v)

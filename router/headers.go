@@ -118,7 +118,8 @@ var hiddenFromCode = map[string]bool{
 	"Http2-Settings": true, "Expect": true, "X-Wt-Params": true,
 }
 
-// requestHeaders returns the caller's fields as a function may see them, host first; names are lower-case as node has them.
+// requestHeaders returns the caller's fields as a function may see them, host first; names are lower-case as node has
+// them.
 func requestHeaders(r *http.Request) []call.Header {
 	out := make([]call.Header, 0, len(r.Header)+2)
 	out = append(out, call.Header{Name: "host", Value: r.Host})

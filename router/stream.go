@@ -90,9 +90,10 @@ func (s *stream) leave(moved bool) {
 	s.left.Broadcast()
 }
 
-// close shuts the exchange to the node's goroutines and waits for those inside: net/http's objects must not be touched
-// after the handler's return. It belongs to the handler's goroutine. A goroutine that waits for the network is woken by a deadline in the past; after that the
-// connection serves nothing more, which is right, since its body was left unread.
+// close shuts the exchange to the node's goroutines and waits for those inside: net/http's objects must not be
+// touched after the handler's return. It belongs to the handler's goroutine. A goroutine that waits for the network
+// is woken by a deadline in the past; after that the connection serves nothing more, which is right, since its body
+// was left unread.
 func (s *stream) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,8 +151,8 @@ func (s *stream) attachBody(inv *invocation) (err error) {
 	return err
 }
 
-// closeUnlessRead makes the answer the connection's last if the body may be left unread: net/http keeps a connection whose
-// body it could not discard in full duplex, and would take the rest of it for the next request.
+// closeUnlessRead makes the answer the connection's last if the body may be left unread: net/http keeps a connection
+// whose body it could not discard in full duplex, and would take the rest of it for the next request.
 func (s *stream) closeUnlessRead() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

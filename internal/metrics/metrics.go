@@ -1,6 +1,6 @@
-// Package metrics defines every metric that Paddock exposes, with unit and meaning, and nothing else: who counts what is
-// decided where the thing happens. No label ever carries a tenant's id, a function's name or anything else that a stranger
-// chooses, so that the number of series is bounded whatever is called.
+// Package metrics defines every metric that Paddock exposes, with unit and meaning, and nothing else: who counts what
+// is decided where the thing happens. No label ever carries a tenant's id, a function's name or anything else that a
+// stranger chooses, so that the number of series is bounded whatever is called.
 package metrics
 
 import (
@@ -116,7 +116,8 @@ func NewRouter(reg prometheus.Registerer) (*Router, error) {
 		}, []string{"cause"}),
 		authFailed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "paddock_auth_failures_total",
-			Help: "Requests refused for their credential, by reason: missing, malformed, unknown, expired, stale, role, tenant.",
+			Help: "Requests refused for their credential, by reason: missing, malformed, unknown, expired, " +
+				"stale, role, tenant, suspended.",
 		}, []string{"reason"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "paddock_management_requests_total",
