@@ -160,6 +160,8 @@ func (c *container) Destroy(ctx context.Context) error {
 	if gone {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, 2*cleanupTimeout) // whatever the caller allows
+	defer cancel()
 	if err := c.destroy(ctx); err != nil {
 		return fmt.Errorf("destroy container %s: %w", c.id, err)
 	}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -105,8 +104,10 @@ func (o *Options) check() error {
 	if o.Isolation != tenant.IsolationGVisor && o.Isolation != tenant.IsolationRunc {
 		return fmt.Errorf("isolation %q: gvisor or runc", o.Isolation)
 	}
-	if info, err := os.Stat(o.Runtime); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-		return fmt.Errorf("runtime %q is not a program (%w): build it or name another one", o.Runtime, errors.Join(err, fs.ErrInvalid))
+	if info, err := os.Stat(o.Runtime); err != nil {
+		return fmt.Errorf("runtime: %w: build it, or name another one", err)
+	} else if !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		return fmt.Errorf("runtime %s is not a program (%v): name another one", o.Runtime, info.Mode())
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("it makes namespaces, control groups and ids for its containers, for which it must run as root")
@@ -310,7 +311,9 @@ func (e *Engine) Close() error {
 		e.stop()
 		e.watched.Wait()
 		if err == nil && idle {
-			e.awaitKeeperGone(ctx)
+			if err := e.keeper.AwaitGone(ctx); err != nil {
+				e.log.Warn("close", "error", err)
+			}
 			e.groups.At(e.parent()).RemoveEmpty()
 			e.groups.At("paddock").RemoveEmpty()
 		}

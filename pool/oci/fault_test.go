@@ -348,7 +348,7 @@ func TestCloseIsIdempotentAndTakesTheKeeperAlong(t *testing.T) {
 	if err := errors.Join(e.Close(), e.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if keeper.NewClient(filepath.Join(r.StateDir, "k")).Alive(soon(t)) {
+	if _, err := keeper.StartTime(pid); err == nil {
 		t.Errorf("keeper %d stays though nothing is left", pid)
 	}
 	if left, _ := filepath.Glob("/sys/fs/cgroup/*/paddock/" + r.ControllerID); len(left) > 0 {

@@ -28,6 +28,8 @@ var errNotRunning = errors.New("the container does not run")
 // Freeze implements pool.Container. gVisor's sandboxes die in a control group's freezer, so there only the sentry stops:
 // without it the guest's threads get no further than to their next system call or fault.
 func (c *container) Freeze(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
 	if !c.gvisor() {
 		return c.group.Freeze(ctx)
 	}
@@ -42,6 +44,8 @@ func (c *container) Freeze(ctx context.Context) error {
 
 // Thaw implements pool.Container.
 func (c *container) Thaw(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
 	if !c.gvisor() {
 		return c.group.Thaw(ctx)
 	}

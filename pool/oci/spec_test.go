@@ -171,6 +171,50 @@ func TestSpecKeepsAllRules(t *testing.T) {
 	}
 }
 
+// each rule must notice what it is there for
+func TestEveryRuleCanFail(t *testing.T) {
+	broken := map[string]func(*specs.Spec){
+		"read-only root":                 func(s *specs.Spec) { s.Root.Readonly = false },
+		"no capabilities":                func(s *specs.Spec) { s.Process.Capabilities.Ambient = []string{"CAP_KILL"} },
+		"no new privileges":              func(s *specs.Spec) { s.Process.NoNewPrivileges = false },
+		"not root, no groups":            func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{0} },
+		"no terminal":                    func(s *specs.Spec) { s.Process.Terminal = true },
+		"cwd is /":                       func(s *specs.Spec) { s.Process.Cwd = "/proc/self/fd/7" },
+		"no hooks":                       func(s *specs.Spec) { s.Hooks = &specs.Hooks{} },
+		"no annotations":                 func(s *specs.Spec) { s.Annotations = map[string]string{"dev.gvisor.flag.debug": "true"} },
+		"no devices":                     func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/kvm"}} },
+		"no sysctls":                     func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"a": "b"} },
+		"devices denied first":           func(s *specs.Spec) { s.Linux.Resources.Devices[0].Allow = true },
+		"namespaces of its own":          func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1/ns/pid" },
+		"two ids, none of them root's":   func(s *specs.Spec) { s.Linux.UIDMappings[0].HostID = 0 },
+		"seccomp denies by default":      func(s *specs.Spec) { s.Linux.Seccomp.DefaultAction = specs.ActAllow },
+		"mounts":                         func(s *specs.Spec) { s.Mounts[3].Options = []string{"rbind", "rw"} },
+		"memory without swap, pids, CPU": func(s *specs.Spec) { *s.Linux.Resources.Memory.Swap++ },
+		"first to go":                    func(s *specs.Spec) { *s.Process.OOMScoreAdj = 0 },
+		"rlimits":                        func(s *specs.Spec) { s.Process.Rlimits[0].Hard++ },
+		"masks":                          func(s *specs.Spec) { s.Linux.MaskedPaths = nil },
+		"only the image's environment":   func(s *specs.Spec) { s.Process.Env = append(s.Process.Env, "LD_PRELOAD=x") },
+		"private propagation":            func(s *specs.Spec) { s.Linux.RootfsPropagation = "shared" },
+		"its own control group":          func(s *specs.Spec) { s.Linux.CgroupsPath = "/" },
+		"no security label of others":    func(s *specs.Spec) { s.Process.ApparmorProfile = "unconfined" },
+	}
+	for _, r := range rules {
+		p := goodSpec()
+		s, err := bundleSpec(p, tenant.IsolationRunc, "/paddock/c0/"+string(p.ID), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		breakIt, ok := broken[r.name]
+		if !ok {
+			t.Errorf("the rule %q is never broken", r.name)
+			continue
+		}
+		if breakIt(s); r.check(s, p, tenant.IsolationRunc) {
+			t.Errorf("the rule %q does not notice", r.name)
+		}
+	}
+}
+
 func TestSpecVariants(t *testing.T) {
 	p := goodSpec()
 	runc, err := bundleSpec(p, tenant.IsolationRunc, "/p", true)

@@ -109,15 +109,3 @@ func (e *Engine) keeperGrace() time.Duration {
 	}
 	return keeper.DefaultGrace
 }
-
-// awaitKeeperGone waits until the keeper, which was told to leave, does not answer any more.
-func (e *Engine) awaitKeeperGone(ctx context.Context) {
-	for e.keeper.Alive(ctx) {
-		select {
-		case <-ctx.Done():
-			e.log.Warn("the keeper stays")
-			return
-		case <-time.After(2 * time.Millisecond):
-		}
-	}
-}

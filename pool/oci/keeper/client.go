@@ -143,6 +143,24 @@ func (c *Client) Alive(ctx context.Context) bool {
 	return true
 }
 
+// AwaitGone returns when the keeper's process, which was told to leave, has let go of everything.
+func (c *Client) AwaitGone(ctx context.Context) error {
+	for {
+		lock, err := takeLock(lockPath(c.dir), os.O_RDWR)
+		if err == nil {
+			return lock.Close()
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the keeper stays: %w", ctx.Err())
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
 // Spawn starts a keeper that outlives this process (own session, nothing of ours open) and returns when it answers. It
 // is no error if another one does by then. The goroutine that reaps it ends with the keeper.
 func Spawn(ctx context.Context, command []string, o Options) error {

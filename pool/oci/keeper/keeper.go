@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -80,11 +81,11 @@ func Main(ctx context.Context, args []string) error {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return fmt.Errorf("keeper: %w", err)
 	}
-	lock, err := takeLock(filepath.Join(o.Dir, "lock"), os.O_RDWR|os.O_CREATE)
+	lock, err := becomeOnly(o.Dir)
 	if err != nil {
 		return fmt.Errorf("keeper: another keeper serves %s: %w", o.Dir, err)
 	}
-	defer lock.Close()
+	defer runtime.KeepAlive(lock) // never closed: free means that the process is gone, see AwaitGone
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("keeper: become subreaper: %w", err)
 	}
@@ -194,6 +195,19 @@ func (k *keeper) killAll() error {
 
 // SocketPath is where the keeper of dir listens.
 func SocketPath(dir string) string { return filepath.Join(dir, "sock") }
+
+// becomeOnly takes the directory's lock. Whoever waits for the last keeper's end takes it for an instant, too.
+func becomeOnly(dir string) (lock *os.File, err error) {
+	for range 20 {
+		if lock, err = takeLock(lockPath(dir), os.O_RDWR|os.O_CREATE); err == nil {
+			return lock, nil
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return nil, err
+}
+
+func lockPath(dir string) string { return filepath.Join(dir, "lock") }
 
 // takeLock takes a file's flock(2) without waiting; closing the file gives it back.
 func takeLock(path string, flags int) (*os.File, error) {
