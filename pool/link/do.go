@@ -309,11 +309,20 @@ func (c *Conn) settleLocked(x *exchange) (settled func()) {
 	return settled
 }
 
-// cutLocked leaves a body unread whose code has ended. The agent gets back what credit it had at first, to get rid of it.
+// cutLocked leaves a body unread whose code has ended.
 func (c *Conn) cutLocked(x *exchange) {
 	c.past.cut(x.stream, c.now(), x.excess)
-	if x.answered && x.ungranted > 0 {
-		c.w.pending = AppendWindow(c.w.pending, x.stream, uint32(x.ungranted))
+	if x.answered {
+		c.restoreLocked(x)
+	}
+}
+
+// restoreLocked gives a stream whose caller has gone the credit that it had at first: what had come and was not consumed is
+// dropped, and the agent has to get rid of the rest.
+func (c *Conn) restoreLocked(x *exchange) {
+	if used := c.o.StreamWindow - x.credit; used > 0 {
+		c.w.pending = AppendWindow(c.w.pending, x.stream, uint32(used))
+		x.credit, x.ungranted = c.o.StreamWindow, 0
 	}
 }
 
@@ -332,7 +341,14 @@ func (c *Conn) leave(x *exchange) {
 		x.returned = true
 		x.req, x.sink, x.response, x.logs, x.data, x.spare, x.value = nil, nil, nil, nil, nil, nil, nil
 		c.lingerLocked(x)
+		if !x.answered || !x.bodyDone {
+			c.restoreLocked(x)
+		}
+		flush := c.w.startLocked()
 		c.mu.Unlock()
+		if flush {
+			c.flush()
+		}
 		return
 	}
 	settled := x.settled

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/pool/link"
 	"paddock/pool/link/linktest"
@@ -226,4 +227,33 @@ func socketPair(t testing.TB) (a, b *net.UnixConn) {
 		ends[i] = c.(*net.UnixConn)
 	}
 	return ends[0], ends[1]
+}
+
+// A caller that goes away with a full window behind it: the agent gets the credit to finish what it has begun to send.
+func TestCreditAfterTheCallerHasGone(t *testing.T) {
+	c, _ := pair(t, link.Options{}, linktest.Options{Deaf: true, Handler: func(_ context.Context, k *linktest.Call) ([]byte, error) {
+		k.Head(200)
+		for range 64 {
+			if err := k.Data(make([]byte, link.MaxBody)); err != nil {
+				return nil, err
+			}
+		}
+		return nil, nil
+	}})
+	r := request("1")
+	r.Via = call.ViaHTTP
+	sink := &recorder{fail: errors.New("gone"), gate: make(chan struct{}), inside: make(chan struct{})}
+	settled := make(chan struct{})
+	go func() {
+		<-sink.inside
+		time.Sleep(50 * time.Millisecond) // the agent runs out of credit, if it is ever to
+		close(sink.gate)
+	}()
+	_, err := c.Do(context.Background(), r, sink, func() { close(settled) })
+	wantKind(t, err, errs.Cancelled, errs.StartedMaybe)
+	select {
+	case <-settled:
+	case <-time.After(5 * time.Second):
+		t.Fatal("never settled")
+	}
 }
