@@ -15,6 +15,9 @@ const SyntheticModule = vm.SyntheticModule;
 const moduleLink = SourceTextModule && P.uncurry(SourceTextModule.prototype.link);
 const moduleEvaluate = SourceTextModule && P.uncurry(SourceTextModule.prototype.evaluate);
 const objectKeys = Object.keys;
+const { max } = P;
+const repeat = P.uncurry(String.prototype.repeat);
+const blanks = (n) => repeat(' ', n);
 
 const PARAMETERS = P.freeze(['exports', 'require', 'module', '__filename', '__dirname']);
 const WRAP = 'return (';
@@ -30,7 +33,8 @@ class CompileError {
   }
 }
 
-const ARROW = /^[^\n]*:(\d+)\n([^\n]*)\n([ \t]*)\^/;
+const ARROW = /^[^\n]*:(\d+)\n([^\n]*)\n(?:([ \t]*)\^)?/;
+const EXCERPT = 160;
 
 // locate reads the place of a syntax error from the lines that Node puts before its stack. wrapped: the first line has WRAP before
 // the author's text.
@@ -41,11 +45,23 @@ function locate(e, wrapped) {
   if (m === null) return new CompileError(name, message, 0, 0, '');
   const line = +m[1];
   const skip = wrapped && line === 1 ? WRAP.length : 0;
-  const column = Math.max(m[3].length - skip, 0);
+  if (m[3] === undefined) { // Node marks no place far out on a long line
+    return new CompileError(name, message, line, 0, P.stringSlice(m[2], skip, skip + EXCERPT));
+  }
+  const column = max(m[3].length - skip, 0);
   // A minified line of 90 kB helps nobody: show what is around the place.
-  const from = Math.max(column - 80, 0);
-  const text = P.stringSlice(m[2], skip + from, skip + from + 160);
+  const from = max(column - EXCERPT / 2, 0);
+  const text = P.stringSlice(m[2], skip + from, skip + from + EXCERPT);
   return new CompileError(name, message, line, column + 1, text + '\n' + P.stringSlice(m[3], skip + from) + '^');
+}
+
+// atEnd is the error of a function expression that does not end: the bracket behind it is not the author's.
+function atEnd(text) {
+  const lines = P.stringSplit(text, '\n');
+  const last = lines[lines.length - 1];
+  const from = max(last.length - EXCERPT / 2, 0);
+  const excerpt = P.stringSlice(last, from) + '\n' + blanks(last.length - from) + '^';
+  return new CompileError('SyntaxError', 'Unexpected end of input', lines.length, last.length + 1, excerpt);
 }
 
 // attempt compiles a body and returns {run} or {error}.
@@ -73,6 +89,7 @@ function compile(text, filename) {
     const call = start === 'function' && expression.run !== null && attempt('(' + text + '\n=0)', filename, 0, false).run !== null;
     if (expression.run !== null && !call) return expression;
     first = expression.error;
+    if (first !== null && first.line > P.stringSplit(text, '\n').length) first = atEnd(text);
   }
   const body = attempt(text, filename, 0, false);
   if (body.run !== null) return body;
@@ -108,7 +125,7 @@ function locateInModule(e, text, filename) {
   let masked = text;
   for (let i = 0; i < MASKS.length; i++) {
     masked = replace(masked, MASKS[i], (all, indent) => {
-      const word = P.regExpExec(/default/, all) !== null ? 'void ' : ''; // what follows is an expression
+      const word = P.regExpExec(/default/, all) !== null ? '_=' : ''; // what follows is an expression
       return replace(indent + word, /\n/g, ' ') + replace(all.slice(indent.length + word.length), /[^\n]/g, ' ');
     });
   }
@@ -116,11 +133,11 @@ function locateInModule(e, text, filename) {
   if (found === null || found.message !== P.String(get(e, 'message'))) {
     return new CompileError(P.String(get(e, 'name')), P.String(get(e, 'message')), found?.line ?? 0, 0, '');
   }
-  if (found.line === 1) found.column = Math.max(found.column - 13, 1);
+  if (found.line === 1) found.column = max(found.column - 13, 1);
   const lines = P.stringSplit(text, '\n');
-  const from = Math.max(found.column - 81, 0);
+  const from = max(found.column - 81, 0);
   const source = P.stringSlice(lines[found.line - 1] ?? '', from, from + 160);
-  found.excerpt = source + '\n' + ' '.repeat(Math.max(found.column - 1 - from, 0)) + '^';
+  found.excerpt = source + '\n' + blanks(max(found.column - 1 - from, 0)) + '^';
   return found;
 }
 

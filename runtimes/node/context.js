@@ -8,7 +8,7 @@ const P = require('./primordials.js');
 const { isObject } = require('./errors.js');
 const { stringIndexOf, stringSlice, stringToLowerCase, ownKeys } = P;
 const parseQuery = querystring.parse;
-const abortTimeLeft = (call) => Math.max(0, Math.round((call.head.ms ?? 0) - (P.now() - call.started)));
+const abortTimeLeft = (call) => P.max(0, P.round((call.head.ms ?? 0) - (P.now() - call.started)));
 
 // queryOf returns the query of the call's URL, without the service's own parameters.
 function queryOf(call) {

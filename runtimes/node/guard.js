@@ -11,7 +11,7 @@ const reallyExit = P.apply(Function.prototype.bind, process.reallyExit, [process
 function install(current, report) {
   const caught = (error) => {
     const call = current();
-    if (isObject(error) && exits.has(error)) return call?.settle(); // its call has its answer
+    if (isObject(error) && exits.has(error)) return; // its call has its answer
     if (call === undefined || !call.thrown(error)) report(call, error);
   };
   process.setUncaughtExceptionCaptureCallback((error) => caught(unwrap(error)));
@@ -35,7 +35,7 @@ function stopExits(current) {
   const refuse = (what) => {
     const error = new AgentError('Error', `${what} was called; code cannot end the process it runs in`, 'ERR_EXIT');
     exits.add(error);
-    current()?.fail(error, false);
+    current()?.thrown(error);
     throw error;
   };
   process.exit = (code) => refuse(`process.exit(${code === undefined ? '' : P.String(code)})`);
@@ -52,7 +52,7 @@ function stopExits(current) {
 
 // hideInternals removes what no code of today needs: hygiene, no boundary.
 function hideInternals() {
-  for (const name of ['binding', '_linkedBinding', 'dlopen', '_getActiveHandles', '_getActiveRequests', '_kill', '_debugProcess',
+  for (const name of ['binding', '_linkedBinding', 'dlopen', '_getActiveHandles', '_getActiveRequests', '_debugProcess',
     '_debugEnd', '_startProfilerIdleNotifier', '_stopProfilerIdleNotifier']) {
     delete process[name];
   }

@@ -11,6 +11,7 @@ const { AgentError } = require('./errors.js');
 
 const { IncomingMessage, ServerResponse } = http;
 const storeHeader = P.uncurry(ServerResponse.prototype._storeHeader);
+const addHeaderLines = P.uncurry(IncomingMessage.prototype._addHeaderLines);
 const parseQuery = querystring.parse;
 const { jsonStringify: quote, stringIndexOf, stringSlice, stringSplit, stringToLowerCase } = P;
 
@@ -75,10 +76,12 @@ function makeRequest(call, head, wire) {
   req.httpVersion = '1.1';
   req.httpVersionMajor = 1;
   req.httpVersionMinor = 1;
+  const flat = [];
   for (let i = 0; i < head.headers.length; i++) {
-    P.arrayPush(req.rawHeaders, head.headers[i][0]);
-    P.arrayPush(req.rawHeaders, head.headers[i][1]);
+    P.arrayPush(flat, head.headers[i][0]);
+    P.arrayPush(flat, head.headers[i][1]);
   }
+  addHeaderLines(req, flat, flat.length);
   // Adapters of webtask-tools cut the function's own path off; url_format 3 with no name has none.
   own(req, 'x_wt', { container: call.head.tenant ?? '', jtn: '', url_format: 3, ectx: call.head.secrets, pctx: {}, meta: call.head.meta });
   let owed = 0;

@@ -52,6 +52,7 @@ class Link {
     this.calls = P.newMap(); // stream → Call that is not both settled and sent
     this.uploads = P.newMap(); // stream → LOAD whose source still comes
     this.turn = new Turn(0);
+    this.flushedAt = 0;
     this.flushAsked = false;
     this.onImmediate = () => {
       this.flushAsked = false;
@@ -120,7 +121,8 @@ class Link {
   }
 
   read(reader, b, size) {
-    this.turn = new Turn(now());
+    if (!this.flushAsked) this.turn = new Turn(now());
+    this.flushedAt = this.turn.start;
     reader.feed(b, size);
     return true;
   }
@@ -182,8 +184,12 @@ class Link {
       if (call.http) this.begin(call);
       this.take(call, b, body, end, (flags & END) !== 0);
     }
-    if (now() - this.turn.start > TURN_MS) {
+    const time = now();
+    if (time - this.flushedAt > TURN_MS) {
+      this.flushedAt = time;
       this.flush();
+    } else if (!call.ended) {
+      this.wake(); // to know what the turn burned
     }
   }
 
@@ -321,9 +327,9 @@ class Link {
   // burned returns the µs of CPU since the call's turn began, 0 if that is this turn and a short one.
   burned(call) {
     const { turn } = call;
-    if (turn.cpu >= 0) return Math.max(1, Math.round(cpuNow() - turn.cpu));
+    if (turn.cpu >= 0) return P.max(1, P.round(cpuNow() - turn.cpu));
     const ms = now() - turn.start;
-    return ms > TURN_MS ? Math.round(ms * 1000) : 0;
+    return ms > TURN_MS ? P.round(ms * 1000) : 0;
   }
 
   settled(call) {
@@ -372,7 +378,7 @@ class Link {
     const alive = call !== undefined && call.epoch === this.epoch && !(call.ended && call.settled);
     const owner = alive ? call : this;
     const size = byteLength(text);
-    const most = Math.min(alive ? call.logLeft : MAX_BODY, MAX_BODY, this.logWindow - LOG_HEAD - 4);
+    const most = P.min(alive ? call.logLeft : MAX_BODY, MAX_BODY, this.logWindow - LOG_HEAD - 4);
     if (this.socket === null || most <= 0 || (size > most && most < 256)) {
       owner.logDropped += size;
       return;

@@ -59,7 +59,7 @@ function install(send, current) {
   const { console } = globalThis;
   for (const method of Object.keys(METHODS)) {
     const level = METHODS[method];
-    console[method] = (...args) => emit(level, format(...args));
+    console[method] = (...args) => emit(level, P.apply(format, undefined, args));
   }
   console.dir = (item, options) => emit('info', inspect(item, { customInspect: false, ...options }));
   console.trace = (...args) => {
@@ -89,8 +89,8 @@ function install(send, current) {
     console[method] = (...args) => run.apply(rest, args);
   }
   useLog((call) => {
-    const log = (...args) => send(call, 'info', format(...args));
-    for (const level of ['debug', 'info', 'warn', 'error']) log[level] = (...args) => send(call, level, format(...args));
+    const log = (...args) => send(call, 'info', P.apply(format, undefined, args));
+    for (const level of ['debug', 'info', 'warn', 'error']) log[level] = (...args) => send(call, level, P.apply(format, undefined, args));
     return log;
   });
 }

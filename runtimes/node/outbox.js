@@ -60,7 +60,7 @@ class Outbox {
     if (part === undefined) return this.finish(call, box);
     const room = call.window - RESERVE;
     if (room <= 0) return false; // WINDOW adds us again
-    const size = Math.min(part.bytes.length, MAX_BODY, room);
+    const size = P.min(part.bytes.length, MAX_BODY, room);
     const whole = size === part.bytes.length;
     const end = box.value && whole && box.parts.length === 1 ? END : 0;
     call.window -= this.writer.plain(TYPE.DATA, end, call.stream, subarray(part.bytes, 0, size));

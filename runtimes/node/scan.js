@@ -54,7 +54,7 @@ const closes = (c) => c === 41 || c === 93 || c === 125;
 function next(text, i) {
   const c = at(text, i);
   if (c === 34 || c === 39 || c === 96) return afterString(text, i);
-  if (c === 47) return Math.max(afterComment(text, i), i + 1);
+  if (c === 47) return P.max(afterComment(text, i), i + 1);
   if (opens(c)) return afterBracket(text, i);
   return i + 1;
 }

@@ -131,7 +131,7 @@ class Reader {
       this.rest = null;
     }
     let at = 0;
-    while (end - at >= START && !this.over) {
+    while (end - at >= 4 && !this.over) {
       const length = get32(b, at);
       if (length < 6 || length > MAX_HOST_FRAME) return this.broken(length);
       const next = at + 4 + length;

@@ -293,6 +293,8 @@ class Host extends EventEmitter {
     return once(this, 'pong');
   }
 
+  unanswered() { return [...this.exchanges.values()].filter((x) => x.result === null).map((x) => x.stream).join(' '); }
+
   async stop() {
     this.socket?.destroy();
     this.server.close();
@@ -308,11 +310,16 @@ class Host extends EventEmitter {
 function withHost(test, limits, options) {
   return async () => {
     const host = new Host(limits);
+    let watchdog;
+    const stuck = new Promise((_, fail) => {
+      watchdog = setTimeout(() => fail(new Error(`the test is stuck; the agent says: ${host.output}; streams without an answer: ${host.unanswered()}`)), 20000);
+    });
     try {
       await host.start(options);
-      await test(host);
+      await Promise.race([test(host), stuck]);
       if (host.exited) assert.fail(`the agent ended: ${JSON.stringify(host.exited)} ${host.output}`);
     } finally {
+      clearTimeout(watchdog);
       await host.stop();
     }
   };
