@@ -187,7 +187,8 @@ func (e *Engine) start(ctx context.Context, c *container, s pool.Spec) error {
 	case reply.TimedOut:
 		return fmt.Errorf("%s run: %w", e.Runtime, context.DeadlineExceeded)
 	case reply.Code != 0 || reply.Signal != 0:
-		return fmt.Errorf("%s run ended with %d (signal %d): %s", e.Runtime, reply.Code, reply.Signal, lastError(c.bundle.logFile()))
+		said := lastError(c.bundle.logFile())
+		return fmt.Errorf("%s run ended with %d (signal %d): %s", e.Runtime, reply.Code, reply.Signal, said)
 	}
 	c.see(reply.Status)
 	return e.checkLimits(c, limitsOf(s, e.Options.Isolation))

@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -353,5 +355,89 @@ func TestCloseIsIdempotentAndTakesTheKeeperAlong(t *testing.T) {
 	}
 	if left, _ := filepath.Glob("/sys/fs/cgroup/*/paddock/" + r.ControllerID); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+// what a controller that was killed in the middle of a start leaves, in every half-made form, is listed and can be removed
+func TestHalfMadeContainers(t *testing.T) {
+	r := newRig(t, tenant.IsolationRunc)
+	e := r.engine(t)
+	id := func(n int) string { return fmt.Sprintf("%032d", n) }
+	for _, dir := range []string{
+		filepath.Join(r.StateDir, "b", id(1)), filepath.Join(r.StateDir, "r", id(2)), filepath.Join(r.StateDir, "r", "not-ours"),
+		filepath.Join("/sys/fs/cgroup/pids/paddock", r.ControllerID, id(3)),
+		filepath.Join("/sys/fs/cgroup/systemd/paddock", r.ControllerID, id(3)),
+	} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(r.StateDir, "b", id(1), "facts.json"), []byte("{torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all, err := e.List(soon(t))
+	if err != nil || len(all) != 3 {
+		t.Fatalf("found %v, %v; want 3", all, err)
+	}
+	for _, c := range all {
+		if exit := awaitExit(t, c); exit.Known {
+			t.Errorf("exit %+v of a container that never ran", exit)
+		}
+		if c.Facts().Created.IsZero() {
+			t.Error("no time")
+		}
+		if err := c.Freeze(soon(t)); err == nil {
+			t.Error("what does not run was frozen")
+		}
+		if err := c.Destroy(soon(t)); err != nil {
+			t.Error(err)
+		}
+	}
+	if all, err = e.List(soon(t)); err != nil || len(all) != 0 {
+		t.Errorf("left %v, %v", all, err)
+	}
+}
+
+func TestNothingGrows(t *testing.T) {
+	r := newRig(t, tenant.IsolationRunc)
+	e := r.engine(t)
+	turn := func(n int) {
+		var all sync.WaitGroup
+		for i := range 4 {
+			spec := r.spec(t, 4*n+i)
+			all.Go(func() {
+				c, err := e.Create(soon(t), spec)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := c.Destroy(soon(t)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	count := func(pid int) int {
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds)
+	}
+	turn(0) // connections that stay open are open now
+	keeperBefore, oursBefore, goroutines := count(r.keeperPid(t)), count(os.Getpid()), runtime.NumGoroutine()
+	for n := 1; n <= 6; n++ {
+		turn(n)
+	}
+	// each of the four parallel callers may keep one connection
+	if now := count(r.keeperPid(t)); now > keeperBefore+8 {
+		t.Errorf("the keeper has %d descriptors, had %d", now, keeperBefore)
+	}
+	if now := count(os.Getpid()); now > oursBefore+8 {
+		t.Errorf("the engine has %d descriptors, had %d", now, oursBefore)
+	}
+	if now := runtime.NumGoroutine(); now > goroutines+16 {
+		t.Errorf("%d goroutines, were %d", now, goroutines)
 	}
 }

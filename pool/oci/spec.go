@@ -197,7 +197,8 @@ func resources(l cgroup.Limits, iso tenant.Isolation, v2 bool) *specs.LinuxResou
 	quota, period := cgroup.CPUQuota(l.CPUMillis)
 	swap := l.MemoryBytes + l.SwapBytes // OCI counts memory in
 	r := &specs.LinuxResources{
-		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, // the runtime adds null, zero, full, random, urandom, tty
+		// the runtime adds null, zero, full, random, urandom, tty
+		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
 		Memory:  &specs.LinuxMemory{Limit: &l.MemoryBytes, Swap: &swap},
 		CPU:     &specs.LinuxCPU{Quota: &quota, Period: &period},
 		Pids:    &specs.LinuxPids{Limit: &l.Pids},

@@ -118,7 +118,7 @@ func judgeRunsc(version string) string {
 		return fmt.Sprintf("runsc %q has no date that can be judged: use a release of %d or later", version, runscOldest)
 	}
 	if atoi(m[1]) < runscOldest {
-		return fmt.Sprintf("runsc of %s lacks fixes and flags that its containers need: use a release of %d or later", m[1], runscOldest)
+		return fmt.Sprintf("runsc of %s is older than what Paddock was tried with: use a release of %d or later", m[1], runscOldest)
 	}
 	return ""
 }
