@@ -56,6 +56,13 @@ func (f *flaky) set(every int) {
 	f.every = every
 }
 
+// moment is the grain of time: coarse, so that things happen at the same instant.
+const moment = 500 * time.Millisecond
+
+func moments(rt *rapid.T, what string, least, most int) time.Duration {
+	return time.Duration(rapid.IntRange(least, most).Draw(rt, what)) * moment
+}
+
 // TestAnyHistory runs random operations against a pool and checks after each what must always hold, and at the end that
 // nothing is left.
 func TestAnyHistory(t *testing.T) {
@@ -85,7 +92,7 @@ func history(t *testing.T, rt *rapid.T) {
 		"call ":  w.call, // most often
 		"call  ": w.call,
 		"wait": func(rt *rapid.T) {
-			time.Sleep(time.Duration(rapid.IntRange(1, 15000).Draw(rt, "ms")) * time.Millisecond)
+			time.Sleep(moments(rt, "wait", 1, 30))
 		},
 		"crash":     w.crash,
 		"drain":     w.drain,
@@ -101,7 +108,7 @@ func history(t *testing.T, rt *rapid.T) {
 }
 
 func newWorld(t *testing.T, rt *rapid.T) *world {
-	f := &flaky{creating: time.Duration(rapid.IntRange(0, 2000).Draw(rt, "create ms")) * time.Millisecond}
+	f := &flaky{creating: moments(rt, "creation", 0, 4)}
 	e := fake.New(fake.Options{
 		InMemory: true, OverheadBytes: 10 << 20,
 		Create: func(ctx context.Context, s pool.Spec) error {
@@ -110,8 +117,8 @@ func newWorld(t *testing.T, rt *rapid.T) *world {
 			}
 			return f.fails()
 		},
-		Freeze:  func(context.Context, pool.ContainerID) error { return f.fails() },
-		Thaw:    func(context.Context, pool.ContainerID) error { return f.fails() },
+		Freeze:  func(context.Context, pool.ContainerID) error { time.Sleep(moment); return f.fails() },
+		Thaw:    func(context.Context, pool.ContainerID) error { time.Sleep(moment); return f.fails() },
 		Destroy: func(context.Context, pool.ContainerID) error { return f.fails() },
 		List:    func(context.Context) error { return f.fails() },
 	})
@@ -136,7 +143,7 @@ func newWorld(t *testing.T, rt *rapid.T) *world {
 var (
 	someTenants  = []tenant.ID{"a", "b", "c", "d", "e"}
 	somePrograms = []string{
-		"value 1", "value 1", "value 1", "id", "sleep 3s", "sleep 20s", "gate g", "hang", "spin", "crash", "oom", "breach", "throw x",
+		"value 1", "value 1", "value 1", "id", "sleep 500ms", "sleep 1s", "sleep 20s", "gate g", "hang", "spin", "crash", "oom", "breach", "throw x",
 		"burn; value 1", "stream x y",
 	}
 )
@@ -150,10 +157,10 @@ func (w *world) call(rt *rapid.T) {
 	})
 	req.Fresh = rapid.IntRange(0, 5).Draw(rt, "fresh") == 0
 	req.Idempotent = rapid.Bool().Draw(rt, "idempotent")
-	req.Deadline = time.Now().Add(time.Duration(rapid.IntRange(1, 30000).Draw(rt, "deadline ms")) * time.Millisecond)
+	req.Deadline = time.Now().Add(moments(rt, "deadline", 1, 60))
 	ctx, cancel := context.WithCancel(context.Background())
 	if rapid.IntRange(0, 3).Draw(rt, "goes away") == 0 {
-		time.AfterFunc(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "after ms"))*time.Millisecond, cancel)
+		time.AfterFunc(moments(rt, "after", 0, 8), cancel)
 	}
 	w.made++
 	p := w.Pool

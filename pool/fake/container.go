@@ -77,6 +77,7 @@ func (c *Container) Freeze(ctx context.Context) error {
 			return err
 		}
 	}
+	c.checkQuiet()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
@@ -93,6 +94,18 @@ func (c *Container) Freeze(ctx context.Context) error {
 		c.unstick = c.agent.Stick()
 	}
 	return nil
+}
+
+// checkQuiet records a freeze in the middle of a call. In memory only.
+func (c *Container) checkQuiet() {
+	c.mu.Lock()
+	n := c.inner
+	c.mu.Unlock()
+	if n != nil && n.busy() {
+		c.e.mu.Lock()
+		defer c.e.mu.Unlock()
+		c.e.violateLocked("container %s is frozen while a call runs", c.spec.ID)
+	}
 }
 
 // Thaw implements pool.Container.

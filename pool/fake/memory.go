@@ -161,11 +161,12 @@ type conn struct {
 	done    chan struct{}
 	tainted chan struct{}
 
-	mu     sync.Mutex
-	err    error
-	stuck  bool // the loop stands still
-	reason string
-	tenant tenant.ID
+	mu      sync.Mutex
+	err     error
+	stuck   bool // the loop stands still
+	reason  string
+	running int // programs
+	tenant  tenant.ID
 }
 
 func (n *conn) Done() <-chan struct{}    { return n.done }
@@ -233,9 +234,33 @@ func (n *conn) begin(req *call.Request) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.err == nil {
+		n.running++
 		n.c.e.began(n.c, req.ID, req.Tenant)
+		n.c.e.bound(n, req.Tenant)
 	}
 	return n.err
+}
+
+func (n *conn) ended() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.running--
+}
+
+// busy says whether a program of this connection runs.
+func (n *conn) busy() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.err == nil && n.running > 0
+}
+
+// bound records a call that came before the container was its tenant's.
+func (e *Engine) bound(n *conn, t tenant.ID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n.tenant != t {
+		e.violateLocked("a call of %s began in container %s, bound to %q", t, n.c.spec.ID, n.tenant)
+	}
 }
 
 // Do implements pool.Conn.
@@ -253,7 +278,10 @@ func (n *conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settle
 	running, stop := context.WithCancel(n.ctx)
 	unhook := context.AfterFunc(ctx, stop)
 	s := &memoryStage{n: n, req: req, sink: sink}
-	once := sync.OnceFunc(settled)
+	once := sync.OnceFunc(func() {
+		n.ended()
+		settled()
+	})
 	gone := context.AfterFunc(n.ctx, once)
 	go func() {
 		defer once()
