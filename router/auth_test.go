@@ -261,6 +261,18 @@ func TestVerifiedKeysAreRememberedAndForgotten(t *testing.T) {
 	if a := g.do("POST", "/v1/functions/echo/invoke", "1", "Authorization: Bearer acme-invoke.secret-acme-invoker"); a.status != 401 {
 		t.Errorf("a wrong secret of a remembered key: %d", a.status)
 	}
+	g.cat.mu.Lock()
+	old := g.cat.keys["acme-invoke"]
+	changed := *old
+	changed.MAC = make([]byte, 32)
+	g.cat.keys["acme-invoke"] = &changed
+	g.cat.mu.Unlock()
+	if s := invoke(); s != 401 {
+		t.Errorf("the record has another secret now: %d", s)
+	}
+	g.cat.mu.Lock()
+	g.cat.keys["acme-invoke"] = old
+	g.cat.mu.Unlock()
 	g.cat.stale.Store(true)
 	if s := invoke(); s != 401 {
 		t.Errorf("stale: %d", s)
