@@ -112,9 +112,11 @@ class Call {
   cancel() {
     if (this.cancelled) return;
     this.cancelled = true;
+    const answered = this.ended;
+    this.ended = true; // what the callbacks of the dropped parts write is dropped as well: nothing goes before the RESULT
     this.link.dropBody(this);
     const never = !this.whole && (!this.http || this.onWhole !== null); // still waits for its input: the code never ran
-    if (!this.ended) this.end('{"outcome":"cancelled"', '', never);
+    if (!answered) this.end('{"outcome":"cancelled"', '', never);
     try {
       if (this.controller !== null) abort(this.controller);
     } catch (e) {

@@ -26,6 +26,7 @@ class Wire extends Duplex {
   constructor(call) {
     super({ allowHalfOpen: true, emitClose: false });
     this.call = call;
+    this.onGone = null; // start's: the code, or a cancel, cut the exchange
     this.encrypted = true;
     this.remoteAddress = '0.0.0.0';
     this.remotePort = 0;
@@ -40,7 +41,10 @@ class Wire extends Duplex {
     this.call.link.body(this.call, chunk, done);
   }
 
-  _destroy(error, done) { done(); } // the code cut its own response: http.start sees 'close' of the response
+  _destroy(error, done) {
+    done();
+    P.nextTick(() => this.onGone?.());
+  }
 
   setTimeout() { return this; }
   setNoDelay() { return this; }
@@ -130,6 +134,8 @@ function makeResponse(call, req, wire) {
   return res;
 }
 
+const needDrain = Object.getOwnPropertySymbols(new ServerResponse({ method: 'GET' })).find((s) => s.description === 'kNeedDrain');
+
 // start runs fn(req, res). The call is answered when the response is complete and settled when it is closed and a returned
 // promise has settled.
 function start(call, fn) {
@@ -144,24 +150,27 @@ function start(call, fn) {
   const close = () => {
     if (closed) return;
     closed = true;
-    P.nextTick(() => {
-      res.destroyed = true;
-      res._closed = true;
-      res.emit('close');
-    });
+    res.destroyed = true;
+    res._closed = true;
+    res.emit('close');
   };
   res.on('finish', () => {
     call.complete(!waiting);
-    close();
+    P.nextTick(close);
   });
-  res.on('close', () => { // destroyed before its end
-    closed = true;
+  wire.onGone = () => {
+    close();
     if (!call.ended) call.fail(new AgentError('Error', 'The response was closed before it was complete', 'ERR_STREAM_PREMATURE_CLOSE'), !waiting);
     else if (!waiting) call.settle();
+  };
+  wire.on('drain', () => {
+    if (res.writableFinished) return;
+    if (needDrain !== undefined) res[needDrain] = false;
+    res.emit('drain');
   });
   call.onClose = () => {
     req.destroy();
-    res.destroy();
+    wire.destroy();
   };
   feed(call, req, onData);
   const value = fn(req, res);
@@ -174,7 +183,7 @@ function start(call, fn) {
   const failed = (error) => {
     waiting = false;
     call.fail(error, true);
-    if (!closed) res.destroy();
+    if (!closed) wire.destroy();
   };
   if (P.isPromise(value)) P.then(value, settled, failed);
   else P.then(new P.Promise((resolve) => resolve(value)), settled, failed);

@@ -99,7 +99,7 @@ function startsAsArrow(text) {
 const HEAD = /^(?:async(?![\w$]))?\s*(?:function(?![\w$]))?\s*\*?\s*/;
 const NAME = /^[\p{ID_Start}$_][\p{ID_Continue}$\u200c\u200d]*/u;
 
-// parameters returns the names of a function's parameters ('' for a pattern), or null where its text does not say (native, bound).
+// parameters returns the names of a function's parameters ('' for a pattern, a rest parameter does not count), or null where its text does not say (native, bound).
 function parameters(fn) {
   let text;
   try {
@@ -130,8 +130,8 @@ function split(list) {
   for (let i = 0; i <= list.length;) {
     if (i === list.length || at(list, i) === 44) {
       const one = skip(stringSlice(list, start, i));
-      if (one !== '') {
-        const name = regExpExec(NAME, stringIndexOf(one, '...') === 0 ? skip(stringSlice(one, 3)) : one);
+      if (one !== '' && stringIndexOf(one, '...') !== 0) {
+        const name = regExpExec(NAME, one);
         P.arrayPush(names, name === null ? '' : name[0]);
       }
       start = ++i;

