@@ -49,7 +49,7 @@ type Options struct {
 	ResolveTimeout time.Duration
 	DialTimeout    time.Duration // for all addresses of one destination together
 
-	Resolver Resolver // default: net.DefaultResolver
+	Resolver Resolver // default: the hosts file, then DNS without search domains
 	// Dial connects to an address that was judged; it resolves nothing. Default: net.Dialer.
 	Dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 	// Forbidden says whether an address is one of our own listeners. nil: none is.
@@ -71,7 +71,7 @@ func (o Options) withDefaults() Options {
 	set(&o.ResolveTimeout, DefaultResolveTimeout)
 	set(&o.DialTimeout, DefaultDialTimeout)
 	if o.Resolver == nil {
-		o.Resolver = net.DefaultResolver
+		o.Resolver = newSystemResolver()
 	}
 	if o.Dial == nil {
 		o.Dial = func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
