@@ -105,7 +105,7 @@ func (d *demo) rule(ctx context.Context) error {
 	unverified := strings.Replace(string(input), `"email_verified": true`, `"email_verified": false`, 1)
 	_, err = d.up.cli(ctx, "invoke", "add-claims", "--tenant", "acme", "--input", unverified)
 	return d.check(err != nil && strings.Contains(err.Error(), "UnauthorizedError: Please verify your email"),
-		"an unverified address is refused with the customer's own words: %s", firstLine(fmt.Sprint(err)))
+		"an unverified address is refused with the customer's own words: %q", lineWith(fmt.Sprint(err), "UnauthorizedError"))
 }
 
 // grpcCall is act (c): a function over gRPC, unary and many on one stream.

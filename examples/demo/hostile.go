@@ -62,11 +62,11 @@ func (d *demo) hostile(ctx context.Context) error {
 	if err := d.check(after.failed == 0 && after.calls > 0, "the other tenant afterwards: %s", after); err != nil {
 		return err
 	}
-	out, err := d.up.cli(ctx, "pool", "--json")
+	out, err := d.up.cli(ctx, "pool")
 	if err != nil {
 		return err
 	}
-	d.say("the pool: %s", strings.Join(strings.Fields(out), " "))
+	d.say("the pool now:\n     %s", strings.ReplaceAll(strings.TrimSpace(out), "\n", "\n     "))
 	return nil
 }
 

@@ -116,7 +116,12 @@ func (d *demo) example(parts ...string) string {
 
 func since(t time.Time) string { return time.Since(t).Round(10 * time.Millisecond).String() }
 
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
-	return line
+// lineWith returns the line of s that has what in it, from there on.
+func lineWith(s, what string) string {
+	for line := range strings.Lines(s) {
+		if at := strings.Index(line, what); at >= 0 {
+			return strings.TrimSpace(line[at:])
+		}
+	}
+	return ""
 }

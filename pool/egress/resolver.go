@@ -16,7 +16,9 @@ type systemResolver struct {
 }
 
 func newSystemResolver() systemResolver {
-	noDNS := func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("not in the hosts file") }
+	noDNS := func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("not in the hosts file")
+	}
 	return systemResolver{files: &net.Resolver{PreferGo: true, Dial: noDNS}, dns: &net.Resolver{}}
 }
 
