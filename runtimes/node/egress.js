@@ -21,7 +21,18 @@ const { Socket } = net;
 // reinitialize gives a socket another handle: the way Node itself retries an address.
 const reinitialize = Object.getOwnPropertySymbols(Socket.prototype).find((s) => s.description === 'kReinitializeHandle');
 
-const STATUS_CODES = { 400: 'EINVAL', 403: 'EACCES', 404: 'ENOTFOUND', 407: 'EACCES', 429: 'EAGAIN', 502: 'ECONNREFUSED', 503: 'EAGAIN', 504: 'ETIMEDOUT' };
+// What code expects to find in an error's code: by the proxy's reason, else by its status.
+const REASONS = { egress_dns: 'ENOTFOUND', egress_refused: 'ECONNREFUSED', egress_timeout: 'ETIMEDOUT', egress_unreachable: 'EHOSTUNREACH' };
+const STATUSES = { 400: 'EINVAL', 403: 'EACCES', 407: 'EACCES', 429: 'EAGAIN', 503: 'EAGAIN', 504: 'ETIMEDOUT' };
+
+// parse reads the head of an answer to CONNECT.
+function parse(head) {
+  return {
+    status: +(/^HTTP\/1\.\d (\d{3})/.exec(head)?.[1] ?? 0),
+    size: +(/\r\ncontent-length: *(\d+)/i.exec(head)?.[1] ?? NaN),
+    reason: /\r\npaddock-error: *(\w+)/i.exec(head)?.[1] ?? '',
+  };
+}
 
 function failure(code, message, host, port) {
   const error = new Error(message);
@@ -58,26 +69,24 @@ class Tunnel {
       if (this.answer.length > MAX_ANSWER) this.fail(failure('EPROTO', 'egress: the proxy\'s answer is too long', this.host, this.port));
       return;
     }
-    const head = this.answer.toString('latin1', 0, end);
-    const status = +(/^HTTP\/1\.\d (\d{3})/.exec(head)?.[1] ?? 0);
-    if (status >= 200 && status < 300) return this.open(this.answer.subarray(end + 4));
-    const size = +(/\r\ncontent-length: *(\d+)/i.exec(head)?.[1] ?? NaN);
-    if (this.answer.length - end - 4 >= Math.min(size, MAX_ANSWER)) this.refuse(status, end + 4);
+    const head = parse(this.answer.toString('latin1', 0, end));
+    if (head.status >= 200 && head.status < 300) return this.open(this.answer.subarray(end + 4));
+    if (this.answer.length - end - 4 >= Math.min(head.size, MAX_ANSWER)) this.refuse(head, end + 4);
   }
 
   // ended: the proxy closed. A refusal without a length ends like that.
   ended() {
     const end = this.answer.indexOf('\r\n\r\n');
-    if (end >= 0) return this.refuse(+(/^HTTP\/1\.\d (\d{3})/.exec(this.answer.toString('latin1', 0, end))?.[1] ?? 0), end + 4);
+    if (end >= 0) return this.refuse(parse(this.answer.toString('latin1', 0, end)), end + 4);
     this.fail(failure('ECONNRESET', `egress to ${this.host}:${this.port}: the proxy closed the connection`, this.host, this.port));
   }
 
-  refuse(status, at) {
+  refuse({ status, reason }, at) {
     const text = this.answer.toString('utf8', at, at + MAX_ANSWER).trim();
     const { host, port } = this;
     const message = text !== '' ? text : status === 403 ? `egress to ${host}:${port} is not allowed for this tenant`
       : `egress to ${host}:${port} failed (${status})`;
-    this.fail(failure(STATUS_CODES[status] ?? 'ECONNREFUSED', message, host, port));
+    this.fail(failure(REASONS[reason] ?? STATUSES[status] ?? 'ECONNREFUSED', message, host, port));
   }
 
   open(early) {

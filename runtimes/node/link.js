@@ -21,7 +21,6 @@ const LOG_HEAD = 128; // more than a LOG's head takes
 
 const socketDescription = P.describe(net.Socket.prototype);
 const netConnect = net.connect;
-const bufferConcat = Buffer.concat;
 
 // Turn is one read from the socket: the moment that its calls began.
 class Turn {
@@ -229,7 +228,7 @@ class Link {
     call.whole = true;
     if (call.ended && call.onData === null) return;
     if (!call.http) {
-      call.raw = utf8Slice(bufferConcat(call.chunks));
+      call.raw = utf8Slice(P.concat(call.chunks));
       call.chunks = null;
       this.begin(call);
     } else if (call.onData !== null) {
@@ -278,7 +277,7 @@ class Link {
     if (!last) return;
     this.uploads.delete(stream);
     const { hash, kind, name } = upload.head;
-    const code = new Code(hash, kind ?? 'auto', name ?? 'code.js', utf8Slice(bufferConcat(upload.chunks)));
+    const code = new Code(hash, kind ?? 'auto', name ?? 'code.js', utf8Slice(P.concat(upload.chunks)));
     this.cache.add(code);
     if (code.error === null) {
       this.writer.text(TYPE.LOADED, 0, stream, `{"hash":${quote(hash)}}`, '');

@@ -43,14 +43,28 @@ const newMap = () => arm(new Map(), mapDescription);
 
 const newContextStore = () => arm(new AsyncLocalStorage(), describe(AsyncLocalStorage.prototype));
 
+const { allocUnsafeSlow } = Buffer;
+const copyBytes = uncurry(Uint8Array.prototype.set);
+
+// concat joins chunks of bytes; Buffer.concat looks up what may be patched.
+function concat(chunks) {
+  let size = 0;
+  for (let i = 0; i < chunks.length; i++) size += chunks[i].length;
+  const all = allocUnsafeSlow(size);
+  for (let i = 0, at = 0; i < chunks.length; at += chunks[i++].length) copyBytes(all, chunks[i], at);
+  return all;
+}
+
 module.exports = {
   apply,
   arm,
   arrayIsArray: Array.isArray,
   arrayPush: uncurry(Array.prototype.push),
   bufferFrom: Buffer.from,
-  bufferAllocSlow: Buffer.allocUnsafeSlow,
+  bufferAllocSlow: allocUnsafeSlow,
   byteLength: Buffer.byteLength,
+  concat,
+  copyBytes,
   cpuUsage: apply(bind, process.cpuUsage, [process]),
   dateNow: Date.now,
   defineProperty,
@@ -89,5 +103,4 @@ module.exports = {
   String,
   utf8Slice: uncurry(Buffer.prototype.utf8Slice),
   utf8Write: uncurry(Buffer.prototype.utf8Write),
-  copyBytes: uncurry(Uint8Array.prototype.set),
 };

@@ -6,8 +6,6 @@ const P = require('./primordials.js');
 const { shapeOf } = require('./shapes.js');
 const { parseBody } = require('./http.js');
 
-const bufferConcat = Buffer.concat;
-
 // run is called once for each call: with the whole body for a value, at once for an HTTP request.
 function run(call) {
   if (!call.http) {
@@ -52,7 +50,7 @@ function execute(call, instance) {
 function withBody(call, shape) {
   if (call.ended) return call.settle();
   try {
-    call.input = parseBody(call.head.http, bufferConcat(call.chunks));
+    call.input = parseBody(call.head.http, P.concat(call.chunks));
   } catch (e) {
     return call.invalid(`the body is not JSON: ${e.message}`);
   }

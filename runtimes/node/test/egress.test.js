@@ -30,6 +30,9 @@ async function proxy(host) {
       if (target === 'slow.test:80') return;
       if (target === 'closes.test:80') return socket.end();
       if (target === 'gateway.test:80') return socket.end('HTTP/1.1 504 Gateway Timeout\r\n\r\n');
+      if (target === 'unknown.test:80') {
+        return socket.end('HTTP/1.1 502 Bad Gateway\r\nContent-Length: 7\r\nPaddock-Error: egress_dns\r\n\r\nno name');
+      }
       if (target === 'split.test:80') {
         const text = 'egress to split.test:80 is not on the list';
         socket.write('HTTP/1.1 403 Forbid');
@@ -135,6 +138,7 @@ describe('refusals', () => {
     const cases = [
       [net('evil.test'), 'EACCES', 'egress to evil.test:80 is not allowed for this tenant'],
       [net('split.test'), 'EACCES', 'egress to split.test:80 is not on the list'],
+      [net('unknown.test'), 'ENOTFOUND', 'no name'],
       [net('gateway.test'), 'ETIMEDOUT', /504/], [net('closes.test'), 'ECONNRESET', /closed/], [net('169.254.169.254'), 'EACCES', /169\.254\.169\.254:80/],
     ];
     for (const [body, code, message] of cases) {
