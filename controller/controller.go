@@ -169,6 +169,12 @@ func (c *Controller) follow(ctx context.Context, changes *catalog.Subscription) 
 // returns how many containers there were, when they are gone; an error says that ctx ended before. Whoever deletes a tenant
 // calls it once the catalogue says that the tenant is not served any more.
 func (c *Controller) RemoveTenant(ctx context.Context, t tenant.ID) (int, error) {
+	c.mu.Lock()
+	stopped := c.stopped
+	c.mu.Unlock()
+	if stopped {
+		return 0, errs.New(errs.NoCapacity, "the controller has stopped: try again once it runs")
+	}
 	n := c.pool.RemoveTenant(ctx, t)
 	c.logs.Remove(t)
 	if err := ctx.Err(); err != nil {
