@@ -55,8 +55,13 @@ func TestRestartsAdopt(t *testing.T) {
 	s.start()
 	s.cliAs(nil, counter, "run", "-").want(t, 0, "2\n", "")
 	s.stop(syscall.SIGKILL)
-	if err := s.tryStart("--http", "256.0.0.1:1"); err == nil {
-		t.Error("it started on an address that is none")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if err := s.tryStart("--http", taken.Addr().String()); err == nil {
+		t.Error("it started on a port that is taken")
 	}
 	s.start() // what failed in between harmed nothing
 	s.cliAs(nil, counter, "run", "-").want(t, 0, "3\n", "")

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/spf13/pflag"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"paddock/internal/config"
+	"paddock/internal/errs"
+	"paddock/internal/testenv"
+)
+
+func TestExitCodesSayWhoseItIs(t *testing.T) {
+	of := func(code codes.Code, fault string) error {
+		st, err := status.New(code, "text").WithDetails(&errdetails.ErrorInfo{Metadata: map[string]string{"fault": fault}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Err()
+	}
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{errs.New(errs.UserError, "x"), exitUser},
+		{errs.New(errs.Invalid, "x"), exitUsage},
+		{errs.New(errs.NoCapacity, "x"), exitPlatform},
+		{of(codes.Unknown, "tenant"), exitUser},
+		{of(codes.Unknown, "platform"), exitPlatform},
+		{of(codes.Unavailable, "caller"), exitUsage},
+		{status.Error(codes.NotFound, "x"), exitUsage},
+		{status.Error(codes.DeadlineExceeded, "x"), exitUser},
+		{status.Error(codes.Unavailable, "connection refused"), exitPlatform},
+		{&fs.PathError{Op: "open", Path: "x.js", Err: fs.ErrNotExist}, exitUsage},
+		{context.Canceled, exitUsage},
+		{errors.New("anything"), exitPlatform},
+		{fmt.Errorf("wrapped: %w", usageError("x")), exitUsage},
+	} {
+		if got := classify(c.err).code; got != c.want {
+			t.Errorf("%v: exit code %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+func TestFlagsOverFileOverDefaults(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "paddock.yml")
+	if err := os.WriteFile(file, []byte("engine: docker\nisolation: runc\npool: {min_ready: 9, create_parallel: 3}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config.Defaults()
+	f := pflag.NewFlagSet("up", pflag.ContinueOnError)
+	name := bindUpFlags(f, &cfg)
+	if err := f.Parse([]string{"--min-ready", "2", "--config", file, "--memory-budget", "3GiB"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := layer(f, &cfg, *name); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Pool.MinReady != 2 || cfg.Pool.MemoryBudget != 3<<30 {
+		t.Errorf("flags lost: %+v", cfg.Pool)
+	}
+	if cfg.Engine != "docker" || cfg.Pool.CreateParallel != 3 {
+		t.Errorf("file lost: %+v", cfg)
+	}
+	if cfg.HTTP != config.DefaultHTTP {
+		t.Errorf("default lost: %+v", cfg)
+	}
+}
+
+func TestRuntimesAreJudged(t *testing.T) {
+	for text, good := range map[string]bool{
+		"1.1.5+ds1": false, "1.2.7": false, "1.2.8": true, "1.3.2": false, "1.3.3": true, "1.4.0": true, "1.5.2": true, "2.0.0": true,
+		"unknown": false, "1.4.0-rc.1": true,
+	} {
+		if problem := judgeRunc(text); (problem == "") != good {
+			t.Errorf("runc %s: %q", text, problem)
+		}
+	}
+	for text, good := range map[string]bool{
+		"release-20260224.0": true, "paddock-20260224": true, "20221219": false, "release-20221219.0-1": false, "VERSION_MISSING": false,
+	} {
+		if version, problem := judgeRunsc("/nowhere", text); (problem == "") != good {
+			t.Errorf("runsc %s is %s: %q", text, version, problem)
+		}
+	}
+	for _, name := range []string{"runsc", "runc"} { // those that the tests run on are current
+		v, err := runtimeVersion(t.Context(), testenv.Binary(t, name))
+		if err != nil || v.Problem != "" || !strings.HasPrefix(v.Version, name+" ") {
+			t.Errorf("%s: %+v, %v", name, v, err)
+		}
+	}
+	if _, err := runtimeVersion(t.Context(), "/bin/true"); err == nil {
+		t.Error("/bin/true is a runtime")
+	}
+	// A runsc without a stamp knows its version by its build information.
+	if v, problem := judgeRunsc(testenv.Binary(t, "runsc"), "VERSION_MISSING"); problem != "" {
+		t.Errorf("%s: %s", v, problem)
+	}
+}
+
+func TestProgressInLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		p := newProgress(&out, false)
+		p.begin("building")
+		p.say("half")
+		p.say("half") // says nothing new
+		time.Sleep(2 * time.Second)
+		p.begin("filling")
+		p.say("%d/8 warm", 3)
+		p.end()
+		p.end()
+		p.say("late")
+		want := "  0.0s  building: half\n  2.0s  building: half (2.0s)\n  2.0s  filling: 3/8 warm\n  2.0s  filling: 3/8 warm (0µs)\n"
+		if out.String() != want {
+			t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+		}
+	})
+}
+
+func TestProgressInPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out lockedBuffer
+		p := newProgress(&out, true)
+		p.begin("filling")
+		time.Sleep(350 * time.Millisecond)
+		p.say("1/2 warm")
+		p.fail()
+		if s := out.String(); strings.Count(s, "\n") != 1 || strings.Count(s, "\r\x1b[K") < 4 || !strings.Contains(s, "1/2 warm") {
+			t.Errorf("got %q", s)
+		}
+	})
+}
+
+func TestStrangersTextIsHarmlessOnATerminal(t *testing.T) {
+	if got := safe("a\x1b[31mb\u202ec\td\ne"); got != "a�[31mb�c\td\ne" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestBriefDurations(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0s", 512 * time.Microsecond: "512µs", 3100 * time.Microsecond: "3.1ms", 2500 * time.Millisecond: "2.5s",
+		252 * time.Second: "4m12s", 90 * time.Minute: "1h30m", 72 * time.Hour: "3d",
+	} {
+		if got := brief(d); got != want {
+			t.Errorf("%v is %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestOwnListenersAreForbiddenToSandboxes(t *testing.T) {
+	is := ownAddress(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8080}, &net.TCPAddr{IP: net.IPv6unspecified, Port: 8081})
+	for addr, want := range map[string]bool{
+		"127.0.0.1:8080": true, "[::ffff:127.0.0.1]:8080": true, "0.0.0.0:8080": true, "127.0.0.1:8081": true, "[::1]:8081": true,
+		"127.0.0.1:9": false, "93.184.216.34:8081": false, "127.0.0.2:8080": false,
+	} {
+		if got := is(netip.MustParseAddrPort(addr)); got != want {
+			t.Errorf("%s: %v", addr, got)
+		}
+	}
+}
+
+// Every command has a short text, and every leaf an example or arguments that need none; help of all works.
+func TestHelp(t *testing.T) {
+	var out lockedBuffer
+	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out, getenv: func(string) string { return "" }}
+	for _, c := range a.rootCommand().Commands() {
+		if c.Short == "" {
+			t.Errorf("%s has no text", c.CommandPath())
+		}
+		if code := a.main([]string{c.Name(), "--help"}); code != 0 && !c.Hidden {
+			t.Errorf("%s --help exits %d", c.Name(), code)
+		}
+		if !c.Hidden && c.Example == "" && c.Name() != "version" && c.Name() != "help" && c.Name() != "completion" {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+		for _, below := range c.Commands() {
+			if below.Short == "" {
+				t.Errorf("%s has no text", below.CommandPath())
+			}
+		}
+	}
+	if code := a.main([]string{"completion", "bash"}); code != 0 || !strings.Contains(out.String(), "__start_paddock") {
+		t.Errorf("completion exits %d", code)
+	}
+}
