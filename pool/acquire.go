@@ -80,7 +80,10 @@ func (p *Pool) admitLocked(req *call.Request, now time.Time) (*tenantState, *err
 
 // claimNowLocked pops a Ready container if there is one and nobody waits for it.
 func (p *Pool) claimNowLocked(t *tenantState, req *call.Request, now time.Time) *container {
-	if p.ready.len() == 0 || p.ring.len() > 0 || t.waiting() > 0 || !t.mayHold() || !t.bucket.take(t.policy, now) {
+	if p.ready.len() == 0 || p.ring.len() > 0 || t.waiting() > 0 || !req.Fresh && t.suspects() {
+		return nil
+	}
+	if !t.mayHold() || !t.bucket.take(t.policy, now) {
 		return nil
 	}
 	c, _ := p.ready.popFront()

@@ -162,7 +162,7 @@ func TestCallDuringFreeze(t *testing.T) {
 func TestMemoryBudget(t *testing.T) {
 	bubble(t, func(o *fake.Options, c *pool.Config) {
 		c.MinReady, c.MaxReady, c.CreateParallel = -1, 1, 1
-		c.MemoryBudgetBytes, c.ReserveBytes = 3*oneContainer+10<<20, 10<<20
+		c.MemoryBudgetBytes, c.ReserveBytes = 3*oneContainer+5<<20, 10<<20
 		o.UsageBytes = 10 << 20
 	}, func(r *rig) {
 		over := func() {

@@ -160,7 +160,7 @@ func (p *Pool) wantLocked(t *tenantState, now time.Time) {
 	}
 	p.trimLocked(t)
 	short := false
-	for t.slots.len() > (t.claims+t.granting)*t.policy.CallsPerContainer && t.mayHold() {
+	for !t.suspects() && t.slots.len() > (t.claims+t.granting)*t.policy.CallsPerContainer && t.mayHold() {
 		if short = !t.bucket.take(t.policy, now); short {
 			break
 		}

@@ -39,11 +39,15 @@ func (f *flight) settled() {
 	p.leaveLocked(f, false, true, time.Now())
 }
 
-// giveBack returns the caller's slot, and the running count if the code has ended.
-func (p *Pool) giveBack(f *flight) {
+// giveBack returns the caller's slot, and the running count if the code has ended. gaveUp: the caller has not waited for
+// the answer.
+func (p *Pool) giveBack(f *flight, gaveUp bool) {
 	p.mu.Lock()
 	defer p.unlock()
 	ended := f.marks.Or(flightReturned)&flightSettled != 0
+	if gaveUp && !ended {
+		p.suspectLocked(f.c)
+	}
 	p.leaveLocked(f, true, ended, time.Now())
 }
 
@@ -103,10 +107,7 @@ func (p *Pool) leaveLocked(f *flight, slot, ended bool, now time.Time) {
 // idleLocked begins c's idle time.
 func (p *Pool) idleLocked(c *container, now time.Time) {
 	c.idleSince = now
-	if c.power == powerQueued { // whoever wanted it has gone
-		p.unqueueThawLocked(c)
-		c.setPowerLocked(powerFrozen)
-	}
+	p.unqueueThawLocked(c) // whoever wanted it has gone
 	p.enterIdleLocked(c)
 	p.soonerLocked(&c.timer, now.Add(lookAgain))
 	if p.demand > 0 || p.thaws.len() > 0 { // somebody may be waiting for an idle one to evict
@@ -150,7 +151,7 @@ func (p *Pool) try(ctx context.Context, req *call.Request, sink call.Sink) (*cal
 		return p.doFresh(ctx, f, req, sink)
 	}
 	res, err := f.c.conn.Do(ctx, req, sink, f.settled)
-	p.giveBack(f)
+	p.giveBack(f, errs.Is(err, errs.Timeout) || errs.Is(err, errs.Cancelled))
 	return p.finish(f, res, err)
 }
 

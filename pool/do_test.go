@@ -95,6 +95,9 @@ func TestStuckLoopIsKilledAndReplaced(t *testing.T) {
 		if d := time.Since(began); d > 400*time.Millisecond {
 			t.Errorf("the timeout came after %s", d)
 		}
+		if after := r.must("acme", "id").Container; after == id { // it does not go down with the stuck one
+			t.Error("a new call went into the stuck container")
+		}
 		if err := <-beside; err == nil || err.Kind != errs.SandboxLost || err.Cause != "killed" {
 			t.Errorf("the call beside it: %v", err)
 		}

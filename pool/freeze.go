@@ -86,8 +86,11 @@ func (p *Pool) admitThawsLocked() {
 	}
 }
 
+// unqueueThawLocked makes c plainly frozen again if it waits for memory; calls that still want it ask anew.
 func (p *Pool) unqueueThawLocked(c *container) {
-	p.thaws.remove(&c.thawNode)
+	if p.thaws.remove(&c.thawNode) {
+		c.setPowerLocked(powerFrozen)
+	}
 }
 
 func (p *Pool) thaw(c *container) {

@@ -28,7 +28,7 @@ func (p *Pool) doFresh(ctx context.Context, f *flight, req *call.Request, sink c
 	p.mu.Lock()
 	p.drainLocked(f.c, CauseFresh, time.Now())
 	p.unlock()
-	p.giveBack(f)
+	p.giveBack(f, false)
 	if gone := p.awaitGone(f.c, req.Deadline); err == nil {
 		err = gone
 	}

@@ -36,6 +36,8 @@ type Conn interface {
 	// kill it now. Else its calls may finish.
 	Tainted() <-chan struct{}
 	Stuck() bool
+	// Ping asks whether the agent's event loop turns.
+	Ping(ctx context.Context) error
 	Close() error
 }
 

@@ -25,6 +25,7 @@ func (p *Pool) teardownLocked(c *container, now time.Time) {
 	c.tearing = true
 	p.going++
 	p.goingSize += c.charge
+	p.unqueueThawLocked(c)
 	c.setPowerLocked(c.power)
 	p.stopTimerLocked(&c.timer)
 	p.laterLocked(func() { p.teardown(c) })
@@ -97,7 +98,6 @@ func (p *Pool) buryLocked(c *container, now time.Time) {
 		p.counts.leaking--
 	}
 	p.going--
-	p.goingSize -= c.charge
 	p.chargeLocked(c, 0)
 	delete(p.containers, c.id)
 	if p.destroyed != nil {

@@ -98,7 +98,7 @@ func (t *tenantState) pick() *container {
 	var best *container
 	most := t.policy.CallsPerContainer
 	for _, c := range t.live {
-		if c.inflight >= most || c.loss != nil {
+		if c.inflight >= most || c.suspected > 0 {
 			continue
 		}
 		if best == nil || c.nearer(best) {

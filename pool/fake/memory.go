@@ -191,6 +191,18 @@ func (n *conn) Close() error {
 	return nil
 }
 
+func (n *conn) Ping(ctx context.Context) error {
+	if !n.isStuck() {
+		return n.Err()
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.done:
+		return n.Err()
+	}
+}
+
 func (n *conn) Bind(t tenant.ID, _ *tenant.Policy) {
 	n.c.e.mu.Lock()
 	defer n.c.e.mu.Unlock()
@@ -278,6 +290,7 @@ func (n *conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settle
 	running, stop := context.WithCancel(n.ctx)
 	unhook := context.AfterFunc(ctx, stop)
 	s := &memoryStage{n: n, req: req, sink: sink}
+	defer s.leave()
 	once := sync.OnceFunc(func() {
 		n.ended()
 		settled()
@@ -340,24 +353,46 @@ func (n *conn) watchCancel() {
 }
 
 type memoryStage struct {
-	n      *conn
-	req    *call.Request
-	sink   call.Sink
+	n   *conn
+	req *call.Request
+
+	mu     sync.Mutex
+	sink   call.Sink // nil once Do has returned: then nobody may touch it
+	over   bool
 	headed bool
+}
+
+// leave takes the sink away from a program that runs on.
+func (s *memoryStage) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sink, s.over = nil, true
 }
 
 func (s *memoryStage) gone() <-chan struct{} { return s.n.done }
 func (s *memoryStage) body() []byte          { return s.req.Body }
 
 func (s *memoryStage) head(int) error {
-	if s.sink == nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.over:
+		return context.Canceled
+	case s.sink == nil:
 		return thrown("the answer is a stream and nobody reads it")
 	}
 	s.headed = true
 	return s.sink.Head(http.StatusOK, nil)
 }
 
-func (s *memoryStage) data(p []byte) error { return s.sink.Data(p) }
+func (s *memoryStage) data(p []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return context.Canceled
+	}
+	return s.sink.Data(p)
+}
 
 func (s *memoryStage) log(text string) {
 	line := call.LogLine{

@@ -1,0 +1,376 @@
+package pooltest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"paddock/internal/call"
+	"paddock/internal/errs"
+	"paddock/internal/tenant"
+	"paddock/internal/testenv"
+	"paddock/pool"
+	"paddock/pool/docker"
+	"paddock/pool/oci"
+	"paddock/pool/oci/keeper"
+	"paddock/runtimes"
+)
+
+// keeperCommand makes the test binary be the keeper, which in production is a command of the controller's binary.
+const keeperCommand = "be-the-keeper"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == keeperCommand {
+		if err := keeper.Main(context.Background(), os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// host is one controller's place on this machine.
+type host struct {
+	t      *testing.T
+	make   func(*testing.T, *host) pool.Engine
+	run    string
+	id     string
+	uid    uint32
+	lock   string
+	image  runtimes.Image
+	engine pool.Engine
+	*pool.Pool
+	n int
+}
+
+func newOCI(iso tenant.Isolation, binary string) func(*testing.T, *host) pool.Engine {
+	return func(t *testing.T, h *host) pool.Engine {
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := oci.New(t.Context(), oci.Options{
+			Runtime: testenv.Binary(t, binary), Isolation: iso, StateDir: filepath.Join(h.run, "s", "oci"), ControllerID: h.id,
+			MemoryBudgetBytes: 4 << 30, Keeper: []string{self, keeperCommand}, LockFile: h.lock, Logger: logger(t),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+}
+
+func newDocker(t *testing.T, h *host) pool.Engine {
+	e, err := docker.New(t.Context(), docker.Options{ControllerID: h.id, MemoryBudgetBytes: 4 << 30, Logger: logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func logger(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+func TestRunc(t *testing.T)   { testEngine(t, newOCI(tenant.IsolationRunc, "runc")) }
+func TestGVisor(t *testing.T) { testEngine(t, newOCI(tenant.IsolationGVisor, "runsc")) }
+func TestDocker(t *testing.T) { testEngine(t, newDocker) }
+
+func testEngine(t *testing.T, engine func(*testing.T, *host) pool.Engine) {
+	image := testenv.NodeImage(t)
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, *host)
+	}{
+		{"Calls", testCalls},
+		{"HostileCode", testHostileCode},
+		{"FreezeAndThaw", testFreezeAndThaw},
+		{"Adoption", testAdoption},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHost(t, engine, image)
+			h.start()
+			c.test(t, h)
+			h.stop()
+		})
+	}
+}
+
+func newHost(t *testing.T, engine func(*testing.T, *host) pool.Engine, image runtimes.Image) *host {
+	h := &host{t: t, make: engine, run: testenv.RunDir(t), id: testenv.ControllerID(t), uid: testenv.UID(t), image: image}
+	for _, dir := range []string{"s", "s/oci"} {
+		if err := os.Mkdir(filepath.Join(h.run, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.lock = filepath.Join(h.run, "lock")
+	f, err := os.Create(h.lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// start begins a pool, as a controller's process would.
+func (h *host) start() {
+	h.t.Helper()
+	h.engine = h.make(h.t, h)
+	p, err := pool.New(pool.Config{
+		Engine: h.engine, Image: h.image, RunDir: h.run, UIDBase: h.uid, UIDCount: 64, MinReady: 2, MaxReady: 2, MaxContainers: 8,
+		Logger: logger(h.t),
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := p.Start(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+	h.Pool = p
+	select {
+	case <-p.Ready():
+	case <-time.After(time.Minute):
+		h.t.Fatal("no sandbox became warm within a minute")
+	}
+}
+
+// stop ends the pool and checks that the engine has nothing left.
+func (h *host) stop() {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := h.Shutdown(ctx); err != nil {
+		h.t.Error(err)
+	}
+	left, err := h.engine.List(ctx)
+	if err != nil || len(left) != 0 {
+		h.t.Errorf("%d containers are left, %v", len(left), err)
+	}
+	if s := h.Stats(); s.InFlight != 0 || s.MemoryCommittedBytes != 0 || s.UIDs != 0 || s.Leaking != 0 || s.Orphans != 0 {
+		h.t.Errorf("gauges after the end: %+v", s)
+	}
+	if err := h.engine.Close(); err != nil {
+		h.t.Error(err)
+	}
+}
+
+func (h *host) req(t tenant.ID, source string, limit time.Duration) *call.Request {
+	h.n++
+	sum := sha256.Sum256([]byte(source))
+	return &call.Request{
+		ID: call.ID(fmt.Sprintf("%032d", h.n)), Tenant: t, Runtime: "node", Body: []byte(`{"n":20}`), Deadline: time.Now().Add(limit),
+		Code: call.Code{Hash: hex.EncodeToString(sum[:]), Kind: call.KindAuto, Name: "code.js", Source: []byte(source)},
+	}
+}
+
+const double = `(input) => input.n * 2`
+
+func (h *host) must(t tenant.ID, source string) *call.Result {
+	h.t.Helper()
+	res, err := h.Do(h.t.Context(), h.req(t, source, 20*time.Second), nil)
+	if err != nil {
+		h.t.Fatalf("%s: %s: %v", t, source, err)
+	}
+	return res
+}
+
+func testCalls(t *testing.T, h *host) {
+	first := h.must("acme", double)
+	if string(first.Value) != "40" || first.Start != call.StartPooled {
+		t.Errorf("%s, %+v", first.Value, first)
+	}
+	second := h.must("acme", double)
+	if string(second.Value) != "40" || second.Start != call.StartWarm || second.Container != first.Container {
+		t.Errorf("%s, %+v", second.Value, second)
+	}
+	if other := h.must("other", double); other.Container == first.Container {
+		t.Error("two tenants in one container")
+	}
+	_, err := h.Do(t.Context(), h.req("acme", `() => { throw new TypeError("no") }`, time.Second), nil)
+	if e := errs.From(err); !errs.Is(err, errs.UserError) || e.Thrown == nil || e.Thrown.Name != "TypeError" {
+		t.Errorf("%v", err)
+	}
+	fresh := h.req("acme", double, 20*time.Second)
+	fresh.Fresh = true
+	res, err := h.Do(t.Context(), fresh, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := h.engine.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range found {
+		if c.ID() == res.Container {
+			t.Error("the container of a fresh call is listed after the answer")
+		}
+	}
+	var all sync.WaitGroup
+	for range 64 {
+		req := h.req("acme", double, 20*time.Second)
+		all.Go(func() {
+			if res, err := h.Do(t.Context(), req, nil); err != nil || string(res.Value) != "40" {
+				t.Errorf("%v, %v", res, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// hostile code ends in the listed way, its container is replaced, and another tenant's calls go on meanwhile.
+func testHostileCode(t *testing.T, h *host) {
+	mine := h.must("canary", double).Container
+	stop := make(chan struct{})
+	var canary sync.WaitGroup
+	silence := sync.OnceFunc(func() { close(stop); canary.Wait() })
+	defer silence()
+	calls := 0
+	reqs := make([]*call.Request, 4000)
+	for i := range reqs {
+		reqs[i] = h.req("canary", double, 0)
+	}
+	canary.Go(func() {
+		for _, req := range reqs {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			own := *req
+			own.Deadline = time.Now().Add(5 * time.Second)
+			res, err := h.Do(t.Context(), &own, nil)
+			if err != nil || res.Container != mine || string(res.Value) != "40" {
+				t.Errorf("the canary: %+v, %v", res, err)
+				return
+			}
+			calls++
+		}
+	})
+	for _, c := range []struct {
+		name, source string
+		limit        time.Duration
+		want         []errs.Kind
+	}{
+		{"spin", `() => { while (true) {} }`, time.Second, []errs.Kind{errs.Timeout}},
+		{"buffers", `() => { const a = []; for (;;) a.push(Buffer.alloc(1 << 20, 1)) }`, 15 * time.Second, []errs.Kind{errs.OutOfMemory}},
+		{"heap", `() => { const a = []; for (;;) a.push(new Array(1000).fill(a.length + 0.5)) }`, 15 * time.Second,
+			[]errs.Kind{errs.OutOfMemory}},
+		{"forks", `async () => { const { spawn } = require('child_process')
+			for (;;) { try { spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e6)']).on('error', () => {}) } catch {}
+				await new Promise(setImmediate) } }`, 4 * time.Second, []errs.Kind{errs.Timeout, errs.OutOfMemory, errs.SandboxLost}},
+	} {
+		id := tenant.ID("evil-" + c.name)
+		before := h.must(id, double).Container
+		began := time.Now()
+		_, err := h.Do(t.Context(), h.req(id, c.source, c.limit), nil)
+		took := time.Since(began)
+		ok := false
+		for _, k := range c.want {
+			ok = ok || errs.Is(err, k)
+		}
+		t.Logf("%s: %v after %s", c.name, err, took.Round(time.Millisecond))
+		if !ok || took > c.limit+500*time.Millisecond {
+			t.Errorf("%s: %v after %s, want one of %v", c.name, err, took, c.want)
+		}
+		if c.name == "forks" && errs.Is(err, errs.Timeout) {
+			continue // it may well live on: its processes are bounded
+		}
+		if after := h.must(id, double).Container; after == before {
+			t.Errorf("%s: its container serves on", c.name)
+		}
+	}
+	silence()
+	if calls == 0 {
+		t.Error("the canary never sang")
+	}
+}
+
+func testFreezeAndThaw(t *testing.T, h *host) {
+	quick := tenant.DefaultPolicy()
+	quick.FreezeAfter = 300 * time.Millisecond
+	req := h.req("acme", double, 10*time.Second)
+	req.Policy = &quick
+	first, err := h.Do(t.Context(), req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.untilFrozen("acme")
+	if s := h.Stats(); s.FreezeFailures != 0 || s.MemoryCommittedBytes <= 0 {
+		t.Errorf("%+v", s)
+	}
+	for range 5 {
+		again := h.req("acme", double, 10*time.Second)
+		again.Policy = &quick
+		res, err := h.Do(t.Context(), again, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Start != call.StartThawed || res.Container != first.Container || string(res.Value) != "40" {
+			t.Errorf("%+v", res)
+		}
+		t.Logf("thawed and answered: queue %s, run %s", res.Stages.Queue, res.Stages.Run)
+		h.untilFrozen("acme")
+	}
+}
+
+func (h *host) untilFrozen(id tenant.ID) {
+	h.t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if all := h.Containers(id); len(all) == 1 && all[0].Frozen {
+			return
+		}
+	}
+	h.t.Fatalf("never frozen: %+v", h.Containers(id))
+}
+
+// A restart finds the containers, gives them to nobody else, and what they had in memory is there.
+func testAdoption(t *testing.T, h *host) {
+	const counter = `() => { globalThis.n = (globalThis.n || 0) + 1; return globalThis.n }`
+	mine := h.must("acme", counter).Container
+	h.must("acme", counter)
+	quick := tenant.DefaultPolicy()
+	quick.FreezeAfter = 200 * time.Millisecond
+	frozen := h.req("sleeper", counter, 10*time.Second)
+	frozen.Policy = &quick
+	if _, err := h.Do(t.Context(), frozen, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.untilFrozen("sleeper")
+	before := len(h.Containers(""))
+	if err := h.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.engine.Close(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	h.start()
+	t.Logf("adopted %d of %d in %s", h.Stats().Adopted, before, time.Since(began).Round(time.Millisecond))
+	res := h.must("acme", counter)
+	if res.Container != mine || string(res.Value) != "3" || res.Start != call.StartWarm {
+		t.Errorf("%s, %+v", res.Value, res)
+	}
+	if res := h.must("sleeper", counter); string(res.Value) != "2" {
+		t.Errorf("the frozen one: %s, %+v", res.Value, res)
+	}
+	if res := h.must("new", counter); string(res.Value) != "1" || res.Container == mine {
+		t.Errorf("another tenant: %s, %+v", res.Value, res)
+	}
+	if left := strings.Count(fmt.Sprint(h.Containers("")), string(mine)); left != 1 {
+		t.Errorf("%d entries for the adopted container", left)
+	}
+}
