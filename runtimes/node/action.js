@@ -1,20 +1,22 @@
 'use strict';
-// Runs an action: exports.on… = async (event, api). Effects are collected and come back as the value; the caller applies them.
+// Runs an action: exports.on… = async (event, api). Effects are collected and come back as the value; the caller
+// applies them.
 //
 //   {access: {denied, reason}, idToken: {claims}, accessToken: {claims, addScopes, removeScopes}, user: {user_metadata,
-//    app_metadata}, multifactor: {provider, options}, redirect: {url}, authentication: {primaryUser}, samlResponse: {…},
-//    commands: [[method, …arguments], …]}
+//    app_metadata}, multifactor: {provider, options}, redirect: {url}, authentication: {primaryUser},
+//    samlResponse: {…}, commands: [[method, …arguments], …]}
 //
 // Parts without an effect are absent; commands holds every call in its order.
 
 const P = require('./primordials.js');
 const { AgentError, isObject } = require('./errors.js');
-const tokens = require('./rule-utilities.js');
+const tokens = () => require('./rule-utilities.js'); // loads node:crypto: only when asked
 
 const HANDLER = /^on[A-Z]/;
 const EXECUTE = /^onExecute/;
 
-// handlerOf returns the handler that meta.trigger names, else the first onExecute…, else the first on…; null where there is none.
+// handlerOf returns the handler that meta.trigger names, else the first onExecute…, else the first on…; null where
+// there is none.
 function handlerOf(exported, meta) {
   if (!isObject(exported)) return null;
   const named = meta?.trigger;
@@ -43,7 +45,10 @@ function cacheApi() {
       return undefined;
     },
     set(key, value, options) {
-      const expires = Math.min(options?.expires_at ?? Infinity, Date.now() + Math.min(options?.ttl ?? 86400000, 86400000));
+      const expires = Math.min(
+        options?.expires_at ?? Infinity,
+        Date.now() + Math.min(options?.ttl ?? 86400000, 86400000),
+      );
       if (cache.size >= CACHE_ENTRIES && !cache.has(`${key}`)) return { type: 'error', code: 'ITEM_SIZE_EXCEEDED' };
       cache.set(`${key}`, { value: `${value}`, expires_at: expires });
       return { type: 'success', record: { value: `${value}`, expires_at: expires } };
@@ -60,18 +65,26 @@ function redirectApi(event, api, note) {
       const target = new URL(url);
       const query = options?.query ?? {};
       for (const name of Object.keys(query)) target.searchParams.set(name, query[name]);
-      return note('redirect.sendUserTo', [url, options], (out) => { out.redirect = { url: target.toString() }; });
+      return note('redirect.sendUserTo', [url, options], (out) => {
+        out.redirect = { url: target.toString() };
+      });
     },
     encodeToken({ secret, payload, expiresInSeconds }) {
       const now = Math.floor(Date.now() / 1000);
-      const base = { iss: event.request?.hostname, sub: event.user?.user_id, iat: now, exp: now + (expiresInSeconds ?? 900) };
-      return tokens.sign({ ...base, ip: event.request?.ip, ...payload }, secret);
+      const base = {
+        iss: event.request?.hostname,
+        sub: event.user?.user_id,
+        iat: now,
+        exp: now + (expiresInSeconds ?? 900),
+      };
+      return tokens().sign({ ...base, ip: event.request?.ip, ...payload }, secret);
     },
     validateToken({ secret, tokenParameterName = 'session_token' }) {
       const token = event.request?.query?.[tokenParameterName] ?? event.request?.body?.[tokenParameterName];
       if (token === undefined) throw new Error(`There is no parameter called '${tokenParameterName}' in the request`);
-      const claims = tokens.verify(token, secret);
-      if (event.user?.user_id !== undefined && claims.sub !== event.user.user_id) throw new Error('The token belongs to another user');
+      const claims = tokens().verify(token, secret);
+      if (event.user?.user_id !== undefined && claims.sub !== event.user.user_id)
+        throw new Error('The token belongs to another user');
       return claims;
     },
   };
@@ -90,28 +103,53 @@ function makeApi(event, out) {
     apply(out);
     return api;
   };
-  const scopes = (list, name) => { P.arrayPush(part('accessToken')[list] ??= [], name); };
+  const scopes = (list, name) => {
+    P.arrayPush((part('accessToken')[list] ??= []), name);
+  };
   return Object.assign(api, {
     access: {
-      deny: (reason, text) => note('access.deny', text === undefined ? [reason] : [reason, text], () => {
-        out.access = { denied: true, reason: `${text ?? reason ?? ''}` };
-      }),
+      deny: (reason, text) =>
+        note('access.deny', text === undefined ? [reason] : [reason, text], () => {
+          out.access = { denied: true, reason: `${text ?? reason ?? ''}` };
+        }),
     },
-    idToken: { setCustomClaim: (name, value) => note('idToken.setCustomClaim', [name, value], () => { part('idToken', 'claims')[name] = value; }) },
+    idToken: {
+      setCustomClaim: (name, value) =>
+        note('idToken.setCustomClaim', [name, value], () => {
+          part('idToken', 'claims')[name] = value;
+        }),
+    },
     accessToken: {
-      setCustomClaim: (name, value) => note('accessToken.setCustomClaim', [name, value], () => { part('accessToken', 'claims')[name] = value; }),
+      setCustomClaim: (name, value) =>
+        note('accessToken.setCustomClaim', [name, value], () => {
+          part('accessToken', 'claims')[name] = value;
+        }),
       addScope: (name) => note('accessToken.addScope', [name], () => scopes('addScopes', name)),
       removeScope: (name) => note('accessToken.removeScope', [name], () => scopes('removeScopes', name)),
     },
     user: {
-      setUserMetadata: (key, value) => note('user.setUserMetadata', [key, value], () => { part('user', 'user_metadata')[key] = value; }),
-      setAppMetadata: (key, value) => note('user.setAppMetadata', [key, value], () => { part('user', 'app_metadata')[key] = value; }),
+      setUserMetadata: (key, value) =>
+        note('user.setUserMetadata', [key, value], () => {
+          part('user', 'user_metadata')[key] = value;
+        }),
+      setAppMetadata: (key, value) =>
+        note('user.setAppMetadata', [key, value], () => {
+          part('user', 'app_metadata')[key] = value;
+        }),
     },
-    multifactor: { enable: (provider, options) => note('multifactor.enable', [provider, options], () => { out.multifactor = { provider, options }; }) },
+    multifactor: {
+      enable: (provider, options) =>
+        note('multifactor.enable', [provider, options], () => {
+          out.multifactor = { provider, options };
+        }),
+    },
     redirect: redirectApi(event, api, note),
     cache: cacheApi(),
     authentication: {
-      setPrimaryUser: (id) => note('authentication.setPrimaryUser', [id], () => { part('authentication').primaryUser = id; }),
+      setPrimaryUser: (id) =>
+        note('authentication.setPrimaryUser', [id], () => {
+          part('authentication').primaryUser = id;
+        }),
     },
     samlResponse: samlApi(note, part),
   });
@@ -119,16 +157,20 @@ function makeApi(event, out) {
 
 // samlApi answers to every set…: setAttribute(name, value) collects attributes, the others one value each.
 function samlApi(note, part) {
-  return new Proxy({}, {
-    get(_, method) {
-      if (typeof method !== 'string' || method.slice(0, 3) !== 'set') return undefined;
-      return (...args) => note(`samlResponse.${method}`, args, () => {
-        const name = method[3].toLowerCase() + method.slice(4);
-        if (name === 'attribute') part('samlResponse', 'attributes')[args[0]] = args[1];
-        else part('samlResponse')[name] = args[0];
-      });
+  return new Proxy(
+    {},
+    {
+      get(_, method) {
+        if (typeof method !== 'string' || method.slice(0, 3) !== 'set') return undefined;
+        return (...args) =>
+          note(`samlResponse.${method}`, args, () => {
+            const name = method[3].toLowerCase() + method.slice(4);
+            if (name === 'attribute') part('samlResponse', 'attributes')[args[0]] = args[1];
+            else part('samlResponse')[name] = args[0];
+          });
+      },
     },
-  });
+  );
 }
 
 // runAction starts the handler and returns {promise, result}. The input is the event, or {event}.
@@ -139,7 +181,10 @@ function runAction(call, handler) {
   event.secrets = call.head.secrets ?? {};
   const out = { commands: [] };
   const returned = handler(event, makeApi(event, out));
-  return { promise: P.isPromise(returned) ? returned : new P.Promise((resolve) => resolve(returned)), result: () => out };
+  return {
+    promise: P.isPromise(returned) ? returned : new P.Promise((resolve) => resolve(returned)),
+    result: () => out,
+  };
 }
 
 module.exports = { runAction, handlerOf };

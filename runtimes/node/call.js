@@ -1,7 +1,7 @@
 'use strict';
-// Call is one INVOKE: what it was given, whether it was answered (ended) and whether its code is over (settled). It is also the
-// store of the async context, so that logs and late errors find it. The link writes its frames; shapes.js runs its code.
-// Exactly one RESULT and one SETTLED leave, whatever the code does; everything after that is ignored.
+// Call is one INVOKE: what it was given, whether it was answered (ended) and whether its code is over (settled). It is
+// also the store of the async context, so that logs and late errors find it. The link writes its frames; shapes.js runs
+// its code. Exactly one RESULT and one SETTLED leave, whatever the code does; everything after that is ignored.
 
 const P = require('./primordials.js');
 const { AgentError, describe } = require('./errors.js');
@@ -46,7 +46,9 @@ class Call {
     this.warnings = null;
   }
 
-  get started() { return this.turn.start; }
+  get started() {
+    return this.turn.start;
+  }
 
   // answer ends the call with a value. settled: its code is over, too.
   answer(value, settled) {
@@ -60,7 +62,8 @@ class Call {
     }
     if (this.ended) return settled ? this.settle() : undefined;
     if (text === undefined) text = 'null';
-    if (!fits(text, this.head.maxOutput ?? this.link.limits.maxOutput)) return this.end('{"outcome":"output_too_large"', '', settled);
+    if (!fits(text, this.head.maxOutput ?? this.link.limits.maxOutput))
+      return this.end('{"outcome":"output_too_large"', '', settled);
     this.end('', text, settled);
   }
 
@@ -69,13 +72,15 @@ class Call {
     if (this.ended) return settled ? this.settle() : undefined;
     const text = describe(error, this.headSent ? 2048 : undefined);
     if (this.ended) return settled ? this.settle() : undefined; // a getter of the error did it
+    this.ended = true; // as in cancel
     this.link.dropBody(this); // the response is cut
     this.end('{"outcome":"error","error":' + text, '', settled);
   }
 
   // invalid ends a call whose input is not what it should be; nothing of the code has run, or none of it will.
   invalid(message) {
-    if (!this.ended) this.end('{"outcome":"invalid","error":' + describe(new AgentError('SyntaxError', message)), '', true);
+    if (!this.ended)
+      this.end('{"outcome":"invalid","error":' + describe(new AgentError('SyntaxError', message)), '', true);
   }
 
   // complete ends a call whose response was streamed.
@@ -99,8 +104,9 @@ class Call {
     this.link.settled(this);
   }
 
-  // thrown takes an exception or rejection that nobody handled, in this call's async context, and says whether it became the answer.
-  // The chain that would have called back or resolved is most likely cut, so that nothing is left to wait for: settled.
+  // thrown takes an exception or rejection that nobody handled, in this call's async context, and says whether it
+  // became the answer. The chain that would have called back or resolved is most likely cut, so that nothing is left to
+  // wait for: settled.
   thrown(error) {
     if (this.ended) return false;
     this.fail(error, true);
@@ -113,14 +119,14 @@ class Call {
     if (this.cancelled) return;
     this.cancelled = true;
     const answered = this.ended;
-    this.ended = true; // what the callbacks of the dropped parts write is dropped as well: nothing goes before the RESULT
+    this.ended = true; // what the callbacks of dropped parts write is dropped as well: nothing goes before the RESULT
     this.link.dropBody(this);
     const never = !this.whole && (!this.http || this.onWhole !== null); // still waits for its input: the code never ran
     if (!answered) this.end('{"outcome":"cancelled"', '', never);
     try {
       if (this.controller !== null) abort(this.controller);
     } catch (e) {
-      this.link.report(this, e);
+      this.link.lines.report(this, e);
     }
     this.close();
   }
@@ -130,7 +136,7 @@ class Call {
     try {
       if (this.onClose !== null) this.onClose();
     } catch (e) {
-      this.link.report(this, e);
+      this.link.lines.report(this, e);
     }
   }
 

@@ -1,7 +1,7 @@
 'use strict';
-// Compiles source text and keeps what was compiled. Three readings are tried: a function expression, a CommonJS body, an ES module.
-// Compiling runs nothing; evaluating happens in the first call, once per (code, revision of the secrets), shared by calls
-// that come meanwhile. How a value is called is shapes.js's business.
+// Compiles source text and keeps what was compiled. Three readings are tried: a function expression, a CommonJS body,
+// an ES module. Compiling runs nothing; evaluating happens in the first call, once per (code, revision of the secrets),
+// shared by calls that come meanwhile. How a value is called is shapes.js's business.
 
 const vm = require('node:vm');
 const P = require('./primordials.js');
@@ -36,8 +36,8 @@ class CompileError {
 const ARROW = /^[^\n]*:(\d+)\n([^\n]*)\n(?:([ \t]*)\^)?/;
 const EXCERPT = 160;
 
-// locate reads the place of a syntax error from the lines that Node puts before its stack. wrapped: the first line has WRAP before
-// the author's text.
+// locate reads the place of a syntax error from the lines that Node puts before its stack. wrapped: the first line has
+// WRAP before the author's text.
 function locate(e, wrapped) {
   const name = P.String(get(e, 'name'));
   const message = P.String(get(e, 'message'));
@@ -45,7 +45,8 @@ function locate(e, wrapped) {
   if (m === null) return new CompileError(name, message, 0, 0, '');
   const line = +m[1];
   const skip = wrapped && line === 1 ? WRAP.length : 0;
-  if (m[3] === undefined) { // Node marks no place far out on a long line
+  if (m[3] === undefined) {
+    // Node marks no place far out on a long line
     return new CompileError(name, message, line, 0, P.stringSlice(m[2], skip, skip + EXCERPT));
   }
   const column = max(m[3].length - skip, 0);
@@ -79,14 +80,17 @@ function attempt(body, filename, columnOffset, wrapped) {
 const MODULE_WORDS = /(?:^|[\s;}])(?:import\b|export\b|await\b)/;
 const STATEMENT = /^[ \t]*(?:import\b[\s{*"']|export\b)/m;
 
-// compile returns {run} (CommonJS, or a function expression that is returned), {text} (an ES module), or throws a CompileError.
+// compile returns {run} (CommonJS, or a function expression that is returned), {text} (an ES module), or throws a
+// CompileError.
 function compile(text, filename) {
   let first = null;
   const start = startsAsFunction(text);
   if (start !== '') {
     const expression = attempt(WRAP + text + '\n)', filename, -WRAP.length, true);
-    // "function f() {} (…)" is an expression too, a call; as one, it would accept being assigned to, which a function does not.
-    const call = start === 'function' && expression.run !== null && attempt('(' + text + '\n=0)', filename, 0, false).run !== null;
+    // "function f() {} (…)" is an expression too, a call; as one, it would accept being assigned to, which a function
+    // does not.
+    const call =
+      start === 'function' && expression.run !== null && attempt('(' + text + '\n=0)', filename, 0, false).run !== null;
     if (expression.run !== null && !call) return expression;
     first = expression.error;
     if (first !== null && first.line > P.stringSplit(text, '\n').length) first = atEnd(text);
@@ -114,13 +118,15 @@ function checkModule(text, filename) {
 }
 
 const MASKS = [
-  /^([ \t]*)export[ \t]+default\b/gm, /^([ \t]*)export\b(?=[ \t]*(?:async|function|class|const|let|var))/gm,
-  /^([ \t]*)(?:import|export)\b[^'"()\n]*?(?:from[ \t]*)?(['"])[^'"\n]*\2/gm, /^([ \t]*)export[ \t]*\{[^}]*\}/gm,
+  /^([ \t]*)export[ \t]+default\b/gm,
+  /^([ \t]*)export\b(?=[ \t]*(?:async|function|class|const|let|var))/gm,
+  /^([ \t]*)(?:import|export)\b[^'"()\n]*?(?:from[ \t]*)?(['"])[^'"\n]*\2/gm,
+  /^([ \t]*)export[ \t]*\{[^}]*\}/gm,
 ];
 const replace = P.uncurry(String.prototype.replace);
 
-// locateInModule finds the line: Node does not tell it for modules. With imports and exports blanked out, of the same length, most texts
-// fail at the same place as the body of an async function.
+// locateInModule finds the line: Node does not tell it for modules. With imports and exports blanked out, of the same
+// length, most texts fail at the same place as the body of an async function.
 function locateInModule(e, text, filename) {
   let masked = text;
   for (let i = 0; i < MASKS.length; i++) {
@@ -163,7 +169,9 @@ function evaluateModule(text, filename) {
   const module = new SourceTextModule(text, {
     identifier: filename,
     importModuleDynamically: importFrom,
-    initializeImportMeta(meta) { meta.url = 'paddock:' + filename; },
+    initializeImportMeta(meta) {
+      meta.url = 'paddock:' + filename;
+    },
   });
   const linked = moduleLink(module, (specifier) => importFrom(specifier));
   return P.then(linked, () => P.then(moduleEvaluate(module), () => module.namespace));
@@ -171,7 +179,12 @@ function evaluateModule(text, filename) {
 
 function evaluateBody(run, filename, head) {
   const module = {
-    exports: {}, id: filename, filename, loaded: false, children: [], paths: [],
+    exports: {},
+    id: filename,
+    filename,
+    loaded: false,
+    children: [],
+    paths: [],
     webtask: { secrets: head.secrets ?? {}, meta: head.meta ?? {}, params: {}, storage: undefined },
   };
   const returned = P.apply(run, module.exports, [module.exports, modules.require, module, filename, '/']);
@@ -179,7 +192,8 @@ function evaluateBody(run, filename, head) {
   return returned === undefined ? module.exports : returned;
 }
 
-// Instance is one evaluation of a code. value is set once ready; until then pending is the promise that the first call made.
+// Instance is one evaluation of a code. value is set once ready; until then pending is the promise that the first call
+// made.
 class Instance {
   constructor(rev) {
     this.rev = rev;
@@ -207,8 +221,8 @@ class Code {
     }
   }
 
-  // evaluate returns an instance that is ready, or one whose pending promise the caller waits for, or throws what the module's top
-  // level threw (the next call tries again). Runs tenant code, in the caller's async context.
+  // evaluate returns an instance that is ready, or one whose pending promise the caller waits for, or throws what the
+  // module's top level threw (the next call tries again). Runs tenant code, in the caller's async context.
   evaluate(head) {
     const rev = head.rev ?? '';
     let instance = this.instance;
@@ -221,7 +235,9 @@ class Code {
       return instance;
     }
     this.instance = instance;
-    const forget = () => { if (this.instance === instance) this.instance = null; };
+    const forget = () => {
+      if (this.instance === instance) this.instance = null;
+    };
     const pending = P.then(evaluateModule(this.compiled.text, this.name), (namespace) => {
       instance.value = namespace;
       instance.ready = true;

@@ -1,6 +1,6 @@
 'use strict';
-// Context is the ctx of functions and webtasks. What costs something is made when it is first read; a property once read, or
-// assigned, is the object's own.
+// Context is the ctx of functions and webtasks. What costs something is made when it is first read; a property once
+// read, or assigned, is the object's own.
 
 const querystring = require('node:querystring');
 const { inspect } = require('node:util');
@@ -30,12 +30,15 @@ function headersOf(call) {
   const headers = {};
   for (let i = 0; i < list.length; i++) {
     const name = stringToLowerCase(list[i][0]);
-    headers[name] = P.hasOwn(headers, name) ? headers[name] + (name === 'cookie' ? '; ' : ', ') + list[i][1] : list[i][1];
+    headers[name] = P.hasOwn(headers, name)
+      ? headers[name] + (name === 'cookie' ? '; ' : ', ') + list[i][1]
+      : list[i][1];
   }
   return headers;
 }
 
-// dataOf lays query, params and secrets over each other, later wins; keys of the input are added where there are none yet.
+// dataOf lays query, params and secrets over each other, later wins; keys of the input are added where there are none
+// yet.
 function dataOf(ctx, input) {
   const data = { ...ctx.query, ...ctx.params, ...ctx.secrets };
   if (isObject(input) && !P.arrayIsArray(input)) {
@@ -50,19 +53,26 @@ let makeLog = () => () => {};
 class Context {
   #call;
 
-  constructor(call) { this.#call = call; }
+  constructor(call) {
+    this.#call = call;
+  }
 
   // deadline is how many milliseconds are left.
-  get deadline() { return abortTimeLeft(this.#call); }
+  get deadline() {
+    return abortTimeLeft(this.#call);
+  }
 
   // What console.log shows: everything that can be read.
   [inspect.custom]() {
     const seen = {};
-    for (let i = 0; i < names.length; i++) if (names[i] !== 'signal' && names[i] !== 'log') seen[names[i]] = this[names[i]];
+    for (let i = 0; i < names.length; i++)
+      if (names[i] !== 'signal' && names[i] !== 'log') seen[names[i]] = this[names[i]];
     return seen;
   }
 
-  static call(ctx) { return ctx.#call; }
+  static call(ctx) {
+    return ctx.#call;
+  }
 }
 
 const lazy = {
@@ -87,7 +97,8 @@ delete Context.call;
 const names = Object.keys(lazy);
 for (const name of names) {
   const make = lazy[name];
-  const own = (ctx, value) => P.defineProperty(ctx, name, { value, writable: true, configurable: true, enumerable: true });
+  const own = (ctx, value) =>
+    P.defineProperty(ctx, name, { value, writable: true, configurable: true, enumerable: true });
   P.defineProperty(Context.prototype, name, {
     configurable: true,
     get() {
@@ -95,7 +106,9 @@ for (const name of names) {
       own(this, value);
       return value;
     },
-    set(value) { own(this, value); },
+    set(value) {
+      own(this, value);
+    },
   });
 }
 
@@ -104,5 +117,7 @@ module.exports = {
   queryOf,
   headersOf,
   // useLog says how ctx.log is made: logs.js.
-  useLog(fn) { makeLog = fn; },
+  useLog(fn) {
+    makeLog = fn;
+  },
 };

@@ -1,7 +1,8 @@
 'use strict';
-// Preload (--require) for every node process and worker in the sandbox: there is no network in here, only the egress socket, an HTTP
-// CONNECT proxy. A TCP connect of net.Socket becomes a tunnel through it, so that net, tls, http, https, fetch and the modules on
-// top work unchanged. Names are resolved by the proxy. Whether a destination is allowed is the proxy's business alone.
+// Preload (--require) for every node process and worker in the sandbox: there is no network in here, only the egress
+// socket, an HTTP CONNECT proxy. A TCP connect of net.Socket becomes a tunnel through it, so that net, tls, http,
+// https, fetch and the modules on top work unchanged. Names are resolved by the proxy. Whether a destination is allowed
+// is the proxy's business alone.
 
 const dns = require('node:dns');
 const net = require('node:net');
@@ -19,10 +20,17 @@ const connectTls = tls.connect;
 const { Socket } = net;
 
 // reinitialize gives a socket another handle: the way Node itself retries an address.
-const reinitialize = Object.getOwnPropertySymbols(Socket.prototype).find((s) => s.description === 'kReinitializeHandle');
+const reinitialize = Object.getOwnPropertySymbols(Socket.prototype).find(
+  (s) => s.description === 'kReinitializeHandle',
+);
 
 // What code expects to find in an error's code: by the proxy's reason, else by its status.
-const REASONS = { egress_dns: 'ENOTFOUND', egress_refused: 'ECONNREFUSED', egress_timeout: 'ETIMEDOUT', egress_unreachable: 'EHOSTUNREACH' };
+const REASONS = {
+  egress_dns: 'ENOTFOUND',
+  egress_refused: 'ECONNREFUSED',
+  egress_timeout: 'ETIMEDOUT',
+  egress_unreachable: 'EHOSTUNREACH',
+};
 const STATUSES = { 400: 'EINVAL', 403: 'EACCES', 407: 'EACCES', 429: 'EAGAIN', 503: 'EAGAIN', 504: 'ETIMEDOUT' };
 
 // parse reads the head of an answer to CONNECT.
@@ -42,8 +50,8 @@ function failure(code, message, host, port) {
 // bracket writes an IPv6 address as an authority wants it.
 const bracket = (host) => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host);
 
-// Tunnel asks the proxy for host:port; opened(handle, early) gets the connected handle and the bytes that came behind the
-// answer, failed(error) what went wrong. Exactly one of them is called, unless close() was.
+// Tunnel asks the proxy for host:port; opened(handle, early) gets the connected handle and the bytes that came behind
+// the answer, failed(error) what went wrong. Exactly one of them is called, unless close() was.
 class Tunnel {
   constructor(host, port, opened, failed) {
     this.host = host;
@@ -54,11 +62,17 @@ class Tunnel {
     this.over = false;
     const inner = new Socket();
     this.inner = inner;
-    inner.on('error', (e) => this.fail(failure(e.code, `egress to ${host}:${port}: there is no way out of this sandbox (${e.code})`, host, port)));
+    inner.on('error', (e) =>
+      this.fail(
+        failure(e.code, `egress to ${host}:${port}: there is no way out of this sandbox (${e.code})`, host, port),
+      ),
+    );
     inner.on('data', (chunk) => this.read(chunk));
     inner.on('end', () => this.ended());
     const target = `${bracket(host)}:${port}`;
-    connectNatively.call(inner, { path: PATH }, () => inner.write(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n\r\n`));
+    connectNatively.call(inner, { path: PATH }, () =>
+      inner.write(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n\r\n`),
+    );
   }
 
   read(chunk) {
@@ -66,7 +80,8 @@ class Tunnel {
     this.answer = Buffer.concat([this.answer, chunk]);
     const end = this.answer.indexOf('\r\n\r\n');
     if (end < 0) {
-      if (this.answer.length > MAX_ANSWER) this.fail(failure('EPROTO', 'egress: the proxy\'s answer is too long', this.host, this.port));
+      if (this.answer.length > MAX_ANSWER)
+        this.fail(failure('EPROTO', "egress: the proxy's answer is too long", this.host, this.port));
       return;
     }
     const head = parse(this.answer.toString('latin1', 0, end));
@@ -78,14 +93,25 @@ class Tunnel {
   ended() {
     const end = this.answer.indexOf('\r\n\r\n');
     if (end >= 0) return this.refuse(parse(this.answer.toString('latin1', 0, end)), end + 4);
-    this.fail(failure('ECONNRESET', `egress to ${this.host}:${this.port}: the proxy closed the connection`, this.host, this.port));
+    this.fail(
+      failure(
+        'ECONNRESET',
+        `egress to ${this.host}:${this.port}: the proxy closed the connection`,
+        this.host,
+        this.port,
+      ),
+    );
   }
 
   refuse({ status, reason }, at) {
     const text = this.answer.toString('utf8', at, at + MAX_ANSWER).trim();
     const { host, port } = this;
-    const message = text !== '' ? text : status === 403 ? `egress to ${host}:${port} is not allowed for this tenant`
-      : `egress to ${host}:${port} failed (${status})`;
+    const message =
+      text !== ''
+        ? text
+        : status === 403
+          ? `egress to ${host}:${port} is not allowed for this tenant`
+          : `egress to ${host}:${port} failed (${status})`;
     this.fail(failure(REASONS[reason] ?? STATUSES[status] ?? 'ECONNREFUSED', message, host, port));
   }
 
@@ -121,7 +147,9 @@ function adopt(socket, handle, early, host, port) {
   socket[reinitialize](handle);
   socket.connecting = false;
   socket._sockname = null;
-  socket._peername = net.isIP(host) ? { address: host, port, family: `IPv${net.isIP(host)}` } : { address: undefined, port, family: 'IPv4' };
+  socket._peername = net.isIP(host)
+    ? { address: host, port, family: `IPv${net.isIP(host)}` }
+    : { address: undefined, port, family: 'IPv4' };
   if (socket.readable === undefined) socket.readable = true;
   if (early.length > 0) socket.push(Buffer.from(early));
   socket.emit('connect');
@@ -130,11 +158,13 @@ function adopt(socket, handle, early, host, port) {
 }
 
 function connect(...args) {
-  const normalized = Array.isArray(args[0]) && args[0].length <= 2 && typeof args[0][0] === 'object' ? args[0] : normalizeArgs(args);
+  const normalized =
+    Array.isArray(args[0]) && args[0].length <= 2 && typeof args[0][0] === 'object' ? args[0] : normalizeArgs(args);
   const [options, callback] = normalized;
   if (options.path) return connectNatively.apply(this, args);
   const port = +options.port;
-  if (options.port === undefined || !Number.isInteger(port) || port < 0 || port > 65535) return connectNatively.apply(this, args); // its own errors
+  if (options.port === undefined || !Number.isInteger(port) || port < 0 || port > 65535)
+    return connectNatively.apply(this, args); // its own errors
   const host = options.host || 'localhost';
   if (this.write !== Socket.prototype.write && this.write === undefined) this.write = Socket.prototype.write;
   if (this.destroyed) {
@@ -152,14 +182,19 @@ function connect(...args) {
   this.connecting = true;
   this._host = host;
   this._unrefTimer?.();
-  const tunnel = new Tunnel(host, port, (handle, early) => {
-    this.removeListener('close', closed);
-    if (this.destroyed) return handle.close();
-    adopt(this, handle, early, host, port);
-  }, (error) => {
-    this.removeListener('close', closed);
-    this.destroy(error);
-  });
+  const tunnel = new Tunnel(
+    host,
+    port,
+    (handle, early) => {
+      this.removeListener('close', closed);
+      if (this.destroyed) return handle.close();
+      adopt(this, handle, early, host, port);
+    },
+    (error) => {
+      this.removeListener('close', closed);
+      this.destroy(error);
+    },
+  );
   const closed = () => tunnel.close();
   this.once('close', closed);
   return this;
@@ -174,7 +209,11 @@ function connectTlsThroughEgress(...args) {
   if (options.timeout) raw.setTimeout(options.timeout);
   connect.call(raw, { host, port: options.port });
   const servername = options.servername ?? (net.isIP(host) === 0 ? host : undefined);
-  const socket = connectTls.call(tls, { ...options, host, socket: raw, ...(servername ? { servername } : {}) }, callback);
+  const socket = connectTls.call(
+    tls,
+    { ...options, host, socket: raw, ...(servername ? { servername } : {}) },
+    callback,
+  );
   raw.once('error', (error) => socket.destroy(error));
   return socket;
 }
@@ -183,17 +222,25 @@ function connectTlsThroughEgress(...args) {
 function normalizeTls(args) {
   const normalized = normalizeArgs(args);
   const options = { ...normalized[0] };
-  for (const extra of [args[1], args[2]]) if (extra !== null && typeof extra === 'object') Object.assign(options, extra);
+  for (const extra of [args[1], args[2]])
+    if (extra !== null && typeof extra === 'object') Object.assign(options, extra);
   return [options, normalized[1] ?? undefined];
 }
 
 // refuseNames makes explicit look-ups fail with a text that says why; addresses need none.
 function refuseNames() {
-  const text = (name) => `dns: ${name} is not available in the sandbox: connect to a name directly, it is resolved outside`;
-  const refusal = (name, host) => Object.assign(new Error(text(name)), { code: dns.NOTIMP ?? 'ENOTIMP', syscall: name, hostname: host });
+  const text = (name) =>
+    `dns: ${name} is not available in the sandbox: connect to a name directly, it is resolved outside`;
+  const refusal = (name, host) =>
+    Object.assign(new Error(text(name)), { code: dns.NOTIMP ?? 'ENOTIMP', syscall: name, hostname: host });
   const lookup = dns.lookup;
   const lookupPromise = dns.promises.lookup;
-  for (const [target, promised] of [[dns, false], [dns.promises, true], [dns.Resolver.prototype, false], [dns.promises.Resolver.prototype, true]]) {
+  for (const [target, promised] of [
+    [dns, false],
+    [dns.promises, true],
+    [dns.Resolver.prototype, false],
+    [dns.promises.Resolver.prototype, true],
+  ]) {
     for (const name of Object.getOwnPropertyNames(target)) {
       if (!/^(resolve|reverse|lookup)/.test(name) || typeof target[name] !== 'function') continue;
       const native = name === 'lookup' ? (promised ? lookupPromise : lookup) : null;
@@ -201,7 +248,8 @@ function refuseNames() {
     }
   }
   function promisedRefusal(name, native) {
-    return (host, ...rest) => (native !== null && net.isIP(host) ? native(host, ...rest) : Promise.reject(refusal(name, host)));
+    return (host, ...rest) =>
+      native !== null && net.isIP(host) ? native(host, ...rest) : Promise.reject(refusal(name, host));
   }
   function calledRefusal(name, native) {
     return (host, ...rest) => {
@@ -223,7 +271,13 @@ function stubHost() {
       return user(options);
     } catch {
       const text = (s) => (options?.encoding === 'buffer' ? Buffer.from(s) : s);
-      return { uid: process.getuid(), gid: process.getgid(), username: text('paddock'), homedir: text('/tmp'), shell: null };
+      return {
+        uid: process.getuid(),
+        gid: process.getgid(),
+        username: text('paddock'),
+        homedir: text('/tmp'),
+        shell: null,
+      };
     }
   };
 }

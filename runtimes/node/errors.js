@@ -1,6 +1,6 @@
 'use strict';
-// Describes what tenant code threw as the text of a JSON object for the link, bounded, whatever it is: an Error, a string, a Proxy
-// whose getters throw. Only frames of the tenant's code and of modules are left in a stack.
+// Describes what tenant code threw as the text of a JSON object for the link, bounded, whatever it is: an Error, a
+// string, a Proxy whose getters throw. Only frames of the tenant's code and of modules are left in a stack.
 
 const P = require('./primordials.js');
 
@@ -30,7 +30,7 @@ const isObject = (thing) => (typeof thing === 'object' && thing !== null) || typ
 // clip bounds text by its UTF-8 bytes, without cutting a pair in two.
 function clip(text, most) {
   if (text.length * 3 <= most || P.byteLength(text) <= most) return text;
-  let n = most / 3 | 0; // at worst; then let it grow while it fits
+  let n = (most / 3) | 0; // at worst; then let it grow while it fits
   for (let step = n; step >= 1; step >>= 1) {
     while (n + step <= text.length && P.byteLength(stringSlice(text, 0, n + step)) <= most) n += step;
   }
@@ -98,11 +98,15 @@ function messageOf(thing) {
   return message === undefined ? plain(thing) : plain(message);
 }
 
-// describe returns the JSON text of an error's fields. most shortens it to about so many bytes in all, for a frame that must be
-// small.
+// describe returns the JSON text of an error's fields. most shortens it to about so many bytes in all, for a frame that
+// must be small.
 function describe(thing, most = Infinity) {
   const name = clip(nameOf(thing), MAX.name);
-  let out = '{"name":' + quote(name) + ',"message":' + quote(clip(messageOf(thing), most < MAX.message ? most >> 1 : MAX.message));
+  let out =
+    '{"name":' +
+    quote(name) +
+    ',"message":' +
+    quote(clip(messageOf(thing), most < MAX.message ? most >> 1 : MAX.message));
   if (isObject(thing)) {
     const stack = get(thing, 'stack');
     if (typeof stack === 'string' && stack !== '' && most >= MAX.stack) {

@@ -1,11 +1,12 @@
 'use strict';
-// The globals that rules may count on. What belongs to a run (configuration, auth0) is found through the async context, so that
-// runs at the same time keep their own; actions see none of it. Free names of old templates load their module at first use.
+// The globals that rules may count on. What belongs to a run (configuration, auth0) is found through the async context,
+// so that runs at the same time keep their own; actions see none of it. Free names of old templates load their module
+// at first use.
 
 const P = require('./primordials.js');
 const modules = require('./modules.js');
 
-const nativeFetch = globalThis.fetch;
+const { fetch: nativeFetch } = globalThis;
 
 // UnauthorizedError is how a rule denies access.
 class UnauthorizedError extends Error {
@@ -34,15 +35,26 @@ function makeAuth0(call) {
     throw error;
   };
   return {
-    accessToken, domain, baseUrl,
+    accessToken,
+    domain,
+    baseUrl,
     users: { updateUserMetadata: update('user_metadata'), updateAppMetadata: update('app_metadata') },
   };
 }
 
 // Free names → module.
 const LAZY = P.freeze({
-  __proto__: null, _: 'lodash', jwt: 'jsonwebtoken', request: 'request', uuid: 'uuid', async: 'async', ipaddr: 'ipaddr.js',
-  xmldom: 'xmldom', xpath: 'xpath', querystring: 'querystring', url: 'url',
+  __proto__: null,
+  _: 'lodash',
+  jwt: 'jsonwebtoken',
+  request: 'request',
+  uuid: 'uuid',
+  async: 'async',
+  ipaddr: 'ipaddr.js',
+  xmldom: 'xmldom',
+  xpath: 'xpath',
+  querystring: 'querystring',
+  url: 'url',
 });
 
 // replaceable defines a global that tenant code may overwrite, as it may any other.
@@ -51,18 +63,21 @@ function replaceable(name, get) {
     configurable: true,
     enumerable: false,
     get,
-    set(value) { P.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: true }); },
+    set(value) {
+      P.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: true });
+    },
   });
 }
 
 // install defines the globals. current() is the call of the running code, or undefined.
 function install(current) {
-  const perRun = (name, make) => replaceable(name, () => {
-    const call = current();
-    if (call === undefined || call.globals === 'action') return undefined;
-    call.scratch ??= { __proto__: null };
-    return call.scratch[name] ??= make(call);
-  });
+  const perRun = (name, make) =>
+    replaceable(name, () => {
+      const call = current();
+      if (call === undefined || call.globals === 'action') return undefined;
+      call.scratch ??= { __proto__: null };
+      return (call.scratch[name] ??= make(call));
+    });
   perRun('configuration', (call) => ({ ...call.head.config }));
   perRun('auth0', makeAuth0);
   replaceable('UnauthorizedError', () => (current()?.globals === 'action' ? undefined : UnauthorizedError));
@@ -70,8 +85,8 @@ function install(current) {
     if (!(name in globalThis)) replaceable(name, () => modules.require(LAZY[name]));
   }
   // Old rules mean the module by crypto, which has all that the global of the same name has.
-  const web = globalThis.crypto;
-  replaceable('crypto', () => (current()?.globals === 'rule' ? require('node:crypto') : web));
+  const web = Object.getOwnPropertyDescriptor(globalThis, 'crypto').get; // loads much: only when asked
+  replaceable('crypto', () => (current()?.globals === 'rule' ? require('node:crypto') : P.apply(web, globalThis, [])));
 }
 
 module.exports = { install, UnauthorizedError };

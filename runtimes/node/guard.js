@@ -1,6 +1,7 @@
 'use strict';
-// Keeps one call's accident from being everybody's: exits become errors of the running call, exceptions and rejections that nobody
-// handles go to the call whose async context they carry, and the process lives. What the sandbox has not is stubbed.
+// Keeps one call's accident from being everybody's: exits become errors of the running call, exceptions and rejections
+// that nobody handles go to the call whose async context they carry, and the process lives. What the sandbox has not is
+// stubbed.
 
 const P = require('./primordials.js');
 const { AgentError, isObject, get } = require('./errors.js');
@@ -17,7 +18,11 @@ function install(current, report) {
   process.setUncaughtExceptionCaptureCallback((error) => caught(unwrap(error)));
   process.on('unhandledRejection', caught);
   process.setUncaughtExceptionCaptureCallback = () => {
-    throw new AgentError('Error', 'process.setUncaughtExceptionCaptureCallback is not available here', 'ERR_UNAVAILABLE');
+    throw new AgentError(
+      'Error',
+      'process.setUncaughtExceptionCaptureCallback is not available here',
+      'ERR_UNAVAILABLE',
+    );
   };
   stopExits(current);
   hideInternals();
@@ -25,7 +30,9 @@ function install(current, report) {
 
 // unwrap returns the reason of a rejection that Node made an exception, because the listener above was removed.
 function unwrap(error) {
-  return isObject(error) && get(error, 'code') === 'ERR_UNHANDLED_REJECTION' && get(error, 'reason') !== undefined ? error.reason : error;
+  return isObject(error) && get(error, 'code') === 'ERR_UNHANDLED_REJECTION' && get(error, 'reason') !== undefined
+    ? error.reason
+    : error;
 }
 
 const exits = P.arm(new WeakSet(), P.describe(WeakSet.prototype));
@@ -52,8 +59,17 @@ function stopExits(current) {
 
 // hideInternals removes what no code of today needs: hygiene, no boundary.
 function hideInternals() {
-  for (const name of ['binding', '_linkedBinding', 'dlopen', '_getActiveHandles', '_getActiveRequests', '_debugProcess',
-    '_debugEnd', '_startProfilerIdleNotifier', '_stopProfilerIdleNotifier']) {
+  for (const name of [
+    'binding',
+    '_linkedBinding',
+    'dlopen',
+    '_getActiveHandles',
+    '_getActiveRequests',
+    '_debugProcess',
+    '_debugEnd',
+    '_startProfilerIdleNotifier',
+    '_stopProfilerIdleNotifier',
+  ]) {
     delete process[name];
   }
 }

@@ -1,24 +1,29 @@
 'use strict';
-// Lets an HTTP-shaped function answer through real http.IncomingMessage and http.ServerResponse objects (frameworks replace their
-// prototypes, so nothing less will do) over a socket that is none. The response's head is taken where node formats it; the
-// body goes out as DATA under credit, the request's body comes in as the code reads.
+// Lets an HTTP-shaped function answer through real http.IncomingMessage and http.ServerResponse objects (frameworks
+// replace their prototypes, so nothing less will do) over a socket that is none. The response's head is taken where
+// node formats it; the body goes out as DATA under credit, the request's body comes in as the code reads.
 
 const http = require('node:http');
 const { Duplex } = require('node:stream');
-const querystring = require('node:querystring');
 const P = require('./primordials.js');
 const { AgentError } = require('./errors.js');
 
 const { IncomingMessage, ServerResponse } = http;
 const storeHeader = P.uncurry(ServerResponse.prototype._storeHeader);
 const addHeaderLines = P.uncurry(IncomingMessage.prototype._addHeaderLines);
-const parseQuery = querystring.parse;
 const { jsonStringify: quote, stringIndexOf, stringSlice, stringSplit, stringToLowerCase } = P;
 
 // What belongs to a connection, which there is none of, or is the front's to set.
 const HOP = P.freeze({
-  __proto__: null, connection: true, 'keep-alive': true, 'transfer-encoding': true, date: true, upgrade: true, trailer: true,
-  'proxy-connection': true, te: true,
+  __proto__: null,
+  connection: true,
+  'keep-alive': true,
+  'transfer-encoding': true,
+  date: true,
+  upgrade: true,
+  trailer: true,
+  'proxy-connection': true,
+  te: true,
 });
 
 // Wire is the socket of one exchange: what is written to it is the response's body.
@@ -46,12 +51,24 @@ class Wire extends Duplex {
     P.nextTick(() => this.onGone?.());
   }
 
-  setTimeout() { return this; }
-  setNoDelay() { return this; }
-  setKeepAlive() { return this; }
-  ref() { return this; }
-  unref() { return this; }
-  address() { return {}; }
+  setTimeout() {
+    return this;
+  }
+  setNoDelay() {
+    return this;
+  }
+  setKeepAlive() {
+    return this;
+  }
+  ref() {
+    return this;
+  }
+  unref() {
+    return this;
+  }
+  address() {
+    return {};
+  }
 }
 
 // parseHead turns node's text of a response head into the JSON of a list of pairs.
@@ -87,7 +104,14 @@ function makeRequest(call, head, wire) {
   }
   addHeaderLines(req, flat, flat.length);
   // Adapters of webtask-tools cut the function's own path off; url_format 3 with no name has none.
-  own(req, 'x_wt', { container: call.head.tenant ?? '', jtn: '', url_format: 3, ectx: call.head.secrets, pctx: {}, meta: call.head.meta });
+  own(req, 'x_wt', {
+    container: call.head.tenant ?? '',
+    jtn: '',
+    url_format: 3,
+    ectx: call.head.secrets,
+    pctx: {},
+    meta: call.head.meta,
+  });
   let owed = 0;
   own(req, '_read', () => {
     if (owed > 0) call.link.grant(call, owed);
@@ -121,9 +145,10 @@ function makeResponse(call, req, wire) {
     const text = this._header;
     this._headerSent = true; // it leaves in its own frame
     if (call.ended) return;
-    if (status < 200 || status > 599) throw new AgentError('RangeError', `The status ${status} cannot be sent`, 'ERR_HTTP_INVALID_STATUS_CODE');
+    if (status < 200 || status > 599)
+      throw new AgentError('RangeError', `The status ${status} cannot be sent`, 'ERR_HTTP_INVALID_STATUS_CODE');
     if (!call.link.respond(call, status, parseHead(text))) {
-      throw new AgentError('RangeError', 'The response\'s headers are larger than 64 KiB', 'ERR_HTTP_HEADERS_TOO_LARGE');
+      throw new AgentError('RangeError', "The response's headers are larger than 64 KiB", 'ERR_HTTP_HEADERS_TOO_LARGE');
     }
   });
   // Interim responses have no frame.
@@ -134,13 +159,20 @@ function makeResponse(call, req, wire) {
   return res;
 }
 
-const needDrain = Object.getOwnPropertySymbols(new ServerResponse({ method: 'GET' })).find((s) => s.description === 'kNeedDrain');
+const needDrain = Object.getOwnPropertySymbols(new ServerResponse({ method: 'GET' })).find(
+  (s) => s.description === 'kNeedDrain',
+);
 
-// start runs fn(req, res). The call is answered when the response is complete and settled when it is closed and a returned
-// promise has settled.
+// start runs fn(req, res). The call is answered when the response is complete and settled when it is closed and a
+// returned promise has settled.
 function start(call, fn) {
   const head = call.head.http ?? {
-    method: 'POST', url: '/', headers: [['Content-Type', 'application/json'], ['Content-Length', `${P.byteLength(call.raw)}`]],
+    method: 'POST',
+    url: '/',
+    headers: [
+      ['Content-Type', 'application/json'],
+      ['Content-Length', `${P.byteLength(call.raw)}`],
+    ],
   };
   const wire = new Wire(call);
   const { req, onData } = makeRequest(call, head, wire);
@@ -160,7 +192,11 @@ function start(call, fn) {
   });
   wire.onGone = () => {
     close();
-    if (!call.ended) call.fail(new AgentError('Error', 'The response was closed before it was complete', 'ERR_STREAM_PREMATURE_CLOSE'), !waiting);
+    if (!call.ended)
+      call.fail(
+        new AgentError('Error', 'The response was closed before it was complete', 'ERR_STREAM_PREMATURE_CLOSE'),
+        !waiting,
+      );
     else if (!waiting) call.settle();
   };
   wire.on('drain', () => {
@@ -202,21 +238,4 @@ function feed(call, req, onData) {
   call.onData = onData;
 }
 
-const JSON_TYPE = /^\s*(?:application|text)\/(?:[\w.+-]*\+)?json\s*(?:;|$)/i;
-const FORM_TYPE = /^\s*application\/x-www-form-urlencoded\s*(?:;|$)/i;
-
-// parseBody returns a request's body as the input of a function that is not HTTP-shaped: JSON, a form, or text. Throws a
-// SyntaxError for what says it is JSON and is not.
-function parseBody(head, bytes) {
-  let type = '';
-  for (let i = 0; i < head.headers.length; i++) {
-    if (stringToLowerCase(head.headers[i][0]) === 'content-type') type = head.headers[i][1];
-  }
-  if (bytes.length === 0) return null;
-  const text = P.utf8Slice(bytes);
-  if (P.regExpExec(JSON_TYPE, type) !== null) return P.jsonParse(text);
-  if (P.regExpExec(FORM_TYPE, type) !== null) return { ...parseQuery(text) };
-  return text;
-}
-
-module.exports = { start, parseBody };
+module.exports = { start };

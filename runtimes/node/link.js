@@ -1,23 +1,33 @@
 'use strict';
-// The agent's end of the link: connects, says HELLO, takes calls, gathers all frames of one event-loop turn into one write, keeps
-// credit both ways, and comes back after a lost connection. It knows calls and their bodies, not how code is run: that is
-// given to it (run). Protocol: ../link.md.
+// The agent's end of the link: connects, says HELLO, takes calls, gathers all frames of one event-loop turn into one
+// write, keeps credit both ways, and comes back after a lost connection. It knows calls and their bodies, not how code
+// is run: that is given to it (run). Protocol: ../link.md.
 
 const net = require('node:net');
 const P = require('./primordials.js');
 const { TYPE, END, SETTLED, MAX_BODY, MAX_HEAD, TEXT, Reader, Writer, get32 } = require('./wire.js');
 const { Call } = require('./call.js');
 const { Cache, Code } = require('./code.js');
-const { shown, describeLoad, clip } = require('./errors.js');
+const { describeLoad, clip } = require('./errors.js');
+const { Lines } = require('./lines.js');
 const { Outbox } = require('./outbox.js');
 
-const { jsonParse, jsonStringify: quote, utf8Slice, byteLength, bufferFrom, bufferAllocSlow, copyBytes, subarray, now } = P;
+const {
+  jsonParse,
+  jsonStringify: quote,
+  utf8Slice,
+  byteLength,
+  bufferFrom,
+  bufferAllocSlow,
+  copyBytes,
+  subarray,
+  now,
+} = P;
 
 const ATTEMPTS = 240;
 const PAUSE_MS = 250;
 const READ_BUFFER = 256 << 10;
 const TURN_MS = 1; // a turn that lasts longer sends what it has
-const LOG_HEAD = 128; // more than a LOG's head takes
 
 const socketDescription = P.describe(net.Socket.prototype);
 const netConnect = net.connect;
@@ -36,13 +46,12 @@ const cpuNow = () => {
 };
 
 class Link {
-  // options: {path, agent (its hash), run (called with each Call in its async context), context (the async context's store), report
-  // (level, text of what the agent itself has to say), giveUp (called when reconnecting has failed)}.
+  // options: {path, agent (its hash), run (called with each Call in its async context), context (the async context's
+  // store), report (level, text of what the agent itself has to say), giveUp (called when reconnecting has failed)}.
   constructor(options) {
     this.options = options;
     this.cache = new Cache();
-    this.logWindow = 0; // nothing before WELCOME
-    this.logDropped = 0;
+    this.lines = new Lines(this);
     this.limits = { streamWindow: 262144, logWindow: 262144, maxInput: 6 << 20, maxOutput: 6 << 20, maxLog: 65536 };
     this.epoch = 0; // counts connections; calls of an older one are dead
     this.reconnects = 0;
@@ -67,10 +76,13 @@ class Link {
       (type, flags, stream, b, start, end) => this.frame(type, flags, stream, b, start, end),
       (what) => this.socket?.destroy(),
     );
-    const socket = P.arm(netConnect({
-      path: this.options.path,
-      onread: { buffer: this.chunk, callback: (size, b) => this.read(reader, b, size) },
-    }), socketDescription);
+    const socket = P.arm(
+      netConnect({
+        path: this.options.path,
+        onread: { buffer: this.chunk, callback: (size, b) => this.read(reader, b, size) },
+      }),
+      socketDescription,
+    );
     this.socket = socket;
     this.writer = new Writer((bytes) => {
       socket.write(bytes);
@@ -88,16 +100,22 @@ class Link {
 
   hello() {
     const { agent } = this.options;
-    this.writer.text(TYPE.HELLO, 0, 0, `{"protocol":1,"runtime":"node","version":${quote(process.version)},"agent":${quote(agent)},`
-      + `"reconnects":${this.reconnects}}`, '');
+    this.writer.text(
+      TYPE.HELLO,
+      0,
+      0,
+      `{"protocol":1,"runtime":"node","version":${quote(process.version)},"agent":${quote(agent)},` +
+        `"reconnects":${this.reconnects}}`,
+      '',
+    );
     this.flush();
   }
 
-  // lost cancels every call, whose output goes nowhere from now on, and tries again: by attempts, since clocks run on while a container is
-  // frozen.
+  // lost cancels every call, whose output goes nowhere from now on, and tries again: by attempts, since clocks run on
+  // while a container is frozen.
   lost() {
     this.epoch++;
-    this.logWindow = 0;
+    this.lines.window = 0;
     this.outbox.stop();
     const over = this.calls;
     this.calls = P.newMap();
@@ -116,7 +134,7 @@ class Link {
       if (P.isFinite(head[name])) limits[name] = head[name];
     }
     this.cache.limit(head.cacheEntries ?? 64, head.cacheBytes ?? 32 << 20);
-    this.logWindow = limits.logWindow;
+    this.lines.window = limits.logWindow;
   }
 
   read(reader, b, size) {
@@ -142,15 +160,21 @@ class Link {
 
   frame(type, flags, stream, b, start, end) {
     switch (type) {
-      case TYPE.INVOKE: return this.invoke(flags, stream, b, start, end);
-      case TYPE.DATA: return this.data(flags, stream, b, start, end);
-      case TYPE.WINDOW: return this.credit(stream, get32(b, start));
-      case TYPE.CANCEL: return this.cancel(stream);
-      case TYPE.LOAD: return this.load(flags, stream, b, start, end);
+      case TYPE.INVOKE:
+        return this.invoke(flags, stream, b, start, end);
+      case TYPE.DATA:
+        return this.data(flags, stream, b, start, end);
+      case TYPE.WINDOW:
+        return this.credit(stream, get32(b, start));
+      case TYPE.CANCEL:
+        return this.cancel(stream);
+      case TYPE.LOAD:
+        return this.load(flags, stream, b, start, end);
       case TYPE.PING:
         this.writer.plain(TYPE.PONG, 0, 0, subarray(b, start, end));
         return this.wake();
-      case TYPE.WELCOME: return this.welcome(this.head(b, start));
+      case TYPE.WELCOME:
+        return this.welcome(this.head(b, start));
       default: // of a later protocol: not ours
     }
   }
@@ -247,7 +271,7 @@ class Link {
 
   credit(stream, bytes) {
     if (stream === 0) {
-      this.logWindow += bytes;
+      this.lines.window += bytes;
       return;
     }
     const call = this.calls.get(stream);
@@ -290,7 +314,7 @@ class Link {
   // result sends RESULT. head is the open text of its head, or ''; body is JSON text.
   result(call, head, body, settled) {
     if (call.epoch !== this.epoch) return;
-    this.noteDropped(call);
+    this.lines.noteDropped(call);
     const cpu = this.burned(call);
     if (cpu > 0) head = head === '' ? '{"cpu":' + cpu : head + ',"cpu":' + cpu;
     if (call.warnings !== null) head += (head === '' ? '{' : ',') + '"warnings":' + warningsText(call.warnings);
@@ -307,18 +331,25 @@ class Link {
 
   // longResult sends a RESULT whose parts are too long for the short way, or that waits behind a body.
   longResult(call, head, flag, body) {
-    if (byteLength(head) > MAX_HEAD) head = '{"outcome":"error","error":{"name":"Error","message":"the error is too long to be shown"}}';
+    if (byteLength(head) > MAX_HEAD)
+      head = '{"outcome":"error","error":{"name":"Error","message":"the error is too long to be shown"}}';
     const bytes = bufferFrom(body, 'utf8');
     if (call.outbox === null && bytes.length <= MAX_BODY) {
       call.window -= this.writer.bytes(TYPE.RESULT, END | flag, call.stream, head, bytes);
       if (flag !== 0) this.calls.delete(call.stream);
       return;
     }
-    if (call.outbox !== null) { // behind the response's DATA: no body of its own
+    if (call.outbox !== null) {
+      // behind the response's DATA: no body of its own
       call.outbox.last = { head, flag };
     } else {
       call.window -= this.writer.bytes(TYPE.RESULT, flag, call.stream, head, subarray(bytes, 0, MAX_BODY));
-      call.outbox = { parts: [{ bytes: subarray(bytes, MAX_BODY), done: null }], value: true, last: null, settle: false };
+      call.outbox = {
+        parts: [{ bytes: subarray(bytes, MAX_BODY), done: null }],
+        value: true,
+        last: null,
+        settle: false,
+      };
     }
     this.outbox.add(call);
   }
@@ -369,43 +400,6 @@ class Link {
     this.outbox.drop(call);
     if (call.ended && box.settle && call.epoch === this.epoch) this.writer.plain(TYPE.SETTLED, 0, call.stream, null);
     if (call.ended && call.settled) this.calls.delete(call.stream);
-  }
-
-  // log sends a line of a call's log, or of nobody's (call undefined or over). What exceeds the call's bound or the link's credit is
-  // dropped and counted.
-  log(call, level, text) {
-    const alive = call !== undefined && call.epoch === this.epoch && !(call.ended && call.settled);
-    const owner = alive ? call : this;
-    const size = byteLength(text);
-    const most = P.min(alive ? call.logLeft : MAX_BODY, MAX_BODY, this.logWindow - LOG_HEAD - 4);
-    if (this.socket === null || most <= 0 || (size > most && most < 256)) {
-      owner.logDropped += size;
-      return;
-    }
-    const sent = size > most ? clip(text, most) : text;
-    const bytes = size > most ? byteLength(sent) : size;
-    if (alive) call.logLeft -= bytes;
-    this.sendLog(alive ? call.stream : 0, owner, level, sent);
-    owner.logDropped += size - bytes;
-  }
-
-  sendLog(stream, owner, level, text) {
-    const dropped = owner.logDropped > 0 ? ',"dropped":' + owner.logDropped : '';
-    const head = '{"level":"' + level + '","t":' + P.dateNow() + dropped + '}';
-    owner.logDropped = 0;
-    this.logWindow -= text.length <= TEXT ? this.writer.text(TYPE.LOG, 0, stream, head, text)
-      : this.writer.bytes(TYPE.LOG, 0, stream, head, bufferFrom(text, 'utf8'));
-    this.wake();
-  }
-
-  // noteDropped tells before RESULT how much of the log did not fit.
-  noteDropped(call) {
-    if (call.logDropped > 0 && this.logWindow > LOG_HEAD + 4) this.sendLog(call.stream, call, 'warn', '');
-  }
-
-  // report logs an error that is nobody's answer any more.
-  report(call, error) {
-    this.log(call, 'error', shown(error));
   }
 }
 

@@ -1,6 +1,6 @@
 'use strict';
-// Sends console.* and process.stdout/stderr to the log of the call whose async context the caller carries. What is written to the
-// descriptors directly never comes here.
+// Sends console.* and process.stdout/stderr to the log of the call whose async context the caller carries. What is
+// written to the descriptors directly never comes here.
 
 const { Console } = require('node:console');
 const { Writable } = require('node:stream');
@@ -26,7 +26,13 @@ function indented(indent, text) {
 }
 
 const METHODS = P.freeze({
-  __proto__: null, log: 'info', info: 'info', dirxml: 'info', debug: 'debug', warn: 'warn', error: 'error',
+  __proto__: null,
+  log: 'info',
+  info: 'info',
+  dirxml: 'info',
+  debug: 'debug',
+  warn: 'warn',
+  error: 'error',
 });
 
 function stream(fd, level, emit) {
@@ -50,7 +56,8 @@ function stream(fd, level, emit) {
   return out;
 }
 
-// install patches console and process. send(call, level, text) writes a line; current() is the call of the running code.
+// install patches console and process. send(call, level, text) writes a line; current() is the call of the running
+// code.
 function install(send, current) {
   const emit = (level, text) => {
     const call = current();
@@ -73,7 +80,7 @@ function install(send, current) {
   console.group = console.groupCollapsed = (...args) => {
     if (args.length > 0) emit('info', format(...args));
     const call = current();
-    if (call !== undefined) call.indent = (call.indent) + '  ';
+    if (call !== undefined) call.indent = call.indent + '  ';
   };
   console.groupEnd = () => {
     const call = current();
@@ -90,7 +97,8 @@ function install(send, current) {
   }
   useLog((call) => {
     const log = (...args) => send(call, 'info', P.apply(format, undefined, args));
-    for (const level of ['debug', 'info', 'warn', 'error']) log[level] = (...args) => send(call, level, P.apply(format, undefined, args));
+    for (const level of ['debug', 'info', 'warn', 'error'])
+      log[level] = (...args) => send(call, level, P.apply(format, undefined, args));
     return log;
   });
 }

@@ -1,6 +1,7 @@
 'use strict';
-// require as tenant code sees it: Node's builtin modules and the curated ones beside this file, with or without a version. There
-// are no files: relative and absolute paths are errors. Which files exist is no secret and this is no boundary.
+// require as tenant code sees it: Node's builtin modules and the curated ones beside this file, with or without a
+// version. There are no files: relative and absolute paths are errors. Which files exist is no secret and this is no
+// boundary.
 
 const { createRequire, isBuiltin } = require('node:module');
 const path = require('node:path');
@@ -36,7 +37,8 @@ function installed(name) {
 
 const major = (version) => P.regExpExec(/\d+/, version)?.[0] ?? '';
 
-// choose returns the installed name that stands for name@version. Two majors of uuid are there: the rules' and the current.
+// choose returns the installed name that stands for name@version. Two majors of uuid are there: the rules' and the
+// current.
 function choose(name, version) {
   if (name !== 'uuid' || version === '' || major(version) === '' || +major(version) <= 3) return name;
   return 'uuid-current';
@@ -52,17 +54,28 @@ function differs(asked, have) {
 }
 
 function notFound(specifier) {
-  return new AgentError('Error', `Cannot find module '${specifier}'. Builtin modules of Node and the curated modules of the runtime `
-    + 'can be required; bundle anything else into the code.', 'MODULE_NOT_FOUND');
+  return new AgentError(
+    'Error',
+    `Cannot find module '${specifier}'. Builtin modules of Node and the curated modules of the runtime ` +
+      'can be required; bundle anything else into the code.',
+    'MODULE_NOT_FOUND',
+  );
 }
 
 // resolve returns what to ask Node for, and warns where the version is another.
 function resolve(specifier) {
-  if (typeof specifier !== 'string') throw new AgentError('TypeError', 'The module\'s name must be a string', 'ERR_INVALID_ARG_TYPE');
+  if (typeof specifier !== 'string')
+    throw new AgentError('TypeError', "The module's name must be a string", 'ERR_INVALID_ARG_TYPE');
   if (isBuiltin(specifier)) return specifier;
   const m = regExpExec(SPECIFIER, specifier);
   const first = stringSlice(specifier, 0, 1);
-  if (m === null || first === '.' || first === '/' || P.stringIndexOf(specifier, '..') >= 0 || P.stringIndexOf(specifier, ':') >= 0) {
+  if (
+    m === null ||
+    first === '.' ||
+    first === '/' ||
+    P.stringIndexOf(specifier, '..') >= 0 ||
+    P.stringIndexOf(specifier, ':') >= 0
+  ) {
     throw notFound(specifier);
   }
   const asked = m[2] ?? '';
@@ -82,7 +95,12 @@ function tenantRequire(specifier) {
     return load(found);
   } catch (e) {
     // A file of a module that is not there is the caller's mistake; a fault inside a module is shown as it is.
-    if (e !== null && typeof e === 'object' && e.code === 'MODULE_NOT_FOUND' && P.stringIndexOf(`${e.message}`, `'${found}'`) >= 0) {
+    if (
+      e !== null &&
+      typeof e === 'object' &&
+      e.code === 'MODULE_NOT_FOUND' &&
+      P.stringIndexOf(`${e.message}`, `'${found}'`) >= 0
+    ) {
       throw notFound(specifier);
     }
     throw e;
@@ -95,5 +113,7 @@ tenantRequire.main = undefined;
 module.exports = {
   require: tenantRequire,
   has: (name) => isBuiltin(name) || installed(name) !== '',
-  onWarning(fn) { warn = fn; },
+  onWarning(fn) {
+    warn = fn;
+  },
 };

@@ -1,7 +1,8 @@
 'use strict';
-// Outbox sends bodies that do not fit into one frame, or that wait for credit: DATA of at most 64 KiB, streams in turn, and no more
-// than the socket takes. A call's outbox is {parts: [{bytes, done}], value, last, settle}: value = the rest of a RESULT's value,
-// so that the last DATA carries END; last = a RESULT that follows the parts; settle = a SETTLED that follows everything.
+// Outbox sends bodies that do not fit into one frame, or that wait for credit: DATA of at most 64 KiB, streams in turn,
+// and no more than the socket takes. A call's outbox is {parts: [{bytes, done}], value, last, settle}: value = the rest
+// of a RESULT's value, so that the last DATA carries END; last = a RESULT that follows the parts; settle = a SETTLED
+// that follows everything.
 
 const P = require('./primordials.js');
 const { TYPE, END, SETTLED, MAX_BODY } = require('./wire.js');
@@ -38,7 +39,8 @@ class Outbox {
     over.forEach((_, call) => this.drop(call));
   }
 
-  // pump sends a frame of each call in turn until nobody can send more, or the socket has enough ('drain' comes back here).
+  // pump sends a frame of each call in turn until nobody can send more, or the socket has enough ('drain' comes back
+  // here).
   pump() {
     let more = this.ring.size > 0;
     const visit = (_, call) => {

@@ -1,7 +1,8 @@
 'use strict';
-// What the agent uses of the language and of Node, taken before any tenant code runs. Tenant code shares this realm and may patch
-// any prototype; it must then spoil its own answers only, never the link. So the agent calls these, loops by index, builds
-// its JSON heads as text, and arms its own long-lived objects (arm) so that no lookup on them reaches a shared prototype.
+// What the agent uses of the language and of Node, taken before any tenant code runs. Tenant code shares this realm and
+// may patch any prototype; it must then spoil its own answers only, never the link. So the agent calls these, loops by
+// index, builds its JSON heads as text, and arms its own long-lived objects (arm) so that no lookup on them reaches a
+// shared prototype.
 //
 // This is robustness, not a boundary: native code of a tenant can do anything in here, and the host believes nothing.
 

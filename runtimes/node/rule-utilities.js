@@ -1,6 +1,6 @@
 'use strict';
-// @auth0/rule-utilities, which is on no registry: what rules of the public templates use of it. ProgressiveProfile-like flows need
-// a redirect with a signed token; nothing else is here.
+// @auth0/rule-utilities, which is on no registry: what rules of the public templates use of it. ProgressiveProfile-like
+// flows need a redirect with a signed token; nothing else is here.
 
 const crypto = require('node:crypto');
 
@@ -16,9 +16,13 @@ function verify(token, secret) {
   if (parts.length !== 3) throw new Error('the token is malformed');
   const header = JSON.parse(Buffer.from(parts[0], 'base64url'));
   if (header.alg !== 'HS256') throw new Error(`the token's algorithm ${header.alg} is not accepted`);
-  const want = crypto.createHmac('sha256', secret).update(parts[0] + '.' + parts[1]).digest();
+  const want = crypto
+    .createHmac('sha256', secret)
+    .update(parts[0] + '.' + parts[1])
+    .digest();
   const have = Buffer.from(parts[2], 'base64url');
-  if (want.length !== have.length || !crypto.timingSafeEqual(want, have)) throw new Error('the token\'s signature is wrong');
+  if (want.length !== have.length || !crypto.timingSafeEqual(want, have))
+    throw new Error("the token's signature is wrong");
   const payload = JSON.parse(Buffer.from(parts[1], 'base64url'));
   const now = Math.floor(Date.now() / 1000);
   if (payload.exp !== undefined && payload.exp <= now) throw new Error('the token has expired');
@@ -37,14 +41,21 @@ class Auth0RedirectRule {
     this.expiresIn = Number(configuration.SESSION_TOKEN_EXPIRES_IN) || 259200;
   }
 
-  get isRedirectCallback() { return this.context.protocol === 'redirect-callback'; }
+  get isRedirectCallback() {
+    return this.context.protocol === 'redirect-callback';
+  }
 
-  get queryParams() { return { ...this.context.request?.body, ...this.context.request?.query }; }
+  get queryParams() {
+    return { ...this.context.request?.body, ...this.context.request?.query };
+  }
 
   get canRedirect() {
     const cannot = ['oauth2-resource-owner', 'oauth2-refresh-token', 'oauth2-password', 'delegation'];
-    return !this.context.redirect && !cannot.includes(this.context.protocol)
-      && !(this.context.request?.query?.prompt === 'none');
+    return (
+      !this.context.redirect &&
+      !cannot.includes(this.context.protocol) &&
+      !(this.context.request?.query?.prompt === 'none')
+    );
   }
 
   createSessionToken(claims) {
@@ -67,7 +78,9 @@ class Auth0RedirectRule {
     this.context.redirect = { url: target.toString() };
   }
 
-  do(url, claims) { this.doRedirect(url, claims); }
+  do(url, claims) {
+    this.doRedirect(url, claims);
+  }
 }
 
 module.exports = { Auth0RedirectRule, sign, verify };

@@ -1,10 +1,10 @@
 'use strict';
-// Takes a call from its INVOKE to its code: parses the input, evaluates the module if need be, finds the shape, runs it. Everything here
-// runs in the call's async context; whatever is thrown is the call's outcome.
+// Takes a call from its INVOKE to its code: parses the input, evaluates the module if need be, finds the shape, runs
+// it. Everything here runs in the call's async context; whatever is thrown is the call's outcome.
 
 const P = require('./primordials.js');
 const { shapeOf } = require('./shapes.js');
-const { parseBody } = require('./http.js');
+const { parseBody } = require('./body.js');
 
 // run is called once for each call: with the whole body for a value, at once for an HTTP request.
 function run(call) {
@@ -23,7 +23,11 @@ function run(call) {
     return call.fail(e, true);
   }
   if (instance.ready) return execute(call, instance);
-  P.then(instance.pending, () => execute(call, instance), (e) => call.fail(e, true));
+  P.then(
+    instance.pending,
+    () => execute(call, instance),
+    (e) => call.fail(e, true),
+  );
 }
 
 // statedKind is what the caller said, else what the upload said.

@@ -1,6 +1,6 @@
 'use strict';
-// Looks at source text without parsing it: does it begin like a function expression, and what are a function's parameters called?
-// The compiler has the last word; this only decides what to ask it.
+// Looks at source text without parsing it: does it begin like a function expression, and what are a function's
+// parameters called? The compiler has the last word; this only decides what to ask it.
 
 const P = require('./primordials.js');
 
@@ -59,8 +59,8 @@ function next(text, i) {
   return i + 1;
 }
 
-// afterBracket returns the index behind the bracket that closes the one at i. Regular expressions are not understood; in parameter
-// lists they are too rare to matter.
+// afterBracket returns the index behind the bracket that closes the one at i. Regular expressions are not understood;
+// in parameter lists they are too rare to matter.
 function afterBracket(text, i) {
   for (i++; i < text.length;) {
     if (closes(at(text, i))) return i + 1;
@@ -99,7 +99,8 @@ function startsAsArrow(text) {
 const HEAD = /^(?:async(?![\w$]))?\s*(?:function(?![\w$]))?\s*\*?\s*/;
 const NAME = /^[\p{ID_Start}$_][\p{ID_Continue}$\u200c\u200d]*/u;
 
-// parameters returns the names of a function's parameters ('' for a pattern, a rest parameter does not count), or null where its text does not say (native, bound).
+// parameters returns the names of a function's parameters ('' for a pattern, a rest parameter does not count), or null
+// where its text does not say (native, bound).
 function parameters(fn) {
   let text;
   try {

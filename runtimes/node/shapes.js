@@ -1,22 +1,26 @@
 'use strict';
-// Decides how the value of a module is called, and calls it. A shape is {takes, start}: takes says whether the body is wanted whole
-// ('value') or as a stream ('http'); start(call) runs the code and sees to it that the call is answered and settled, once each.
+// Decides how the value of a module is called, and calls it. A shape is {takes, start}: takes says whether the body is
+// wanted whole ('value') or as a stream ('http'); start(call) runs the code and sees to it that the call is answered
+// and settled, once each.
 
 const P = require('./primordials.js');
 const { parameters } = require('./scan.js');
 const { AgentError, isObject } = require('./errors.js');
 const { Context } = require('./context.js');
 const { runAction, handlerOf } = require('./action.js');
-const http = require('./http.js');
 
-const SIGNATURES = 'The JavaScript function must have one of the following signatures: ([ctx], callback) or (ctx, req, res).';
+// Loaded with the first HTTP-shaped function: node:http is a tenth of an idle agent.
+const startHttp = (call, fn) => require('./http.js').start(call, fn);
+
+const SIGNATURES =
+  'The JavaScript function must have one of the following signatures: ([ctx], callback) or (ctx, req, res).';
 const NOTHING = 'Supplied code must return or export a function.';
 const shapeError = (message) => new AgentError('SyntaxError', message, 'ERR_SHAPE');
 
 const CALLBACKS = P.freeze({ __proto__: null, cb: true, callback: true, done: true, next: true });
 
-// await_ calls done(value) or failed(error) when a promise or thenable settles. Promises of this realm go the short way, which no
-// patched prototype can change.
+// await_ calls done(value) or failed(error) when a promise or thenable settles. Promises of this realm go the short
+// way, which no patched prototype can change.
 function await_(promise, done, failed) {
   if (P.isPromise(promise)) P.then(promise, done, failed);
   else P.then(new P.Promise((resolve) => resolve(promise)), done, failed);
@@ -31,12 +35,16 @@ function startFunction(fn) {
   return (call) => {
     const value = fn(call.input, new Context(call));
     if (!isThenable(value)) return call.answer(value, true);
-    await_(value, (result) => call.answer(result, true), (error) => call.fail(error, true));
+    await_(
+      value,
+      (result) => call.answer(result, true),
+      (error) => call.fail(error, true),
+    );
   };
 }
 
-// incidental says that a callback function's returned value is no answer: undefined, or what an arrow function's shorthand happens to
-// return (a timer, a request).
+// incidental says that a callback function's returned value is no answer: undefined, or what an arrow function's
+// shorthand happens to return (a timer, a request).
 function incidental(value) {
   if (value === undefined || typeof value === 'function') return true;
   if (!isObject(value) || P.arrayIsArray(value)) return false;
@@ -44,12 +52,12 @@ function incidental(value) {
   return prototype !== null && prototype !== Object.prototype;
 }
 
-// startCallback runs fn with a callback made for this call. deliver(args) turns what was called back into the answer's value.
-// mayReturn: a returned value is an answer too.
+// startCallback runs fn with a callback made for this call. deliver(args) turns what was called back into the answer's
+// value. mayReturn: a returned value is an answer too.
 function startCallback(run, deliver, mayReturn) {
   return (call) => {
     let called = false;
-    let early = null; // what was called back before run returned: answered then, when it is known whether a promise is left
+    let early = null; // what was called back before run returned: answered then, knowing whether a promise is left
     let waiting = true; // for run to return, then for a returned promise to settle
     const finish = (error, first, second, settled) => {
       if (error) call.fail(error, settled);
@@ -67,7 +75,8 @@ function startCallback(run, deliver, mayReturn) {
     try {
       value = run(call, callback);
       thenable = isThenable(value);
-    } finally { // a throw after the callback changes nothing
+    } finally {
+      // a throw after the callback changes nothing
       const answer = early;
       early = null;
       waiting = thenable;
@@ -91,12 +100,17 @@ const RUNNING = P.freeze({});
 
 const first = (call, value) => value;
 
-const rule = (fn) => startCallback((call, callback) => {
-  const input = isObject(call.input) ? call.input : {};
-  call.user = isObject(input.user) ? input.user : {};
-  call.context = isObject(input.context) ? input.context : {};
-  return fn(call.user, call.context, callback);
-}, (call, user, context) => ({ user: user ?? call.user, context: context ?? call.context }), false);
+const rule = (fn) =>
+  startCallback(
+    (call, callback) => {
+      const input = isObject(call.input) ? call.input : {};
+      call.user = isObject(input.user) ? input.user : {};
+      call.context = isObject(input.context) ? input.context : {};
+      return fn(call.user, call.context, callback);
+    },
+    (call, user, context) => ({ user: user ?? call.user, context: context ?? call.context }),
+    false,
+  );
 
 const value = (start, globals) => ({ takes: 'value', start, globals });
 const shapes = {
@@ -106,26 +120,39 @@ const shapes = {
   callback: (fn, mayReturn) => value(startCallback((call, cb) => fn(cb), first, mayReturn)),
   contextCallback: (fn, mayReturn) => value(startCallback((call, cb) => fn(new Context(call), cb), first, mayReturn)),
   inputCallback: (fn) => value(startCallback((call, cb) => fn(call.input, new Context(call), cb), first, true)),
-  action: (handlers) => value((call) => {
-    const run = runAction(call, handlerOf(handlers, call.head.meta));
-    await_(run.promise, () => call.answer(run.result(), true), (error) => call.fail(error, true));
-  }, 'action'),
-  http: (fn) => ({ takes: 'http', start: (call) => http.start(call, (req, res) => fn(new Context(call), req, res)) }),
-  plainHttp: (fn) => ({ takes: 'http', start: (call) => http.start(call, fn) }),
+  action: (handlers) =>
+    value((call) => {
+      const run = runAction(call, handlerOf(handlers, call.head.meta));
+      await_(
+        run.promise,
+        () => call.answer(run.result(), true),
+        (error) => call.fail(error, true),
+      );
+    }, 'action'),
+  http: (fn) => ({ takes: 'http', start: (call) => startHttp(call, (req, res) => fn(new Context(call), req, res)) }),
+  plainHttp: (fn) => ({ takes: 'http', start: (call) => startHttp(call, fn) }),
 };
 
 function webtask(fn) {
   switch (fn.length) {
-    case 1: return shapes.callback(fn, false);
-    case 2: return shapes.contextCallback(fn, false);
-    case 3: return shapes.http(fn);
-    default: throw shapeError(SIGNATURES);
+    case 1:
+      return shapes.callback(fn, false);
+    case 2:
+      return shapes.contextCallback(fn, false);
+    case 3:
+      return shapes.http(fn);
+    default:
+      throw shapeError(SIGNATURES);
   }
 }
 
 // framework recognises an express or koa application that is exported as it is.
 function framework(exported) {
-  if (typeof exported === 'function' && typeof exported.handle === 'function' && typeof exported.listen === 'function') {
+  if (
+    typeof exported === 'function' &&
+    typeof exported.handle === 'function' &&
+    typeof exported.listen === 'function'
+  ) {
     return shapes.plainHttp((req, res) => exported(req, res));
   }
   if (isObject(exported) && typeof exported.callback === 'function' && P.arrayIsArray(exported.middleware)) {
@@ -161,7 +188,7 @@ function find(exported, kind) {
     return shapes.action(exported);
   }
   if (handlers && kind === 'auto' && typeof exported !== 'function') return shapes.action(exported);
-  const app = kind === 'auto' || kind === 'function' ? framework(exported) ?? framework(exported?.default) : null;
+  const app = kind === 'auto' || kind === 'function' ? (framework(exported) ?? framework(exported?.default)) : null;
   if (app !== null) return app;
   const fn = callable(exported);
   if (fn === null) throw shapeError(NOTHING);

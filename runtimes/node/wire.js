@@ -1,12 +1,28 @@
 'use strict';
-// Frames of the link (protocol 1, see ../link.md): numbers, the Writer that gathers frames into one buffer per event-loop turn, and
-// the Reader that cuts what came into frames without copying. No streams, no credit, no sockets here.
+// Frames of the link (protocol 1, see ../link.md): numbers, the Writer that gathers frames into one buffer per
+// event-loop turn, and the Reader that cuts what came into frames without copying. No streams, no credit, no sockets
+// here.
 
 const P = require('./primordials.js');
 
 const TYPE = P.freeze({
-  HELLO: 1, WELCOME: 2, LOAD: 3, LOADED: 4, LOAD_FAILED: 5, NOT_LOADED: 6, INVOKE: 7, DATA: 8, WINDOW: 9, HEAD: 10, STEP: 11,
-  RESULT: 12, SETTLED: 13, LOG: 14, CANCEL: 15, PING: 16, PONG: 17,
+  HELLO: 1,
+  WELCOME: 2,
+  LOAD: 3,
+  LOADED: 4,
+  LOAD_FAILED: 5,
+  NOT_LOADED: 6,
+  INVOKE: 7,
+  DATA: 8,
+  WINDOW: 9,
+  HEAD: 10,
+  STEP: 11,
+  RESULT: 12,
+  SETTLED: 13,
+  LOG: 14,
+  CANCEL: 15,
+  PING: 16,
+  PONG: 17,
 });
 const END = 1;
 const SETTLED = 2;
@@ -30,8 +46,8 @@ function get32(b, at) {
   return b[at] * 16777216 + ((b[at + 1] << 16) | (b[at + 2] << 8) | b[at + 3]);
 }
 
-// Writer collects frames. write(bytes) hands a batch on and says whether the buffer may be used again at once. Methods that take
-// text return the bytes of payload that they wrote, which credit counts.
+// Writer collects frames. write(bytes) hands a batch on and says whether the buffer may be used again at once. Methods
+// that take text return the bytes of payload that they wrote, which credit counts.
 class Writer {
   constructor(write) {
     this.write = write;
@@ -77,7 +93,8 @@ class Writer {
     this.used += START + 4;
   }
 
-  // text writes a frame with a head, both parts text of at most 65,536 / 3 units, so that their bytes need no counting first.
+  // text writes a frame with a head, both parts text of at most 65,536 / 3 units, so that their bytes need no counting
+  // first.
   text(type, flags, stream, head, body) {
     this.room(START + 4 + 3 * (head.length + body.length));
     const b = this.buffer;
@@ -110,8 +127,8 @@ class Writer {
 // TEXT is the most units of text that Writer.text may be given in one part.
 const TEXT = 21845;
 
-// Reader cuts chunks into frames and calls onFrame(type, flags, stream, buffer, start, end) for each; the buffer is valid only
-// during the call. What is no frame of the host's calls onBroken: there is nobody to talk to then.
+// Reader cuts chunks into frames and calls onFrame(type, flags, stream, buffer, start, end) for each; the buffer is
+// valid only during the call. What is no frame of the host's calls onBroken: there is nobody to talk to then.
 class Reader {
   constructor(onFrame, onBroken) {
     this.onFrame = onFrame;

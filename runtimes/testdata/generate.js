@@ -1,6 +1,7 @@
 'use strict';
-// Writes frames.json and breaches.json, the golden frames of the link protocol that the Go and the JavaScript tests share. Run it
-// by hand (node generate.js) after a change of the protocol, and read the difference: these files are the contract.
+// Writes frames.json and breaches.json, the golden frames of the link protocol that the Go and the JavaScript tests
+// share. Run it by hand (node generate.js) after a change of the protocol, and read the difference: these files are the
+// contract.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -130,7 +131,8 @@ breach('hello with a list as head', 'the head is no object', 'hello', wire(T('HE
 breach('hello with a protocol that is text', 'a field of another type', 'hello', wire(T('HELLO'), 0, 0, '{"protocol":"1","runtime":"node"}'));
 breach('hello on a stream', 'HELLO belongs to stream 0', 'hello', wire(T('HELLO'), 0, 1, hello));
 
-// state open: HELLO was read, WELCOME said streamWindow = logWindow = 262144, stream 1 is open by an INVOKE, nothing else was sent.
+// state open: HELLO was read, WELCOME said streamWindow = logWindow = 262144, stream 1 is open by an INVOKE, nothing
+// else was sent.
 breach('length 0', 'shorter than the fixed part', 'open', u32(0), Buffer.alloc(6));
 breach('length 5', 'shorter than the fixed part', 'open', u32(5), Buffer.alloc(5));
 breach('length 2^32-1', 'longer than any frame', 'open', start(0xffffffff, T('DATA'), 0, 1));
@@ -190,7 +192,8 @@ breach('stream credit exceeded', '5 x 64 KiB against a window of 256 KiB', 'open
 breach('log credit exceeded', '5 x 64 KiB against a window of 256 KiB', 'open',
   ...Array.from({ length: 5 }, () => wire(T('LOG'), 0, 1, '{"level":"info","t":1}', Buffer.alloc(65536, 0x61))));
 
-// Zeros and letters by the hundred thousand make a file nobody can open; runs of one byte are shortened to <byte>*<count>.
+// Zeros and letters by the hundred thousand make a file nobody can open; runs of one byte are shortened to
+// <byte>*<count>.
 const squeeze = (hex) => hex.replace(/((?:00){64,}|(?:20){64,}|(?:61){64,}|(?:78){64,})/g, (run) => `{${run.slice(0, 2)}*${run.length / 2}}`);
 
 const lines = (list) => '[\n' + list.map((x) => '  ' + JSON.stringify(x)).join(',\n') + '\n]\n';

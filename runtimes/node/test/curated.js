@@ -12,12 +12,20 @@ function curated() {
   const here = path.join(__dirname, '..');
   const lock = fs.readFileSync(path.join(here, 'package-lock.json'));
   const base = process.env.XDG_CACHE_HOME ?? path.join(os.homedir(), '.cache');
-  const dir = path.join(base, 'paddock-test', `node-modules-${crypto.createHash('sha256').update(lock).digest('hex').slice(0, 12)}`);
+  const dir = path.join(
+    base,
+    'paddock-test',
+    `node-modules-${crypto.createHash('sha256').update(lock).digest('hex').slice(0, 12)}`,
+  );
   if (fs.existsSync(dir)) return dir;
   const scratch = `${dir}.${process.pid}`;
   fs.mkdirSync(scratch, { recursive: true });
-  for (const name of ['package.json', 'package-lock.json']) fs.copyFileSync(path.join(here, name), path.join(scratch, name));
-  execFileSync('npm', ['ci', '--ignore-scripts', '--omit=dev', '--no-audit', '--no-fund', '--no-bin-links'], { cwd: scratch, stdio: 'pipe' });
+  for (const name of ['package.json', 'package-lock.json'])
+    fs.copyFileSync(path.join(here, name), path.join(scratch, name));
+  execFileSync('npm', ['ci', '--ignore-scripts', '--omit=dev', '--no-audit', '--no-fund', '--no-bin-links'], {
+    cwd: scratch,
+    stdio: 'pipe',
+  });
   try {
     fs.renameSync(scratch, dir);
   } catch (e) {

@@ -1,6 +1,6 @@
 'use strict';
-// A host for the tests: listens, starts the real agent as a process, speaks the link protocol with its own code (none of the
-// agent's), and checks what the protocol says about order and credit while it goes.
+// A host for the tests: listens, starts the real agent as a process, speaks the link protocol with its own code (none
+// of the agent's), and checks what the protocol says about order and credit while it goes.
 
 const assert = require('node:assert');
 const { spawn } = require('node:child_process');
@@ -11,8 +11,26 @@ const net = require('node:net');
 const os = require('node:os');
 const path = require('node:path');
 
-const TYPES = ['', 'HELLO', 'WELCOME', 'LOAD', 'LOADED', 'LOAD_FAILED', 'NOT_LOADED', 'INVOKE', 'DATA', 'WINDOW', 'HEAD', 'STEP',
-  'RESULT', 'SETTLED', 'LOG', 'CANCEL', 'PING', 'PONG'];
+const TYPES = [
+  '',
+  'HELLO',
+  'WELCOME',
+  'LOAD',
+  'LOADED',
+  'LOAD_FAILED',
+  'NOT_LOADED',
+  'INVOKE',
+  'DATA',
+  'WINDOW',
+  'HEAD',
+  'STEP',
+  'RESULT',
+  'SETTLED',
+  'LOG',
+  'CANCEL',
+  'PING',
+  'PONG',
+];
 const T = Object.fromEntries(TYPES.map((name, no) => [name, no]));
 const PLAIN = new Set([T.DATA, T.WINDOW, T.SETTLED, T.PING, T.PONG]);
 const END = 1;
@@ -45,7 +63,14 @@ function decode(b) {
   const length = b.readUInt32BE(0);
   assert.ok(length >= 6 && length <= 6 + 4 + 2 * MAX, `length ${length}`);
   if (b.length < 4 + length) return null;
-  const frame = { type: b[4], flags: b[5], stream: b.readUInt32BE(6), head: null, size: 4 + length, payload: length - 6 };
+  const frame = {
+    type: b[4],
+    flags: b[5],
+    stream: b.readUInt32BE(6),
+    head: null,
+    size: 4 + length,
+    payload: length - 6,
+  };
   assert.ok(frame.type >= 1 && frame.type <= 17, `type ${frame.type}`);
   let body = b.subarray(10, 4 + length);
   if (!PLAIN.has(frame.type)) {
@@ -74,9 +99,15 @@ class Exchange {
     this.windows = 0;
     this.resultCount = 0;
     this.settledCount = 0;
-    this.answered = new Promise((resolve) => { this.onAnswer = resolve; });
-    this.settled = new Promise((resolve) => { this.onSettled = resolve; });
-    this.started = new Promise((resolve) => { this.onHead = resolve; });
+    this.answered = new Promise((resolve) => {
+      this.onAnswer = resolve;
+    });
+    this.settled = new Promise((resolve) => {
+      this.onSettled = resolve;
+    });
+    this.started = new Promise((resolve) => {
+      this.onHead = resolve;
+    });
   }
 
   spend(frame) {
@@ -141,19 +172,36 @@ class Exchange {
     this.onAnswer(this);
   }
 
-  get outcome() { return this.result.outcome ?? 'ok'; }
-  get error() { return this.result.error; }
-  get text() { return Buffer.concat(this.data).toString(); }
-  get value() { return this.text === '' ? undefined : JSON.parse(this.text); }
-  get isSettled() { return this.settledCount === 1; }
+  get outcome() {
+    return this.result.outcome ?? 'ok';
+  }
+  get error() {
+    return this.result.error;
+  }
+  get text() {
+    return Buffer.concat(this.data).toString();
+  }
+  get value() {
+    return this.text === '' ? undefined : JSON.parse(this.text);
+  }
+  get isSettled() {
+    return this.settledCount === 1;
+  }
 }
 
 class Host extends EventEmitter {
   constructor(limits) {
     super();
     this.limits = {
-      protocol: 1, streamWindow: 262144, logWindow: 262144, maxInput: 6 << 20, maxOutput: 6 << 20, maxLog: 65536, cacheEntries: 64,
-      cacheBytes: 32 << 20, ...limits,
+      protocol: 1,
+      streamWindow: 262144,
+      logWindow: 262144,
+      maxInput: 6 << 20,
+      maxOutput: 6 << 20,
+      maxLog: 65536,
+      cacheEntries: 64,
+      cacheBytes: 32 << 20,
+      ...limits,
     };
     this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'pk-'));
     this.path = path.join(this.dir, 'link');
@@ -171,12 +219,25 @@ class Host extends EventEmitter {
   async start({ args = [], env = {} } = {}) {
     await this.listen();
     const flags = ['--experimental-vm-modules', '--disable-proto=delete', '--no-addons', '--no-warnings', ...args];
-    this.child = spawn(process.execPath, [...flags, path.join(__dirname, '..', 'agent.js'), '--link', this.path, '--egress', this.egress], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { PATH: process.env.PATH, NODE_OPTIONS: `--require=${path.join(__dirname, '..', 'egress.js')}`, PADDOCK_EGRESS: this.egress, ...env },
+    this.child = spawn(
+      process.execPath,
+      [...flags, path.join(__dirname, '..', 'agent.js'), '--link', this.path, '--egress', this.egress],
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+        env: {
+          PATH: process.env.PATH,
+          NODE_OPTIONS: `--require=${path.join(__dirname, '..', 'egress.js')}`,
+          PADDOCK_EGRESS: this.egress,
+          ...env,
+        },
+      },
+    );
+    this.child.stdout.on('data', (d) => {
+      this.output += d;
     });
-    this.child.stdout.on('data', (d) => { this.output += d; });
-    this.child.stderr.on('data', (d) => { this.output += d; });
+    this.child.stderr.on('data', (d) => {
+      this.output += d;
+    });
     this.child.on('exit', (code, signal) => {
       this.exited = { code, signal };
       this.emit('exited');
@@ -196,7 +257,12 @@ class Host extends EventEmitter {
   }
 
   async welcomed() {
-    await Promise.race([once(this, 'hello'), once(this, 'exited').then(() => { throw new Error(`agent ended: ${this.output}`); })]);
+    await Promise.race([
+      once(this, 'hello'),
+      once(this, 'exited').then(() => {
+        throw new Error(`agent ended: ${this.output}`);
+      }),
+    ]);
   }
 
   attach(socket) {
@@ -215,7 +281,9 @@ class Host extends EventEmitter {
     socket.on('close', () => this.emit('lost'));
   }
 
-  send(...frames) { this.socket.write(Buffer.concat(frames)); }
+  send(...frames) {
+    this.socket.write(Buffer.concat(frames));
+  }
 
   frame(f) {
     const name = TYPES[f.type];
@@ -229,9 +297,9 @@ class Host extends EventEmitter {
     if (name === 'LOG') {
       this.logCredit -= f.payload;
       assert.ok(this.logCredit >= 0, 'the agent exceeded its log credit');
-      if (f.stream === 0) return this.logs.push({ ...f.head, text: f.body.toString() }), this.emit('log');
+      if (f.stream === 0) return (this.logs.push({ ...f.head, text: f.body.toString() }), this.emit('log'));
     }
-    if (name === 'PONG') return this.pongs.push(f.body.toString('hex')), this.emit('pong');
+    if (name === 'PONG') return (this.pongs.push(f.body.toString('hex')), this.emit('pong'));
     if (name === 'LOADED' || name === 'LOAD_FAILED') {
       const done = this.loads.get(f.stream);
       assert.ok(done, `${name} without LOAD`);
@@ -270,16 +338,24 @@ class Host extends EventEmitter {
     this.exchanges.set(stream, exchange);
     const body = raw !== undefined ? Buffer.from(raw) : Buffer.from(input === undefined ? '' : JSON.stringify(input));
     const last = body.length <= MAX && !more;
-    this.send(encode(T.INVOKE, last ? END : 0, stream, { id: `c${stream}`, code, ms: 10000, ...head }, body.subarray(0, MAX)));
+    this.send(
+      encode(T.INVOKE, last ? END : 0, stream, { id: `c${stream}`, code, ms: 10000, ...head }, body.subarray(0, MAX)),
+    );
     for (let at = MAX; at < body.length; at += MAX) {
-      this.send(encode(T.DATA, at + MAX >= body.length && !more ? END : 0, stream, undefined, body.subarray(at, at + MAX)));
+      this.send(
+        encode(T.DATA, at + MAX >= body.length && !more ? END : 0, stream, undefined, body.subarray(at, at + MAX)),
+      );
     }
     return exchange;
   }
 
-  data(exchange, bytes, last = false) { this.send(encode(T.DATA, last ? END : 0, exchange.stream, undefined, Buffer.from(bytes))); }
+  data(exchange, bytes, last = false) {
+    this.send(encode(T.DATA, last ? END : 0, exchange.stream, undefined, Buffer.from(bytes)));
+  }
 
-  cancel(exchange, reason = 'gone') { this.send(encode(T.CANCEL, 0, exchange.stream, { reason })); }
+  cancel(exchange, reason = 'gone') {
+    this.send(encode(T.CANCEL, 0, exchange.stream, { reason }));
+  }
 
   // run loads a source and calls it once, back to back, and waits for the answer.
   async run(source, input, options = {}) {
@@ -293,7 +369,12 @@ class Host extends EventEmitter {
     return once(this, 'pong');
   }
 
-  unanswered() { return [...this.exchanges.values()].filter((x) => x.result === null).map((x) => x.stream).join(' '); }
+  unanswered() {
+    return [...this.exchanges.values()]
+      .filter((x) => x.result === null)
+      .map((x) => x.stream)
+      .join(' ');
+  }
 
   async stop() {
     this.socket?.destroy();
@@ -312,7 +393,15 @@ function withHost(test, limits, options) {
     const host = new Host(limits);
     let watchdog;
     const stuck = new Promise((_, fail) => {
-      watchdog = setTimeout(() => fail(new Error(`the test is stuck; the agent says: ${host.output}; streams without an answer: ${host.unanswered()}`)), 20000);
+      watchdog = setTimeout(
+        () =>
+          fail(
+            new Error(
+              `the test is stuck; the agent says: ${host.output}; streams without an answer: ${host.unanswered()}`,
+            ),
+          ),
+        20000,
+      );
     });
     try {
       await host.start(options);
