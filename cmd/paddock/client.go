@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -29,6 +31,7 @@ const maxMessageBytes = 64 << 20
 // connFlags are the flags that say where the service is and who asks.
 type connFlags struct {
 	url, key, tenant, ca string
+	dataDir              string // of one `paddock up` among several on this machine
 }
 
 // target is where a command goes, after flags, environment and discovery.
@@ -62,7 +65,7 @@ func (a *app) resolve() (*target, error) {
 		}
 		return t, err
 	}
-	return t, t.byDiscovery(runBase(a.getenv))
+	return t, t.byDiscovery(runBase(a.getenv), first(a.conn.dataDir, "PADDOCK_DATA_DIR"))
 }
 
 // runBase is where running services leave their records.
@@ -128,22 +131,30 @@ func readCA(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-func (t *target) byDiscovery(base string) error {
+// byDiscovery goes to the one service that runs on this machine, or to that of a data directory.
+func (t *target) byDiscovery(base, dataDir string) error {
 	running, err := machine.Running(base)
+	if dataDir != "" {
+		dataDir, _ = filepath.Abs(dataDir)
+		running = slices.DeleteFunc(running, func(r machine.Record) bool { return r.DataDir != dataDir })
+	}
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return usageError("no service named: give --url and --key, or PADDOCK_URL and PADDOCK_KEY " +
 			"(a 'paddock up' on this machine is found only by root)")
 	case err != nil:
 		return err
+	case len(running) == 0 && dataDir != "":
+		return platformError("no 'paddock up' runs on this machine with data directory %s", dataDir)
 	case len(running) == 0:
 		return platformError("no 'paddock up' runs on this machine: start one, or give --url and --key (PADDOCK_URL, PADDOCK_KEY)")
 	case len(running) > 1:
 		var all []string
 		for _, r := range running {
-			all = append(all, fmt.Sprintf("%s (data directory %s)", r.HTTP, r.DataDir))
+			all = append(all, fmt.Sprintf("  %s  data directory %s", r.HTTP, r.DataDir))
 		}
-		return usageError("several 'paddock up' run on this machine, choose one with --url and --key: %s", strings.Join(all, ", "))
+		return usageError("several 'paddock up' run on this machine, choose one with --data-dir or PADDOCK_DATA_DIR:\n%s",
+			strings.Join(all, "\n"))
 	}
 	return t.byRecord(running[0])
 }

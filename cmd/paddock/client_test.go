@@ -215,6 +215,8 @@ func testWhere(t *testing.T, s *site) {
 	s.cliAs(map[string]string{"PADDOCK_URL": s.HTTP}, counter, "run", "-").want(t, exitUsage, "", "PADDOCK_KEY")
 	s.cliAs(map[string]string{"PADDOCK_URL": s.HTTP, "PADDOCK_KEY": "wrong"}, counter, "run", "-").want(t, exitUsage, "", "key")
 	s.cliAs(map[string]string{"PADDOCK_URL": "ftp://x"}, "", "pool").want(t, exitUsage, "", "http://")
+	s.cli("pool", "--data-dir", s.data).want(t, 0, "oci/runc", "")
+	s.cli("pool", "--data-dir", "/nowhere").want(t, exitPlatform, "", "/nowhere")
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -72,7 +72,7 @@ func ago(t *timestamppb.Timestamp) string {
 // brief writes a duration with the precision people read.
 func brief(d time.Duration) string {
 	switch {
-	case d < 0:
+	case d <= 0:
 		return "0s"
 	case d < time.Millisecond:
 		return fmt.Sprintf("%dµs", d.Microseconds())

@@ -115,18 +115,40 @@ func (p *progress) drawLocked() {
 	if p.step == "" || p.ended {
 		return
 	}
-	fmt.Fprintf(p.out, "\r\x1b[K%6s  %s … %s", p.clockLocked(), p.textLocked(), brief(time.Since(p.since).Round(100*time.Millisecond)))
+	fmt.Fprintf(p.out, "\r\x1b[K%6s  %s … %.1fs", p.clockLocked(), p.textLocked(), time.Since(p.since).Seconds())
 }
 
+// finishLocked leaves a line of the step, unless it was over at once and said nothing.
 func (p *progress) finishLocked() {
 	if p.step == "" || p.ended {
 		return
 	}
-	took := brief(time.Since(p.since))
+	took := time.Since(p.since)
 	if p.live {
-		fmt.Fprintf(p.out, "\r\x1b[K%6s  %s (%s)\n", p.clockLocked(), p.textLocked(), took)
-	} else {
-		fmt.Fprintf(p.out, "%6s  %s (%s)\n", p.clockLocked(), p.textLocked(), took)
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+	if took >= worthALine || p.said != "" {
+		fmt.Fprintf(p.out, "%6s  %s (%s)\n", p.clockLocked(), p.textLocked(), brief(took))
 	}
 	p.step = ""
+}
+
+// worthALine is how long a silent step must take to leave a line behind.
+const worthALine = 100 * time.Millisecond
+
+// above returns a writer to the same terminal that does not run into the line that is redrawn.
+func (p *progress) above(w io.Writer) io.Writer { return &aboveProgress{p, w} }
+
+type aboveProgress struct {
+	p *progress
+	w io.Writer
+}
+
+func (a *aboveProgress) Write(b []byte) (int, error) {
+	a.p.mu.Lock()
+	defer a.p.mu.Unlock()
+	if a.p.live && a.p.step != "" && !a.p.ended {
+		fmt.Fprint(a.p.out, "\r\x1b[K")
+	}
+	return a.w.Write(b)
 }

@@ -64,6 +64,7 @@ func (a *app) client(c *cobra.Command) *cobra.Command {
 	f := c.PersistentFlags()
 	f.StringVar(&a.conn.url, "url", "", "the service, for example https://paddock.example:8080 (or PADDOCK_URL)")
 	f.StringVar(&a.conn.key, "key", "", "API key (or PADDOCK_KEY; @FILE reads a file)")
+	f.StringVar(&a.conn.dataDir, "data-dir", "", "which 'paddock up' on this machine, if several run (or PADDOCK_DATA_DIR)")
 	f.StringVar(&a.conn.ca, "ca", "", "PEM file of the authority that signed the service's certificate (or PADDOCK_CA)")
 	if f.Lookup("tenant") == nil {
 		f.StringVarP(&a.conn.tenant, "tenant", "t", "", "tenant, with an operator's key (or PADDOCK_TENANT)")

@@ -41,23 +41,22 @@ type closer struct {
 }
 
 func newService(a *app, cfg config.Config) *service {
-	return &service{
-		app: a, cfg: cfg, log: newLogger(a, cfg.Log), failed: make(chan error, 4), progress: newProgress(a.stdout, a.stdoutTTY),
-	}
+	p := newProgress(a.stdout, a.stdoutTTY)
+	return &service{app: a, cfg: cfg, log: newLogger(a, cfg.Log, p), failed: make(chan error, 4), progress: p}
 }
 
 // newLogger writes lines for people where people read, else JSON.
-func newLogger(a *app, cfg config.Log) *slog.Logger {
+func newLogger(a *app, cfg config.Log, p *progress) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(cfg.Level)) // checked with the rest of the settings
 	options := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" || cfg.Format == "auto" && !a.stderrTTY {
-		return slog.New(slog.NewJSONHandler(a.stderr, options))
+		return slog.New(slog.NewJSONHandler(p.above(a.stderr), options))
 	}
 	if cfg.Format == "auto" && level < slog.LevelWarn {
 		options.Level = slog.LevelWarn // the progress is on the same terminal
 	}
-	return slog.New(slog.NewTextHandler(a.stderr, options))
+	return slog.New(slog.NewTextHandler(p.above(a.stderr), options))
 }
 
 func (s *service) onStop(name string, do func(ctx context.Context, remove bool) error) {

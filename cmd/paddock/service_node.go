@@ -57,7 +57,7 @@ func (s *service) findEngine(ctx context.Context) error {
 	}
 	var v doctor.Version
 	if s.cfg.Engine == config.EngineDocker {
-		v, err = dockerVersion(ctx, s.cfg.Docker.Host)
+		v, err = dockerVersion(ctx, s.cfg.Docker.Host, s.cfg.Isolation)
 	} else {
 		if s.node.runtime, err = machine.FindRuntime(programOf(s.cfg.Isolation), s.cfg.Runtime); err != nil {
 			return err

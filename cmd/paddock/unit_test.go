@@ -116,6 +116,7 @@ func TestProgressInLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder
 		p := newProgress(&out, false)
+		p.begin("nothing worth a line")
 		p.begin("building")
 		p.say("half")
 		p.say("half") // says nothing new
@@ -125,7 +126,7 @@ func TestProgressInLines(t *testing.T) {
 		p.end()
 		p.end()
 		p.say("late")
-		want := "  0.0s  building: half\n  2.0s  building: half (2.0s)\n  2.0s  filling: 3/8 warm\n  2.0s  filling: 3/8 warm (0µs)\n"
+		want := "  0.0s  building: half\n  2.0s  building: half (2.0s)\n  2.0s  filling: 3/8 warm\n  2.0s  filling: 3/8 warm (0s)\n"
 		if out.String() != want {
 			t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 		}
@@ -154,7 +155,7 @@ func TestStrangersTextIsHarmlessOnATerminal(t *testing.T) {
 
 func TestBriefDurations(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		-time.Second: "0s", 512 * time.Microsecond: "512µs", 3100 * time.Microsecond: "3.1ms", 2500 * time.Millisecond: "2.5s",
+		-time.Second: "0s", 0: "0s", 512 * time.Microsecond: "512µs", 3100 * time.Microsecond: "3.1ms", 2500 * time.Millisecond: "2.5s",
 		252 * time.Second: "4m12s", 90 * time.Minute: "1h30m", 72 * time.Hour: "3d",
 	} {
 		if got := brief(d); got != want {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // counter keeps a number in its container: it shows whether a call met the same one.
@@ -145,6 +146,7 @@ func TestStartsThatCannotBe(t *testing.T) {
 		{"no such runtime", []string{"--runtime", "/nowhere/runc"}, exitPlatform, []string{"/nowhere/runc"}},
 		{"dead Docker engine", []string{"--engine", "docker", "--config", confWith(t, "docker: {host: unix:///nowhere/docker.sock}")},
 			exitPlatform, []string{"/nowhere/docker.sock", "--engine oci"}},
+		{"Docker without runsc", []string{"--engine", "docker", "--isolation", "gvisor"}, exitPlatform, []string{"runsc", "--isolation runc"}},
 		{"full disk", []string{"--data-dir", filepath.Join(full, "data")}, exitPlatform, []string{"space"}},
 		{"old runtime, strictly", []string{"--runtime", oldRunc(t), "--strict"}, exitPlatform, []string{"1.1.5", "CVE", "make build"}},
 		{"unknown engine", []string{"--engine", "podman"}, exitUsage, []string{"podman", "oci or docker"}},
@@ -158,7 +160,9 @@ func TestStartsThatCannotBe(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSite(t, "oci", "runc")
 			cmd := s.command(append(s.flags, c.args...)...)
+			tooLong := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }) // it serves, which it should not
 			out, err := cmd.CombinedOutput()
+			tooLong.Stop()
 			if err == nil || cmd.ProcessState.ExitCode() != c.code {
 				t.Errorf("exit %v, want code %d", err, c.code)
 			}

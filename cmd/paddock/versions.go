@@ -125,10 +125,13 @@ func judgeRunc(text string) (problem string) {
 
 // askDocker asks the engine for doctor.
 func askDocker(cfg config.Config) func(context.Context) (doctor.Version, error) {
-	return func(ctx context.Context) (doctor.Version, error) { return dockerVersion(ctx, cfg.Docker.Host) }
+	return func(ctx context.Context) (doctor.Version, error) {
+		return dockerVersion(ctx, cfg.Docker.Host, cfg.Isolation)
+	}
 }
 
-func dockerVersion(ctx context.Context, host string) (doctor.Version, error) {
+// dockerVersion asks an engine, and whether it has what the isolation needs.
+func dockerVersion(ctx context.Context, host, isolation string) (doctor.Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
 	defer cancel()
 	h, err := docker.Probe(ctx, host)
@@ -136,6 +139,10 @@ func dockerVersion(ctx context.Context, host string) (doctor.Version, error) {
 		return doctor.Version{}, fmt.Errorf("%w; start the Docker engine, or use --engine oci, which needs none", err)
 	}
 	v := doctor.Version{Version: fmt.Sprintf("Docker %s (API %s, runc %s)", h.Version, h.APIVersion, orDefault(h.Runc, "?"))}
+	if isolation == config.IsolationGVisor && !slices.Contains(h.Runtimes, "runsc") {
+		return v, fmt.Errorf("the Docker engine has no runtime runsc: add it to the daemon's configuration (runtimes), " +
+			"use --isolation runc, or --engine oci, which brings its own")
+	}
 	if n, ok := parseNumber(h.Version); !ok || n[0] < dockerOldest {
 		v.Problem = "an old engine: known holes in it and in the runc that it brings"
 	} else if h.Runc != "" {
