@@ -154,8 +154,8 @@ func (p *Pool) whenOn(ctx context.Context, f *flight, req *call.Request, began t
 		if c.power == powerFrozen {
 			p.requestThawLocked(c)
 		}
-		if c.power == powerFrozen || c.power == powerQueued || c.power == powerThawing || c.power == powerFreezing {
-			f.start = call.StartThawed
+		if f.start = call.StartThawed; c.power == powerBinding {
+			f.start = c.start // it shares the wait of the call that got the container
 		}
 		changed := c.changeLocked()
 		p.unlock()

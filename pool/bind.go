@@ -13,7 +13,7 @@ import (
 func (p *Pool) assignLocked(c *container, t *tenantState, req *call.Request, start call.StartKind, now time.Time) *flight {
 	p.assignToLocked(c, t, req.Fresh, now)
 	f := p.takeLocked(c, req, now)
-	f.start = start
+	f.start, c.start = start, start
 	p.serveLocked(t, now) // they wait for the latch in the container instead of in the queue
 	p.counts.claims[start]++
 	return f

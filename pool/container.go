@@ -141,7 +141,8 @@ type container struct {
 	told     bool      // observers know whose it is
 	fresh    bool
 	power    power
-	changed  chan struct{} // closed when power changes; nil if nobody waits
+	start    call.StartKind // of the call that it was assigned for
+	changed  chan struct{}  // closed when power changes; nil if nobody waits
 	assigned time.Time
 	life     time.Duration // the policy's MaxLife with jitter
 	served   int64

@@ -99,6 +99,27 @@ func TestContainersGoRound(t *testing.T) {
 	})
 }
 
+// Alone, the same tenant gets whatever there is.
+func TestAloneGetsEverything(t *testing.T) {
+	bubble(t, func(o *fake.Options, c *pool.Config) {
+		c.MinReady, c.MaxReady, c.CreateParallel = -1, 1, 1
+		o.Create = slowly(time.Second)
+	}, func(r *rig) {
+		var s served
+		for range 5 {
+			req := r.req("greedy", "gate end")
+			req.Policy = policy(func(p *tenant.Policy) { p.ClaimBurst, p.MaxContainers, p.CallsPerContainer = 10, 10, 1 })
+			s.run(r, req)
+		}
+		time.Sleep(5*time.Second + 100*time.Millisecond)
+		if n := r.Stats().InFlight; n != 5 {
+			t.Errorf("%d of 5 run after 5 containers", n)
+		}
+		r.engine.Open("end")
+		s.wg.Wait()
+	})
+}
+
 // Within a tenant: first in, first out.
 func TestCallsWaitInOrder(t *testing.T) {
 	bubble(t, nil, func(r *rig) {

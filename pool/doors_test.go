@@ -1,0 +1,82 @@
+package pool_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"paddock/internal/tenant"
+	"paddock/pool"
+	"paddock/pool/fake"
+)
+
+// doors records what happens to every door, in order.
+type doors struct {
+	mu   sync.Mutex
+	said map[pool.ContainerID][]string
+}
+
+func (d *doors) say(id pool.ContainerID, what string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.said[id] = append(d.said[id], what)
+}
+
+func (d *doors) heard(id pool.ContainerID) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return fmt.Sprint(d.said[id])
+}
+
+type door struct {
+	of *doors
+	id pool.ContainerID
+}
+
+func (d door) SetRules(t tenant.ID, allow, _ []string) error {
+	d.of.say(d.id, fmt.Sprintf("%s%v", t, allow))
+	return nil
+}
+func (d door) CloseTunnels() { d.of.say(d.id, "tunnels closed") }
+func (d door) Close() error  { d.of.say(d.id, "closed"); return nil }
+
+func TestDoors(t *testing.T) {
+	all := &doors{said: map[pool.ContainerID][]string{}}
+	bubble(t, func(_ *fake.Options, c *pool.Config) {
+		c.OpenDoor = func(_ string, _, _ uint32, id pool.ContainerID) (pool.Door, error) {
+			all.say(id, "opened")
+			return door{all, id}, nil
+		}
+	}, func(r *rig) {
+		r.untilReady(2)
+		req := r.req("a", "value 1")
+		req.Policy = policy(func(p *tenant.Policy) { p.Egress = []string{"x:443"} })
+		res, err := r.run(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := all.heard(res.Container); got != "[opened a[x:443]]" {
+			t.Errorf("at the first call: %s", got)
+		}
+		r.SetPolicy("a", policy(func(p *tenant.Policy) { p.Egress = []string{"y:443"} }))
+		if _, err := r.run(req); err != nil { // with the old policy: it does not count any more
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := all.heard(res.Container); got != "[opened a[x:443] a[y:443]]" {
+			t.Errorf("after another policy: %s", got)
+		}
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if got := all.heard(res.Container); got != "[opened a[x:443] a[y:443] tunnels closed]" {
+			t.Errorf("frozen: %s", got)
+		}
+		r.Drain(pool.Selector{Container: res.Container}, pool.CauseAdmin)
+		synctest.Wait()
+		if got := all.heard(res.Container); got != "[opened a[x:443] a[y:443] tunnels closed closed]" {
+			t.Errorf("destroyed: %s", got)
+		}
+	})
+}
