@@ -100,7 +100,7 @@ func (s *service) buildImage(ctx context.Context) (err error) {
 		Dir: s.data.Images(), CacheDir: cache,
 		Progress: func(line string) { s.progress.say("%s", line) },
 	})
-	return err
+	return machine.Explain(err)
 }
 
 func (s *service) startEngine(ctx context.Context) error {

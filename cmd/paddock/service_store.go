@@ -50,16 +50,22 @@ func (s *service) openStore(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	go s.watchStore()
+	s.watchStore()
 	return nil
 }
 
 // watchStore says when the store gives up. Calls go on; only changes have to wait for a restart.
 func (s *service) watchStore() {
-	<-s.store.etcd.Failed()
-	if err := s.store.etcd.Cause(); err != nil {
-		s.log.Error("the store has failed; warm and new tenants are served on, changes need a restart", "err", err)
-	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-stop:
+		case <-s.store.etcd.Failed():
+			s.log.Error("the store has failed; warm and new tenants are served on, changes need a restart", "err", s.store.etcd.Cause())
+		}
+	}()
+	s.onStop("watch of the store", func(context.Context, bool) error { close(stop); <-done; return nil })
 }
 
 // openCatalogue makes the service that changes the catalogue, the operator's key and the tenant that needs no preparation.

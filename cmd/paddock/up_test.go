@@ -127,14 +127,7 @@ func TestStartsThatCannotBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	full := filepath.Join(passableDir(t), "full")
-	if err := os.Mkdir(full, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("test", full, "tmpfs", 0, "size=1m,mode=0755"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Unmount(full, syscall.MNT_DETACH) })
+	full, small := smallDisk(t, "1m"), smallDisk(t, "170m") // for the store, but not for the runtime image
 	for _, c := range []struct {
 		name string
 		args []string
@@ -149,6 +142,7 @@ func TestStartsThatCannotBe(t *testing.T) {
 		{"Docker without runsc", []string{"--engine", "docker", "--isolation", "gvisor"}, exitPlatform, []string{"runsc", "--isolation runc"}},
 		{"full disk", []string{"--data-dir", filepath.Join(full, "data")}, exitPlatform, []string{"space"}},
 		{"old runtime, strictly", []string{"--runtime", oldRunc(t), "--strict"}, exitPlatform, []string{"1.1.5", "CVE", "make build"}},
+		{"disk that fills up", []string{"--data-dir", filepath.Join(small, "data")}, exitPlatform, []string{"no space", "make room"}},
 		{"unknown engine", []string{"--engine", "podman"}, exitUsage, []string{"podman", "oci or docker"}},
 		{"unknown setting", []string{"--config", confWith(t, "min_redy: 1")}, exitUsage, []string{"min_redy"}},
 		{"unknown flag", []string{"--min-redy", "1"}, exitUsage, []string{"min-redy"}},
@@ -179,6 +173,19 @@ func TestStartsThatCannotBe(t *testing.T) {
 			}
 		})
 	}
+}
+
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := filepath.Join(passableDir(t), "disk")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("test", dir, "tmpfs", 0, "mode=0755,size="+size); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
 }
 
 // oldRunc is a program that calls itself a runc with known holes.

@@ -49,14 +49,14 @@ func OpenDataDir(path string) (*DataDir, error) {
 	}
 	d := &DataDir{Path: path}
 	if err := d.makeDirs(); err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", path, explain(err))
+		return nil, fmt.Errorf("data directory %s: %w", path, Explain(err))
 	}
 	if err := d.takeLock(); err != nil {
 		return nil, err
 	}
 	if d.ID, err = d.readID(); err != nil {
 		d.Close()
-		return nil, fmt.Errorf("data directory %s: %w", path, explain(err))
+		return nil, fmt.Errorf("data directory %s: %w", path, Explain(err))
 	}
 	return d, nil
 }
@@ -98,7 +98,7 @@ func passable(path string) error {
 func (d *DataDir) takeLock() error {
 	f, err := os.OpenFile(d.LockFile(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return fmt.Errorf("lock of the data directory: %w", explain(err))
+		return fmt.Errorf("lock of the data directory: %w", Explain(err))
 	}
 	if err := flockPatiently(f); err != nil {
 		defer f.Close()
@@ -114,7 +114,7 @@ func (d *DataDir) takeLock() error {
 	}
 	if err != nil {
 		f.Close()
-		return fmt.Errorf("lock %s: %w", d.LockFile(), explain(err))
+		return fmt.Errorf("lock %s: %w", d.LockFile(), Explain(err))
 	}
 	d.lock = f
 	return nil
@@ -183,8 +183,8 @@ func WriteFile(path string, b []byte, mode os.FileMode) error {
 	return os.Rename(f.Name(), path)
 }
 
-// explain adds the remedy to the errors that every new machine meets.
-func explain(err error) error {
+// Explain adds the remedy to the errors that every new machine meets.
+func Explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%w: the disk is full; make room, or name a directory on another one", err)

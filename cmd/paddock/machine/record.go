@@ -39,7 +39,7 @@ func recordDir(base string) string { return filepath.Join(base, "up") }
 func Announce(base, id string, r Record) (withdraw func(), err error) {
 	dir := recordDir(base)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("record for clients: %w", explain(err))
+		return nil, fmt.Errorf("record for clients: %w", Explain(err))
 	}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -47,7 +47,7 @@ func Announce(base, id string, r Record) (withdraw func(), err error) {
 	}
 	file := filepath.Join(dir, id+".json")
 	if err := WriteFile(file, append(b, '\n'), 0o600); err != nil {
-		return nil, fmt.Errorf("record for clients: %w", explain(err))
+		return nil, fmt.Errorf("record for clients: %w", Explain(err))
 	}
 	return func() {
 		os.Remove(file)

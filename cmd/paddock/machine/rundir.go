@@ -28,23 +28,23 @@ type RunDir struct {
 func OpenRunDir(base, id string) (*RunDir, error) {
 	d := &RunDir{Path: filepath.Join(base, id)}
 	if err := os.MkdirAll(base, 0o711); err != nil {
-		return nil, fmt.Errorf("run directory: %w", explain(err))
+		return nil, fmt.Errorf("run directory: %w", Explain(err))
 	}
 	if err := os.Chmod(base, 0o711); err != nil {
-		return nil, fmt.Errorf("run directory: %w", explain(err))
+		return nil, fmt.Errorf("run directory: %w", Explain(err))
 	}
 	if err := os.Mkdir(d.Path, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("run directory: %w", explain(err))
+		return nil, fmt.Errorf("run directory: %w", Explain(err))
 	}
 	if err := d.ensureTmpfs(); err != nil {
 		return nil, err
 	}
 	for dir, mode := range map[string]os.FileMode{d.Path: 0o711, d.Containers(): 0o711, d.Secret(): 0o700} {
 		if err := os.MkdirAll(dir, mode); err != nil {
-			return nil, fmt.Errorf("run directory: %w", explain(err))
+			return nil, fmt.Errorf("run directory: %w", Explain(err))
 		}
 		if err := os.Chmod(dir, mode); err != nil {
-			return nil, fmt.Errorf("run directory: %w", explain(err))
+			return nil, fmt.Errorf("run directory: %w", Explain(err))
 		}
 	}
 	return d, nil
@@ -70,7 +70,7 @@ func (d *RunDir) ensureTmpfs() error {
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
 	options := fmt.Sprintf("mode=0711,size=%d", runDirBytes)
 	if err := unix.Mount("paddock", d.Path, "tmpfs", flags, options); err != nil {
-		return fmt.Errorf("run directory %s: mount tmpfs: %w", d.Path, explain(err))
+		return fmt.Errorf("run directory %s: mount tmpfs: %w", d.Path, Explain(err))
 	}
 	d.mounted = true
 	return nil
