@@ -50,6 +50,8 @@ function dataOf(ctx, input) {
 
 let makeLog = () => () => {};
 
+const SHOWN = P.freeze(['body', 'callId', 'function', 'tenant', 'query', 'headers', 'params', 'meta', 'configuration']);
+
 class Context {
   #call;
 
@@ -62,11 +64,13 @@ class Context {
     return abortTimeLeft(this.#call);
   }
 
-  // What console.log shows: everything that can be read.
+  // What console.log shows: no values of secrets, which are in data as well.
   [inspect.custom]() {
     const seen = {};
-    for (let i = 0; i < names.length; i++)
-      if (names[i] !== 'signal' && names[i] !== 'log') seen[names[i]] = this[names[i]];
+    for (let i = 0; i < SHOWN.length; i++) seen[SHOWN[i]] = this[SHOWN[i]];
+    seen.secrets = {};
+    const keys = ownKeys(this.secrets);
+    for (let i = 0; i < keys.length; i++) seen.secrets[keys[i]] = '[secret]';
     return seen;
   }
 
@@ -94,8 +98,8 @@ const lazy = {
 
 const callOf = Context.call;
 delete Context.call;
-const names = Object.keys(lazy);
-for (const name of names) {
+
+for (const name of Object.keys(lazy)) {
   const make = lazy[name];
   const own = (ctx, value) =>
     P.defineProperty(ctx, name, { value, writable: true, configurable: true, enumerable: true });

@@ -138,4 +138,17 @@ function shown(thing) {
   return clip('Uncaught ' + text + (isObject(thing) ? causes(thing) : ''), MAX.stack);
 }
 
-module.exports = { AgentError, describe, shown, describeLoad, nameOf, messageOf, clip, isObject, get, plain, hasOwn };
+module.exports = {
+  AgentError,
+  describe,
+  shown,
+  cleanStack,
+  describeLoad,
+  nameOf,
+  messageOf,
+  clip,
+  isObject,
+  get,
+  plain,
+  hasOwn,
+};

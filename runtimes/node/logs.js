@@ -7,6 +7,7 @@ const { Writable } = require('node:stream');
 const util = require('node:util');
 const P = require('./primordials.js');
 const { useLog } = require('./context.js');
+const { cleanStack } = require('./errors.js');
 
 const { format, inspect } = util;
 
@@ -25,6 +26,7 @@ function indented(indent, text) {
   return out;
 }
 
+const TRACE = '\n    at ';
 const METHODS = P.freeze({
   __proto__: null,
   log: 'info',
@@ -61,6 +63,7 @@ function stream(fd, level, emit) {
 function install(send, current) {
   const emit = (level, text) => {
     const call = current();
+    if (P.stringIndexOf(text, TRACE) >= 0) text = cleanStack(text); // how the agent got there helps nobody
     send(call, level, call === undefined ? text : indented(call.indent, text));
   };
   const { console } = globalThis;

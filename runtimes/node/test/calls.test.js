@@ -131,6 +131,18 @@ describe('logs', () => {
   );
 
   test(
+    "show neither the agent's frames nor secrets",
+    withHost(async (host) => {
+      const x = await host.run('(a, ctx) => { console.log(ctx); console.error(new Error("seen")) }', 1, {
+        secrets: { K: 'hidden' },
+      });
+      assert.match(x.logs[0].text, /secrets: \{ K: '\[secret\]' \}/);
+      assert.ok(!x.logs[0].text.includes('hidden'));
+      assert.equal(x.logs[1].text, 'Error: seen\n    at code.js:1:49');
+    }),
+  );
+
+  test(
     'go to the right call under concurrency',
     withHost(async (host) => {
       const source = `async (n) => {
