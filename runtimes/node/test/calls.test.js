@@ -138,7 +138,7 @@ describe('logs', () => {
       });
       assert.match(x.logs[0].text, /secrets: \{ K: '\[secret\]' \}/);
       assert.ok(!x.logs[0].text.includes('hidden'));
-      assert.equal(x.logs[1].text, 'Error: seen\n    at code.js:1:49');
+      assert.equal(x.logs[1].text, 'Error: seen\n    at code.js:1:47');
     }),
   );
 
