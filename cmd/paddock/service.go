@@ -97,8 +97,14 @@ func (s *service) start(ctx context.Context) error {
 	return nil
 }
 
+// oomScore keeps the kernel from choosing the service when memory is short: sandboxes go first.
+const oomScore = "-900"
+
 // takeMachine locks the data directory and mounts the run directory.
 func (s *service) takeMachine(context.Context) error {
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(oomScore), 0); err != nil {
+		s.log.Warn("the OOM score cannot be set: short of memory, the kernel may end the service before a sandbox", "err", err)
+	}
 	var err error
 	if s.data, err = machine.OpenDataDir(s.cfg.DataDir); err != nil {
 		return err
