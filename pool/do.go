@@ -122,7 +122,8 @@ const (
 )
 
 // Do runs one call on a container of its tenant's, assigning one if need be. What has not started is tried again, what may
-// have started only if the call says idempotent. Errors are *errs.Error.
+// have started only if the call says idempotent. Errors are *errs.Error. With an error there is a Result if a container took
+// the call; it says which one and where the time went, and has no value.
 func (p *Pool) Do(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
 	var tr tries
 	req, sink = tr.watch(req, sink)
@@ -133,7 +134,7 @@ func (p *Pool) Do(ctx context.Context, req *call.Request, sink call.Sink) (*call
 		}
 		e := errs.From(err)
 		if !tr.again(ctx, req, e) {
-			return nil, e
+			return res, e
 		}
 		p.mu.Lock()
 		p.counts.retries++
@@ -150,19 +151,23 @@ func (p *Pool) try(ctx context.Context, req *call.Request, sink call.Sink) (*cal
 	if f.c.fresh {
 		return p.doFresh(ctx, f, req, sink)
 	}
+	began := time.Now()
 	res, err := f.c.conn.Do(ctx, req, sink, f.settled)
 	p.giveBack(f, errs.Is(err, errs.Timeout) || errs.Is(err, errs.Cancelled))
-	return p.finish(f, res, err)
+	if err != nil {
+		err = p.explainLoss(f.c, errs.From(err))
+	}
+	return p.finish(f, res, err, began)
 }
 
-// finish completes the result, or finds out why the container was lost.
-func (p *Pool) finish(f *flight, res *call.Result, err error) (*call.Result, error) {
+// finish completes the result, or says of a failed call where it ran. began is when the container got the call.
+func (p *Pool) finish(f *flight, res *call.Result, err error, began time.Time) (*call.Result, error) {
 	if err != nil {
-		return nil, p.explainLoss(f.c, errs.From(err))
+		res = &call.Result{Stages: call.Stages{Run: time.Since(began)}}
 	}
 	res.Container, res.Start, res.Isolation = f.c.id, f.start, p.cfg.Engine.Isolation()
 	res.Stages.Queue, res.Stages.Assign = f.queue, f.assign
-	return res, nil
+	return res, err
 }
 
 // explainLoss replaces a sandbox_lost of the link by what the wait status and the counters say.

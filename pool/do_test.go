@@ -35,6 +35,14 @@ func TestCalls(t *testing.T) {
 			t.Errorf("two tenants in container %s", other.Container)
 		}
 		r.fails(r.req("acme", "throw no"), errs.UserError, "", errs.StartedYes)
+		for _, fresh := range []bool{false, true} {
+			req := r.req("acme", "throw no")
+			req.Fresh = fresh
+			res, err := r.Do(t.Context(), req, nil)
+			if err == nil || res == nil || res.Container == "" || res.Start == "" || res.Stages.Run < 0 || res.Value != nil {
+				t.Errorf("a failure says of where it ran: %+v", res)
+			}
+		}
 		if s := r.Stats(); s.InFlight != 0 || s.Assigned != 2 {
 			t.Errorf("%+v", s)
 		}

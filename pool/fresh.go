@@ -21,6 +21,7 @@ func (p *Pool) doFresh(ctx context.Context, f *flight, req *call.Request, sink c
 		held = &lastPiece{Sink: sink}
 		sink = held
 	}
+	began := time.Now()
 	res, err := f.c.conn.Do(ctx, req, sink, f.settled)
 	if err != nil { // before the container goes, so that why it was lost can be told
 		err = p.explainLoss(f.c, errs.From(err))
@@ -32,15 +33,12 @@ func (p *Pool) doFresh(ctx context.Context, f *flight, req *call.Request, sink c
 	if gone := p.awaitGone(f.c, req.Deadline); err == nil {
 		err = gone
 	}
-	if err != nil {
-		return nil, err
-	}
-	if held != nil {
-		if err := held.release(); err != nil {
-			return nil, errs.Wrap(errs.Cancelled, "pool.Do", err, "the caller went away")
+	if err == nil && held != nil {
+		if gone := held.release(); gone != nil {
+			err = errs.Wrap(errs.Cancelled, "pool.Do", gone, "the caller went away")
 		}
 	}
-	return p.finish(f, res, nil)
+	return p.finish(f, res, err, began)
 }
 
 var errStays = errors.New("the container of a fresh call was not destroyed in time")

@@ -43,6 +43,8 @@ const (
 	mdError         = "paddock-error"
 	mdStarted       = "paddock-started"
 	mdRetryAfter    = "retry-after"
+	mdTiming        = "server-timing"
+	mdContainer     = "paddock-container"
 )
 
 func (r *Router) newGRPC() *grpc.Server {

@@ -31,6 +31,11 @@ func (s *sandboxServer) Invoke(ctx context.Context, req *pb.InvokeRequest) (*pb.
 	res, err := c.run(ctx, req, sink)
 	e := errs.From(err)
 	if e != nil && !errs.Lookup(e.Kind).InBand {
+		md := metadata.Pairs(mdTiming, serverTiming(&c.stages))
+		if res != nil && res.Container != "" {
+			md.Set(mdContainer, string(res.Container))
+		}
+		q.setTrailer(md)
 		return nil, err
 	}
 	md := metadata.MD{mdCallID: {string(q.id)}}

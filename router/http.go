@@ -126,6 +126,9 @@ func (x *exchange) fail(err error) {
 		panic(http.ErrAbortHandler)
 	}
 	x.logInternal(err)
+	if x.rule != nil && x.rule.call && x.w.Header()[hTiming] == nil { // no container took it
+		x.w.Header()[hTiming] = []string{serverTiming(&call.Stages{Total: time.Since(x.began)})}
+	}
 	writeProblem(x.w, x.r, x.id, err)
 }
 

@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 
 	"paddock/internal/call"
 	"paddock/internal/errs"
@@ -196,4 +197,31 @@ func TestTLSAndHTTP2(t *testing.T) {
 	}
 	eventually(t, func() bool { return g.router.InFlight() == 0 })
 	transport.CloseIdleConnections()
+}
+
+func TestFailuresSayWhereTheTimeWent(t *testing.T) {
+	g := newRig(t, nil)
+	for _, where := range []*call.Result{nil, okResult(nil)} {
+		g.node.do = func(context.Context, *call.Request, call.Sink) (*call.Result, error) {
+			return where, errs.New(errs.Timeout, "too long")
+		}
+		stages, container := "queue;dur=0.000", ""
+		if where != nil {
+			stages, container = "queue;dur=0.001, assign;dur=0.000, load;dur=0.000, run;dur=1.500", string(where.Container)
+		}
+		a := g.do("POST", "/v1/functions/echo/invoke", `1`)
+		if timing := a.header.Get("Server-Timing"); a.status != 504 || !strings.HasPrefix(timing, stages) ||
+			strings.HasSuffix(timing, "total;dur=0.000") || a.header.Get("Paddock-Container") != container {
+			t.Errorf("%v: %d %v", where, a.status, a.header)
+		}
+		var trailer metadata.MD
+		_, err := pb.NewSandboxClient(g.conn).Invoke(ctxAs(t.Context(), "acme-invoke"), echoRequest("1"), grpc.Trailer(&trailer))
+		if timing := strings.Join(trailer.Get("server-timing"), ""); err == nil || !strings.HasPrefix(timing, stages) ||
+			strings.Join(trailer.Get("paddock-container"), "") != container {
+			t.Errorf("%v: %v %v", where, trailer, err)
+		}
+	}
+	if text := g.do("GET", "/metrics", "").body; !strings.Contains(text, `start="warm"`) || !strings.Contains(text, `start="none"`) {
+		t.Errorf("by what calls found: %s", text)
+	}
 }

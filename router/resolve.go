@@ -10,7 +10,7 @@ import (
 )
 
 // Node is one controller as the router sees it. Invoke returns a Result or an *errs.Error, also when req.Deadline
-// passes or ctx ends; the sink is not used after it has returned.
+// passes or ctx ends; the sink is not used after it has returned. With an error a Result may say where the call ran.
 type Node interface {
 	Invoke(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error)
 }
@@ -37,6 +37,7 @@ const maxResolves = 3
 func (r *Router) resolve(ctx context.Context, req *call.Request, sink call.Sink, untouched func() bool) (*call.Result, error) {
 	var last Node
 	var lastErr *errs.Error
+	var lastRes *call.Result
 	for attempt := range maxResolves {
 		node, ok := r.cfg.Nodes.Node(req.Tenant, attempt)
 		if !ok || lastErr != nil && lastErr.Kind == errs.NoCapacity && node == last {
@@ -49,7 +50,7 @@ func (r *Router) resolve(ctx context.Context, req *call.Request, sink call.Sink,
 		if err == nil {
 			return res, nil
 		}
-		last, lastErr = node, errs.From(err)
+		last, lastRes, lastErr = node, res, errs.From(err)
 		if !mayRepeat(lastErr, req) || ctx.Err() != nil || !time.Now().Before(req.Deadline) || !untouched() {
 			break
 		}
@@ -59,7 +60,7 @@ func (r *Router) resolve(ctx context.Context, req *call.Request, sink call.Sink,
 		e.RetryAfter = time.Second
 		return nil, e
 	}
-	return nil, lastErr
+	return lastRes, lastErr
 }
 
 // mayRepeat says whether another attempt can do better and cannot run the code twice against the caller's will.
