@@ -50,7 +50,7 @@ func Detect(ctx context.Context, path string) (Version, error) {
 		}
 	}
 	v := Version{Path: path, Name: name, Version: version}
-	v.Why = judge(name, version)
+	v.Why = Judge(name, version)
 	v.TooOld = v.Why != ""
 	return v, nil
 }
@@ -73,8 +73,9 @@ func moduleVersion(info *buildinfo.BuildInfo) string {
 	return "unknown"
 }
 
-// judge returns why a version is too old, or "".
-func judge(name, version string) string {
+// Judge returns why a version of runc or runsc is too old and what to do, or "". It is for versions that somebody else read,
+// a Docker engine's for one.
+func Judge(name, version string) string {
 	if name == "runc" {
 		return judgeRunc(version)
 	}

@@ -23,7 +23,7 @@ func TestJudge(t *testing.T) {
 		{"runsc", "v0.0.0-20260224225140-573d5e7127a8", false}, {"runsc", "v0.0.0-20230224225140-573d5e7127a8", true},
 		{"runsc", "VERSION_MISSING", true}, {"runsc", "", true},
 	} {
-		why := judge(c.name, c.version)
+		why := Judge(c.name, c.version)
 		if (why != "") != c.tooOld {
 			t.Errorf("%s %s: %q, want too old = %t", c.name, c.version, why, c.tooOld)
 		}
@@ -65,8 +65,8 @@ func TestDetectReadsBuildInformation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if version := moduleVersion(info); judge("runsc", version) != "" {
-		t.Errorf("the pinned runsc's module version %q: %s", version, judge("runsc", version))
+	if version := moduleVersion(info); Judge("runsc", version) != "" {
+		t.Errorf("the pinned runsc's module version %q: %s", version, Judge("runsc", version))
 	}
 	// a binary that says VERSION_MISSING and has no build information of a runtime
 	path := filepath.Join(t.TempDir(), "runsc")
