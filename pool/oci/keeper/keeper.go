@@ -196,15 +196,18 @@ func (k *keeper) killAll() error {
 // SocketPath is where the keeper of dir listens.
 func SocketPath(dir string) string { return filepath.Join(dir, "sock") }
 
-// becomeOnly takes the directory's lock. Whoever waits for the last keeper's end takes it for an instant, too.
+// becomeOnly takes the directory's lock. Whoever waits for the last keeper's end takes it for an instant, too; and a
+// keeper that has stopped answering holds it until its process is gone, which on a busy machine takes a while.
 func becomeOnly(dir string) (lock *os.File, err error) {
-	for range 20 {
+	client := NewClient(dir)
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if lock, err = takeLock(lockPath(dir), os.O_RDWR|os.O_CREATE); err == nil {
 			return lock, nil
 		}
-		time.Sleep(5 * time.Millisecond)
+		if client.Alive(context.Background()) || time.Now().After(end) {
+			return nil, err
+		}
 	}
-	return nil, err
 }
 
 func lockPath(dir string) string { return filepath.Join(dir, "lock") }
