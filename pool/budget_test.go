@@ -222,3 +222,22 @@ func (r *rig) heardCause(id tenant.ID) pool.Cause {
 	}
 	return ""
 }
+
+func TestResizeSendsTheWarmOnesAway(t *testing.T) {
+	bubble(t, func(o *fake.Options, c *pool.Config) {
+		c.MinReady, c.MaxReady, c.MaxContainers = 4, 8, 8
+		o.Create = slowly(10 * time.Millisecond)
+	}, func(r *rig) {
+		r.untilReady(4)
+		r.must("a", "value 1")
+		r.untilReady(4)
+		two, all := 2, 3
+		if err := r.Resize(&two, nil, &all); err != nil {
+			t.Fatal(err)
+		}
+		r.until("three are left", func(s pool.Stats) bool { return s.Ready == 2 && s.Assigned == 1 && s.Draining == 0 })
+		if res := r.must("a", "value 1"); res.Start != call.StartWarm {
+			t.Errorf("a lost its container")
+		}
+	})
+}

@@ -88,9 +88,10 @@ func (p *Pool) hopelessLocked(deadline, now time.Time) bool {
 		!deadline.IsZero() && p.refill.notBefore.After(deadline)
 }
 
-// shedSurplusLocked drains one warm container that demand does not ask for any more, the oldest.
+// shedSurplusLocked drains the warm containers that the pool must not have any more, and one, the oldest, that demand does
+// not ask for.
 func (p *Pool) shedSurplusLocked(now time.Time) {
-	for p.ready.len() > p.max {
+	for p.ready.len() > 0 && (p.ready.len() > p.max || p.states[Ready]+p.states[Assigned] > p.maxContainers) {
 		c, _ := p.ready.front()
 		p.drainLocked(c, CauseSurplus, now)
 	}
@@ -99,7 +100,8 @@ func (p *Pool) shedSurplusLocked(now time.Time) {
 	}
 }
 
-// Resize changes how many containers there should be; nil leaves a number as it is. Fewer take effect as they come free.
+// Resize changes how many containers there should be; nil leaves a number as it is. Warm ones that are too
+// many go at once, assigned ones as they come free.
 func (p *Pool) Resize(minReady, maxReady, maxContainers *int) error {
 	p.mu.Lock()
 	defer p.unlock()
@@ -115,9 +117,9 @@ func (p *Pool) Resize(minReady, maxReady, maxContainers *int) error {
 	most := int(p.cfg.UIDCount / 2)
 	switch {
 	case lo < 0 || hi < lo:
-		return fmt.Errorf("pool: min ready %d and max ready %d: the first must be at least 0 and at most the second", lo, hi)
+		return fmt.Errorf("min ready %d, max ready %d: the first must be at least 0 and at most the second", lo, hi)
 	case all < 1 || all < lo || all > most:
-		return fmt.Errorf("pool: max containers %d: must be at least 1 and min ready (%d), and at most %d", all, lo, most)
+		return fmt.Errorf("max containers %d: it must be at least 1, at least min ready (%d), and at most %d", all, lo, most)
 	}
 	p.min, p.max, p.maxContainers = lo, hi, all
 	now := time.Now()
