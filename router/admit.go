@@ -52,7 +52,7 @@ func (a *admission) take(t tenant.ID, p *tenant.Policy, now time.Time) (*admitte
 		return nil, e
 	}
 	if !s.bucket.AllowN(now, 1) {
-		e := errs.New(errs.Limited, "tenant %s may start %g calls a second", t, p.RatePerSecond)
+		e := errs.New(errs.Limited, "tenant %s may start %g calls a second: wait for as long as Retry-After says", t, p.RatePerSecond)
 		e.Cause, e.RetryAfter = "rate", untilToken(s.bucket, now)
 		return nil, e
 	}
