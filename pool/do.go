@@ -122,8 +122,8 @@ const (
 )
 
 // Do runs one call on a container of its tenant's, assigning one if need be. What has not started is tried again, what may
-// have started only if the call says idempotent. Errors are *errs.Error. With an error there is a Result if a container took
-// the call; it says which one and where the time went, and has no value.
+// have started only if the call says idempotent. Errors are *errs.Error. With an error the Result says where the time
+// went, and in which container if one took the call; it has no value.
 func (p *Pool) Do(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
 	var tr tries
 	req, sink = tr.watch(req, sink)
@@ -144,9 +144,10 @@ func (p *Pool) Do(ctx context.Context, req *call.Request, sink call.Sink) (*call
 
 // try runs the call once.
 func (p *Pool) try(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
+	asked := time.Now()
 	f, refusal := p.acquire(ctx, req)
 	if refusal != nil {
-		return nil, refusal
+		return &call.Result{Stages: call.Stages{Queue: time.Since(asked)}}, refusal
 	}
 	if f.c.fresh {
 		return p.doFresh(ctx, f, req, sink)
