@@ -15,7 +15,7 @@ type ID string
 // ContainerID names one container: 128 random bits, 32 hex digits, never reused.
 type ContainerID string
 
-// Kind is the stated shape of a function, RULES.md.
+// Kind is the stated shape of a function: what the agent looks for unless it is told.
 type Kind string
 
 // The kinds. KindAuto lets the agent look.

@@ -15,7 +15,7 @@ import (
 // Kind decides how a failure is treated.
 type Kind string
 
-// The kinds, DESIGN section 8.
+// The kinds.
 const (
 	UserError       Kind = "user_error"
 	LoadError       Kind = "load_error"

@@ -33,7 +33,7 @@ const (
 	IsolationRunc   Isolation = "runc"   // namespaces, seccomp, the host's kernel
 )
 
-// Defaults of a Policy and the operator's maxima, DESIGN section 11. Sizes are bytes.
+// Defaults of a Policy and the operator's maxima. Sizes are bytes.
 const (
 	DefaultTimeout           = 10 * time.Second
 	MaxTimeout               = 300 * time.Second
