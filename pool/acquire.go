@@ -149,7 +149,7 @@ func (p *Pool) whenOn(ctx context.Context, f *flight, req *call.Request, began t
 			return f, nil
 		}
 		if c.lostLocked() {
-			return nil, p.abandonLocked(f, unstarted("the sandbox was lost before the call reached it"))
+			return nil, p.abandonLocked(f, c.lostBeforeLocked())
 		}
 		if c.power == powerFrozen {
 			p.requestThawLocked(c)

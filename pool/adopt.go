@@ -142,6 +142,7 @@ func (p *Pool) adopted(c *container, whose tenant.ID, since time.Time, err error
 		a := p.assignmentLocked(c)
 		p.noteLocked(func(o Observer) { o.Assigned(a) })
 		p.idleLocked(c, now)
+		p.lookLocked(c, now)
 	}
 	p.visitLocked(c, now) // another image: rollout
 	p.dispatchLocked(now)

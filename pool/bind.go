@@ -57,7 +57,7 @@ func (p *Pool) bind(f *flight, began time.Time) (*flight, *errs.Error) {
 	f.queue, f.assign = from.Sub(began), time.Since(from)
 	p.mu.Lock()
 	if f.c.lostLocked() {
-		return nil, p.abandonLocked(f, unstarted("the sandbox was lost before the call reached it"))
+		return nil, p.abandonLocked(f, f.c.lostBeforeLocked())
 	}
 	p.unlock()
 	return f, nil

@@ -163,6 +163,8 @@ type container struct {
 	sampled    time.Time // last look at its CPU
 	sampledCPU time.Duration
 	sampling   bool
+	looked     time.Time // last look because a call failed
+	spoiled    bool      // it ran into a limit
 }
 
 // quiet says that nothing of the tenant runs in c.

@@ -39,16 +39,21 @@ func (f *flight) settled() {
 	p.leaveLocked(f, false, true, time.Now())
 }
 
-// giveBack returns the caller's slot, and the running count if the code has ended. gaveUp: the caller has not waited for
-// the answer.
-func (p *Pool) giveBack(f *flight, gaveUp bool) {
+// giveBack returns the caller's slot, and the running count if the code has ended. e is why the call failed, nil if it
+// did not.
+func (p *Pool) giveBack(f *flight, e *errs.Error) {
 	p.mu.Lock()
 	defer p.unlock()
-	ended := f.marks.Or(flightReturned)&flightSettled != 0
-	if gaveUp && !ended {
-		p.suspectLocked(f.c)
+	ended, now := f.marks.Or(flightReturned)&flightSettled != 0, time.Now()
+	if e != nil {
+		switch gaveUp := e.Kind == errs.Timeout || e.Kind == errs.Cancelled; {
+		case gaveUp && !ended:
+			p.suspectLocked(f.c)
+		case e.WhetherStarted() != errs.StartedNo:
+			p.lookLocked(f.c, now)
+		}
 	}
-	p.leaveLocked(f, true, ended, time.Now())
+	p.leaveLocked(f, true, ended, now)
 }
 
 // takeLocked takes a slot of c for one call.
@@ -154,11 +159,19 @@ func (p *Pool) try(ctx context.Context, req *call.Request, sink call.Sink) (*cal
 	}
 	began := time.Now()
 	res, err := f.c.conn.Do(ctx, req, sink, f.settled)
-	p.giveBack(f, errs.Is(err, errs.Timeout) || errs.Is(err, errs.Cancelled))
-	if err != nil {
-		err = p.explainLoss(f.c, errs.From(err))
+	if err == nil {
+		p.giveBack(f, nil)
+	} else {
+		err = p.failed(f, errs.From(err))
 	}
 	return p.finish(f, res, err, began)
+}
+
+// failed gives back the slot of a call that has failed, and says why it has.
+func (p *Pool) failed(f *flight, e *errs.Error) *errs.Error {
+	e = p.explainTimeout(f.c, e)
+	p.giveBack(f, e)
+	return p.explainLoss(f.c, e)
 }
 
 // finish completes the result, or says of a failed call where it ran. began is when the container got the call.

@@ -27,10 +27,10 @@ func (p *Pool) freeze(c *container) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.EngineTimeout)
 	defer cancel()
 	err := c.engine.Freeze(ctx)
-	charge := c.limit
+	charge, used := c.limit, Usage{}
 	if err == nil {
 		if u, err := c.engine.Usage(ctx); err == nil {
-			charge = min(max(u.MemoryBytes, 0), c.limit)
+			charge, used = min(max(u.MemoryBytes, 0), c.limit), u
 		}
 	}
 	p.mu.Lock()
@@ -49,6 +49,10 @@ func (p *Pool) freeze(c *container) {
 	p.counts.frozen++
 	c.setPowerLocked(powerFrozen) // a call that came meanwhile asks for the thaw
 	if c.tearing {
+		return
+	}
+	if used.hitLimit() {
+		p.spoilLocked(c, used, now)
 		return
 	}
 	p.chargeLocked(c, charge)
@@ -120,9 +124,9 @@ func (p *Pool) thaw(c *container) {
 	}
 }
 
-// sampleLocked looks at the CPU that an idle container burns, in the background.
+// sampleLocked looks in the background at the CPU that an idle container burns, and whether it ran into a limit.
 func (p *Pool) sampleLocked(c *container) {
-	if c.sampling {
+	if c.sampling || c.fresh {
 		return
 	}
 	c.sampling = true
@@ -136,11 +140,15 @@ func (p *Pool) sample(c *container) {
 	p.mu.Lock()
 	defer p.unlock()
 	c.sampling = false
-	if err != nil || c.state != Assigned || c.power != powerOn || !c.quiet() {
+	now := time.Now()
+	if err == nil && u.hitLimit() {
+		p.spoilLocked(c, u, now)
 		return
 	}
-	now := time.Now()
 	before, cpu := c.sampled, c.sampledCPU
+	if err != nil || c.state != Assigned || c.power != powerOn || !c.quiet() || now.Sub(before) < lookAgain/2 {
+		return
+	}
 	c.sampled, c.sampledCPU = now, u.CPU
 	if !before.After(c.idleSince) {
 		return // the first look since it became idle

@@ -24,12 +24,12 @@ func (p *Pool) doFresh(ctx context.Context, f *flight, req *call.Request, sink c
 	began := time.Now()
 	res, err := f.c.conn.Do(ctx, req, sink, f.settled)
 	if err != nil { // before the container goes, so that why it was lost can be told
-		err = p.explainLoss(f.c, errs.From(err))
+		err = p.explainLoss(f.c, p.explainTimeout(f.c, errs.From(err)))
 	}
 	p.mu.Lock()
 	p.drainLocked(f.c, CauseFresh, time.Now())
 	p.unlock()
-	p.giveBack(f, false)
+	p.giveBack(f, nil)
 	if gone := p.awaitGone(f.c, req.Deadline); err == nil {
 		err = gone
 	}

@@ -101,7 +101,7 @@ func TestGrantedSlotIsHandedBack(t *testing.T) {
 		return w
 	}, func(g grant) {
 		g.slot.settled()
-		p.giveBack(g.slot, false)
+		p.giveBack(g.slot, nil)
 	}, func() {
 		if c.inflight != 0 || c.running != 0 || len(c.calls) != 0 || p.inflight != 0 || p.idle.len() != 1 {
 			t.Fatalf("in flight %d/%d, running %d, calls %d, idle %d", c.inflight, p.inflight, c.running, len(c.calls), p.idle.len())

@@ -21,7 +21,7 @@ const (
 	lossPids
 	lossProtocol
 	lossKilled
-	lossRemoved    // its tenant was deleted
+	lossRemoved    // its tenant was suspended or deleted
 	lossController // this process lets go of it
 )
 
@@ -56,7 +56,7 @@ func (l loss) fails(started errs.Started, err error) *errs.Error {
 	case lossKilled:
 		e.Cause, e.Message = "killed", "the sandbox was killed: another call of this tenant did not stop at its deadline"
 	case lossRemoved:
-		e.Kind, e.Message = errs.Cancelled, "the tenant was removed while the call ran"
+		e.Kind, e.Message = errs.Cancelled, "the call was ended because its tenant was suspended or removed"
 	case lossController:
 		e.Cause, e.Fault = "controller", errs.FaultPlatform
 		e.Message = "the controller was stopped while the call ran"
@@ -178,4 +178,14 @@ func (p *Pool) loseLocked(c *container, l loss, now time.Time) {
 }
 
 // lostLocked says whether no call can be begun on c any more.
-func (c *container) lostLocked() bool { return c.loss != nil || c.tearing || c.state == Failed }
+func (c *container) lostLocked() bool {
+	return c.loss != nil || c.tearing || c.state == Failed || c.spoiled
+}
+
+// lostBeforeLocked is the error of a call that was to begin on c: it may begin elsewhere, unless its tenant is gone.
+func (c *container) lostBeforeLocked() *errs.Error {
+	if c.loss != nil && c.loss.kind == lossRemoved {
+		return c.loss.fails(errs.StartedNo, nil)
+	}
+	return unstarted("the sandbox was lost before the call reached it")
+}

@@ -169,6 +169,9 @@ func sooner(a, b time.Time) time.Time {
 // powerDownLocked freezes c if it has been idle for long enough, and returns when to look at it again.
 func (p *Pool) powerDownLocked(c *container, now time.Time) time.Time {
 	if !c.quiet() || c.power != powerOn {
+		if c.power == powerOn {
+			p.sampleLocked(c)
+		}
 		return now.Add(lookAgain)
 	}
 	idle := now.Sub(c.idleSince)

@@ -7,7 +7,7 @@ import (
 
 // A call that was given up may have left its container's event loop stuck; the link knows only when CANCEL has stayed
 // unanswered for a while. Meanwhile the tenant's next calls would go down with the container. So it gets none until it has
-// answered a PING, which a healthy one does at once.
+// answered a PING, which a healthy one does at once; and its counters are read.
 
 // suspicion is longer than the link takes to find a loop stuck.
 const suspicion = 300 * time.Millisecond
@@ -24,6 +24,7 @@ func (p *Pool) suspectLocked(c *container) {
 func (p *Pool) probe(c *container) {
 	ctx, cancel := context.WithTimeout(context.Background(), suspicion)
 	defer cancel()
+	p.inspect(ctx, c)
 	_ = c.conn.Ping(ctx) // no answer says only that the loop is busy: deadlines kill
 	p.mu.Lock()
 	defer p.unlock()

@@ -28,6 +28,9 @@ func (p *Pool) teardownLocked(c *container, now time.Time) {
 	p.unqueueThawLocked(c)
 	c.setPowerLocked(c.power)
 	p.stopTimerLocked(&c.timer)
+	if c.cause == CauseTainted {
+		p.laterLocked(func() { c.engine.Kill() }) // what it does must end now, not when a teardown has its turn
+	}
 	p.laterLocked(func() { p.teardown(c) })
 }
 

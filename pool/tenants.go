@@ -199,7 +199,7 @@ func (p *Pool) RemoveTenant(ctx context.Context, id tenant.ID) int {
 	p.mu.Lock()
 	now := time.Now()
 	if t := p.tenants[id]; t != nil {
-		p.refuseLocked(t, errs.New(errs.Cancelled, "tenant %s was removed", id))
+		p.refuseLocked(t, errs.New(errs.Cancelled, "tenant %s was suspended or removed", id))
 	}
 	ended := p.selectLocked(Selector{Tenant: id})
 	for _, c := range ended {

@@ -35,6 +35,8 @@ type Container struct {
 	burning  time.Time // since when it burns CPU
 	cpu      time.Duration
 	oomKills int64
+	refused  int64 // forks
+	looks    int   // calls of Usage
 	inner    *conn // in memory
 }
 
@@ -152,8 +154,30 @@ func (c *Container) Usage(context.Context) (pool.Usage, error) {
 	if c.dead {
 		return pool.Usage{}, errDestroyed
 	}
+	c.looks++
 	c.spendLocked()
-	return pool.Usage{MemoryBytes: c.e.o.UsageBytes, CPU: c.cpu, Pids: 1, OOMKills: c.oomKills}, nil
+	return pool.Usage{MemoryBytes: c.e.o.UsageBytes, CPU: c.cpu, Pids: 1, OOMKills: c.oomKills, PidsRefused: c.refused}, nil
+}
+
+// Looks is how often Usage was called.
+func (c *Container) Looks() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.looks
+}
+
+// RefuseFork counts a fork refused at the limit; KillChild a process of it, not the first, killed for want of memory.
+func (c *Container) RefuseFork() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused++
+}
+
+// KillChild is told above.
+func (c *Container) KillChild() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.oomKills++
 }
 
 // Burn makes it burn a whole CPU until it is frozen.

@@ -42,6 +42,8 @@ func (t thrown) Error() string { return string(t) }
 //	crash         the process ends with code 1
 //	oom heap pids the process ends, and counters or wait status say why
 //	breach        break the protocol
+//	refuse        a fork is refused at the limit; the program goes on
+//	child         a child of it is killed for want of memory; likewise
 //	burn          burn CPU from now on, also after the answer
 //	stream A B C  answer over HTTP with these pieces
 //	log TEXT      write a line
@@ -66,6 +68,10 @@ func (c *Container) run(ctx context.Context, s stage, source string) ([]byte, er
 			return nil, thrown(arg)
 		case "burn":
 			c.Burn()
+		case "refuse":
+			c.RefuseFork()
+		case "child":
+			c.KillChild()
 		default:
 			if err := c.suffer(ctx, s, op, arg); err != nil {
 				return nil, err
