@@ -167,11 +167,12 @@ func (p *Pool) try(ctx context.Context, req *call.Request, sink call.Sink) (*cal
 	return p.finish(f, res, err, began)
 }
 
-// failed gives back the slot of a call that has failed, and says why it has.
+// failed says why a call has failed and gives its slot back; in this order, since a container that is on its way out goes
+// with its last slot, and with it what can be told of its end.
 func (p *Pool) failed(f *flight, e *errs.Error) *errs.Error {
-	e = p.explainTimeout(f.c, e)
+	e = p.explainLoss(f.c, p.explainTimeout(f.c, e))
 	p.giveBack(f, e)
-	return p.explainLoss(f.c, e)
+	return e
 }
 
 // finish completes the result, or says of a failed call where it ran. began is when the container got the call.

@@ -65,6 +65,11 @@ func (p *Pool) spoilLocked(c *container, u Usage, now time.Time) {
 	if c.state != Assigned || c.fresh {
 		return // on its way out
 	}
+	select {
+	case <-c.conn.Done(): // it has ended, and the autopsy says of what
+		return
+	default:
+	}
 	c.spoiled = true
 	p.cfg.Logger.Warn("a container is destroyed because it ran into a limit", "container", c.id, "tenant", c.latch,
 		"reason", "limit", "forks_refused", u.PidsRefused, "oom_kills", u.OOMKills, "calls", c.inflight)

@@ -205,6 +205,23 @@ func TestSpoiledFresh(t *testing.T) {
 	})
 }
 
+// What ended by itself is told as that, though its counters say that it ran into a limit, and though it is on its way out.
+func TestTheEndIsToldBeforeTheLimit(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		for _, before := range []string{"", "refuse; sleep 1200ms; "} { // the second drains by then
+			r.must("a", "value 1")
+			lost := r.Stats().Lost[pool.CauseOutOfMemory]
+			r.fails(r.req("a", before+"dying"), errs.OutOfMemory, "", errs.StartedYes)
+			synctest.Wait()
+			if n := r.Stats().Lost[pool.CauseOutOfMemory] - lost; n != 1 {
+				t.Errorf("%q: %d losses", before, n)
+			}
+		}
+		r.fails(r.req("a", "dying"), errs.OutOfMemory, "", errs.StartedYes) // the third, of another code: no quarantine yet
+		r.fails(r.req("a", "dying"), errs.OutOfMemory, "", errs.StartedYes)
+	})
+}
+
 // The next process sees what the former one did not.
 func TestSpoiledIsNotAdopted(t *testing.T) {
 	bubble(t, func(_ *fake.Options, c *pool.Config) { c.AdoptTimeout = time.Second }, func(r *rig) {

@@ -170,7 +170,7 @@ func (p *Pool) loseLocked(c *container, l loss, now time.Time) {
 	c.loss = &l
 	close(c.lost)
 	p.counts.lost[l.cause]++
-	if c.tenant != nil && l.blames() {
+	if c.tenant != nil && l.blames() && !c.spoiled { // once is enough
 		c.tenant.strike(c, now)
 	}
 	p.laterLocked(func() { c.engine.Kill() }) // now, not when a teardown has its turn

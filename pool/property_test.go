@@ -143,7 +143,7 @@ func newWorld(t *testing.T, rt *rapid.T) *world {
 var (
 	someTenants  = []tenant.ID{"a", "b", "c", "d", "e"}
 	somePrograms = []string{
-		"value 1", "value 1", "value 1", "id", "sleep 500ms", "sleep 1s", "sleep 20s", "gate g", "hang", "spin", "crash", "oom", "breach", "throw x",
+		"value 1", "value 1", "value 1", "id", "sleep 500ms", "sleep 1s", "sleep 20s", "gate g", "hang", "spin", "crash", "oom", "dying", "breach", "throw x",
 		"burn; value 1", "stream x y", "refuse; value 1", "refuse; sleep 20s", "child; throw x",
 	}
 )

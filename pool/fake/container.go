@@ -37,6 +37,7 @@ type Container struct {
 	oomKills int64
 	refused  int64 // forks
 	looks    int   // calls of Usage
+	removed  bool
 	inner    *conn // in memory
 }
 
@@ -151,7 +152,7 @@ func (c *Container) isFrozen() bool {
 func (c *Container) Usage(context.Context) (pool.Usage, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dead {
+	if c.removed {
 		return pool.Usage{}, errDestroyed
 	}
 	c.looks++
@@ -219,16 +220,23 @@ func (c *Container) end(x pool.Exit) {
 		c.oomKills++
 	}
 	c.thawLocked()
-	agent, inner := c.agent, c.inner
 	c.mu.Unlock()
 	c.cancel()
+	c.hangUp()
+	close(c.exited)
+}
+
+// hangUp ends the connection, as the end of the process does some time before it is told.
+func (c *Container) hangUp() {
+	c.mu.Lock()
+	agent, inner := c.agent, c.inner
+	c.mu.Unlock()
 	if agent != nil {
 		go agent.Close() // the program that ends its own container is waited for by Close
 	}
 	if inner != nil {
 		inner.end(errEOF)
 	}
-	close(c.exited)
 }
 
 // Destroy implements pool.Container.
@@ -240,6 +248,9 @@ func (c *Container) Destroy(ctx context.Context) error {
 	}
 	c.Kill()
 	c.served.Wait()
+	c.mu.Lock()
+	c.removed = true
+	c.mu.Unlock()
 	c.e.mu.Lock()
 	c.destroyed = true
 	c.e.mu.Unlock()

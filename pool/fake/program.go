@@ -41,6 +41,7 @@ func (t thrown) Error() string { return string(t) }
 //	throw TEXT    fail
 //	crash         the process ends with code 1
 //	oom heap pids the process ends, and counters or wait status say why
+//	dying         likewise, out of memory; the connection ends at once and the process a moment later
 //	breach        break the protocol
 //	refuse        a fork is refused at the limit; the program goes on
 //	child         a child of it is killed for want of memory; likewise
@@ -126,6 +127,11 @@ func (c *Container) suffer(ctx context.Context, s stage, op, arg string) error {
 	case "crash":
 		c.end(pool.Exit{Code: 1, Known: true})
 	case "oom":
+		c.end(pool.Exit{Code: -1, Signal: 9, OOMKilled: true, Known: true})
+	case "dying":
+		c.KillChild()
+		c.hangUp()
+		time.Sleep(100 * time.Millisecond)
 		c.end(pool.Exit{Code: -1, Signal: 9, OOMKilled: true, Known: true})
 	case "heap":
 		c.end(pool.Exit{Code: -1, Signal: 6, HeapAbort: true, Known: true})
