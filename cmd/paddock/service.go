@@ -13,6 +13,7 @@ import (
 
 	"paddock/cmd/paddock/machine"
 	"paddock/internal/config"
+	"paddock/internal/logging"
 )
 
 // service is everything that `paddock up` runs. start builds it in order; what each step makes registers how it is undone,
@@ -22,6 +23,7 @@ type service struct {
 	app      *app
 	cfg      config.Config
 	log      *slog.Logger
+	lines    *logging.Buffer // what log writes gathers here
 	progress *progress
 	failed   chan error // serving, or the store, has failed
 
@@ -42,21 +44,8 @@ type closer struct {
 
 func newService(a *app, cfg config.Config) *service {
 	p := newProgress(a.stdout, a.stdoutTTY)
-	return &service{app: a, cfg: cfg, log: newLogger(a, cfg.Log, p), failed: make(chan error, 4), progress: p}
-}
-
-// newLogger writes lines for people where people read, else JSON.
-func newLogger(a *app, cfg config.Log, p *progress) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(cfg.Level)) // checked with the rest of the settings
-	options := &slog.HandlerOptions{Level: level}
-	if cfg.Format == "json" || cfg.Format == "auto" && !a.stderrTTY {
-		return slog.New(slog.NewJSONHandler(p.above(a.stderr), options))
-	}
-	if cfg.Format == "auto" && level < slog.LevelWarn {
-		options.Level = slog.LevelWarn // the progress is on the same terminal
-	}
-	return slog.New(slog.NewTextHandler(p.above(a.stderr), options))
+	log, lines := newLogger(a, cfg.Log, p)
+	return &service{app: a, cfg: cfg, log: log, lines: lines, failed: make(chan error, 4), progress: p}
 }
 
 func (s *service) onStop(name string, do func(ctx context.Context, remove bool) error) {

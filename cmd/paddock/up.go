@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"paddock/cmd/paddock/machine"
 	"paddock/internal/config"
 )
 
@@ -102,6 +103,8 @@ func (a *app) up(parent context.Context, cfg config.Config) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
 	defer cancel()
 	s := newService(a, cfg)
+	defer s.lines.Close()
+	machine.TuneGC(a.getenv)
 	prepared := make(chan error, 1)
 	go func() { prepared <- s.start(ctx) }()
 	for {
