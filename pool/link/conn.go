@@ -38,8 +38,8 @@ type Conn struct {
 	tenant tenant.ID
 	next   StreamID
 	table  map[StreamID]*exchange // every call whose code may still run
-	loads  map[StreamID]string    // LOADs without an answer: hash
-	codes  map[string]struct{}    // hashes sent and not known to be forgotten
+	loads  map[StreamID]*loading
+	codes  map[string]struct{} // hashes sent and not known to be forgotten
 	pings  map[uint64]chan struct{}
 	pinged uint64
 	past   past // finished streams: late logs, late frames
@@ -64,7 +64,7 @@ func newConn(nc *net.UnixConn, o Options, h Hello, rest []byte) (*Conn, error) {
 	}
 	c := &Conn{
 		o: o, nc: nc, raw: raw, hello: h, done: make(chan struct{}), tainted: make(chan struct{}), now: time.Now, next: 1,
-		table: map[StreamID]*exchange{}, loads: map[StreamID]string{}, codes: map[string]struct{}{},
+		table: map[StreamID]*exchange{}, loads: map[StreamID]*loading{}, codes: map[string]struct{}{},
 		pings: map[uint64]chan struct{}{},
 	}
 	c.logs.credit = o.LogWindow

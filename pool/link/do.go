@@ -135,13 +135,10 @@ func (c *Conn) admitLocked(x *exchange, reload bool) *errs.Error {
 	case (!known || reload) && x.req.Code.Source == nil:
 		return errs.Wrap(errs.Internal, "link.Do", errors.New("code without its source"), "the code of this function is missing")
 	case queued > 0 && queued+need > c.o.QueueBytes:
-		return &errs.Error{
-			Kind: errs.Limited, Cause: "link", RetryAfter: time.Second,
-			Message: "the sandbox does not take its input as fast as it comes; try again",
-		}
+		return queueFullError()
 	case c.next >= lastStream:
 		c.taintLocked(TaintExhausted)
-		return &errs.Error{Kind: errs.NoCapacity, RetryAfter: time.Second, Message: "the sandbox is being replaced; try again"}
+		return exhaustedError()
 	}
 	return nil
 }
@@ -172,36 +169,6 @@ func (c *Conn) sendLocked(x *exchange, reload bool) {
 	c.w.offerLocked(x)
 	c.table[x.stream] = x
 	c.unsettled.Add(1)
-}
-
-// loadLocked queues LOAD, whole, ahead of what comes after it. The agent takes it without credit.
-func (c *Conn) loadLocked(code *call.Code) {
-	const most = 1024 // the agent keeps fewer; sending code again does no harm
-	if len(c.codes) >= most {
-		clear(c.codes)
-	}
-	if len(c.loads) >= most {
-		c.taintLocked(TaintUnsettled) // an agent that answers calls and no LOAD
-	}
-	c.codes[code.Hash] = struct{}{}
-	s := c.next
-	c.next++
-	c.loads[s] = code.Hash
-	rest := code.Source
-	first := rest[:min(len(rest), MaxBody)]
-	rest = rest[len(first):]
-	flags := FlagEnd
-	if len(rest) > 0 {
-		flags = 0
-	}
-	c.w.pending = AppendFrame(c.w.pending, TypeLoad, flags, s, appendLoadHead(nil, code), first)
-	for len(rest) > 0 {
-		part := rest[:min(len(rest), MaxBody)]
-		if rest = rest[len(part):]; len(rest) == 0 {
-			flags = FlagEnd
-		}
-		c.w.pending = AppendPlain(c.w.pending, TypeData, flags, s, part)
-	}
 }
 
 // await passes on what comes until the answer is complete (nil) or the caller's time is over.

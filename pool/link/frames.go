@@ -245,24 +245,6 @@ func (c *Conn) onWindow(f *Frame) error {
 	return nil
 }
 
-func (c *Conn) onLoaded(f *Frame) error {
-	var h CodeHead
-	if err := parseHead(f.Type, f.Head, &h); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	hash, ok := c.loads[f.Stream]
-	if !ok || hash != h.Hash {
-		return breach("%v on stream %d without a LOAD of it", f.Type, f.Stream)
-	}
-	delete(c.loads, f.Stream)
-	if f.Type == TypeLoadFailed {
-		delete(c.codes, hash) // the INVOKE that follows is told load_error; the next one tries again
-	}
-	return nil
-}
-
 func (c *Conn) onNotLoaded(f *Frame) error {
 	var h CodeHead
 	if err := parseHead(f.Type, f.Head, &h); err != nil {

@@ -47,10 +47,7 @@ func (c *Conn) outcome(ctx context.Context, x *exchange) (*call.Result, *errs.Er
 		}
 		return nil, e
 	case outcomeLoadError:
-		e := errs.New(errs.LoadError, "the code does not compile; the error says where")
-		e.Started = errs.StartedNo
-		e.Thrown = x.result.Error.thrown()
-		return nil, e
+		return nil, loadError(x.result.Error)
 	case outcomeTooLarge:
 		return nil, tooLargeError(x)
 	case outcomeInvalid:
@@ -96,6 +93,24 @@ func contextError(ctx context.Context, x *exchange, started errs.Started) *errs.
 	e := errs.Wrap(errs.Cancelled, "link.Do", context.Cause(ctx), "the caller went away before the answer was there")
 	e.Started = started
 	return e
+}
+
+func loadError(h *ErrorHead) *errs.Error {
+	e := errs.New(errs.LoadError, "the code does not compile; the error says where")
+	e.Started = errs.StartedNo
+	e.Thrown = h.thrown()
+	return e
+}
+
+func queueFullError() *errs.Error {
+	return &errs.Error{
+		Kind: errs.Limited, Cause: "link", RetryAfter: time.Second,
+		Message: "the sandbox does not take its input as fast as it comes; try again",
+	}
+}
+
+func exhaustedError() *errs.Error {
+	return &errs.Error{Kind: errs.NoCapacity, RetryAfter: time.Second, Message: "the sandbox is being replaced; try again"}
 }
 
 func tooLargeError(x *exchange) *errs.Error {
