@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"paddock/pool"
+	"paddock/pool/cgroup"
 )
 
 // How long the end of a container waits for what the daemon knows of it. A daemon that hangs must not hide that it has ended.
@@ -71,9 +72,7 @@ func (c *Container) follow(ctx context.Context) {
 		p.close()
 		return
 	}
-	if usage, err := group.Usage(); err == nil {
-		c.remember(usage)
-	}
+	c.countLast(group)
 	if err != nil {
 		c.engine.logger.Error("waiting for a container failed; its end is taken from the daemon",
 			"container", string(c.id), "err", err)
@@ -94,6 +93,19 @@ func (c *Container) follow(ctx context.Context) {
 	defer c.mu.Unlock()
 	c.process = nil
 	p.close()
+}
+
+// countLast reads the counters once more. The daemon may have been faster and have removed them with the group; then the
+// kernel's log still has it if a fork was refused. That memory ran out the daemon says itself.
+func (c *Container) countLast(group cgroup.Group) {
+	usage, err := group.Usage()
+	if err != nil {
+		if usage = cgroup.Usage(c.lastUsage()); usage.PidsRefused > 0 || !group.ForkRefused() {
+			return
+		}
+		usage.PidsRefused = 1 // at least
+	}
+	c.remember(usage)
 }
 
 // drain waits a moment for the reader to come to the end of the output.
