@@ -221,8 +221,8 @@ func (c *Container) end(x pool.Exit) {
 	}
 	c.thawLocked()
 	c.mu.Unlock()
+	c.hangUp() // first, or programs would seem to be cancelled by their callers
 	c.cancel()
-	c.hangUp()
 	close(c.exited)
 }
 
