@@ -24,7 +24,8 @@ type stream struct {
 
 	mu      sync.Mutex
 	left    sync.Cond // a reader or writer left
-	inside  int       // goroutines inside net/http
+	reading int       // goroutines inside net/http for the body
+	writing int       // and for the answer
 	closed  bool
 	read    bool // somebody has begun to read the body
 	eof     bool // the body was read to its end
@@ -69,20 +70,20 @@ func (s *stream) watch() {
 	}
 }
 
-// enter lets a goroutine of the node into net/http, unless the exchange is over.
-func (s *stream) enter() bool {
+// enter lets a goroutine of the node into net/http, unless the exchange is over. inside is &s.reading or &s.writing.
+func (s *stream) enter(inside *int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
 	}
-	s.inside++
+	*inside++
 	return true
 }
 
-func (s *stream) leave(moved bool) {
+func (s *stream) leave(inside *int, moved bool) {
 	s.mu.Lock()
-	s.inside--
+	*inside--
 	if moved {
 		s.touched = time.Now()
 	}
@@ -93,7 +94,7 @@ func (s *stream) leave(moved bool) {
 // close shuts the exchange to the node's goroutines and waits for those inside: net/http's objects must not be
 // touched after the handler's return. It belongs to the handler's goroutine. A goroutine that waits for the network
 // is woken by a deadline in the past; after that the connection serves nothing more, which is right, since its body
-// was left unread.
+// was left unread. Where only the body's reader was waiting, the answer can still be written.
 func (s *stream) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,12 +103,14 @@ func (s *stream) close() {
 	}
 	s.closed = true
 	s.timer.Stop()
-	if s.inside > 0 {
-		past := time.Unix(1, 0)
+	past := time.Unix(1, 0)
+	if s.reading+s.writing > 0 {
 		_ = s.control.SetReadDeadline(past)
+	}
+	if s.writing > 0 {
 		_ = s.control.SetWriteDeadline(past)
 	}
-	for s.inside > 0 {
+	for s.reading+s.writing > 0 {
 		s.left.Wait()
 	}
 	s.x.cut = s.headed
@@ -115,7 +118,7 @@ func (s *stream) close() {
 
 // Read implements io.Reader for the call's body.
 func (s *stream) Read(p []byte) (int, error) {
-	if !s.enter() {
+	if !s.enter(&s.reading) {
 		return 0, io.ErrClosedPipe
 	}
 	s.mu.Lock()
@@ -129,7 +132,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		s.eof = true
 		s.mu.Unlock()
 	}
-	s.leave(n > 0)
+	s.leave(&s.reading, n > 0)
 	return n, err
 }
 
@@ -186,10 +189,10 @@ func (s *stream) until() time.Time {
 
 // Head implements call.Sink.
 func (s *stream) Head(status int, headers []call.Header) error {
-	if !s.enter() {
+	if !s.enter(&s.writing) {
 		return errSinkClosed
 	}
-	defer s.leave(true)
+	defer s.leave(&s.writing, true)
 	s.mu.Lock()
 	if s.headed {
 		s.mu.Unlock()
@@ -224,10 +227,10 @@ func (s *stream) Data(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	if !s.enter() {
+	if !s.enter(&s.writing) {
 		return errSinkClosed
 	}
-	defer s.leave(true)
+	defer s.leave(&s.writing, true)
 	if s.noBody {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,6 +124,38 @@ func TestHeadIsDueWithinTheCallTimeout(t *testing.T) {
 	}
 	if a := g.do("GET", "/v1/functions/echo/http/", ""); a.status != 504 || a.problem.Kind != "timeout" {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+	g.idle()
+}
+
+// TestStalledBodyStillGetsAnAnswer: the caller stops sending in the middle of the body; the node waits for more of it when
+// time is over.
+func TestStalledBodyStillGetsAnAnswer(t *testing.T) {
+	g := newRig(t, nil)
+	g.cat.addTenant("acme", func(p *tenant.Policy) { p.Timeout = 30 * time.Millisecond })
+	g.node.do = func(ctx context.Context, req *call.Request, _ call.Sink) (*call.Result, error) {
+		go io.Copy(io.Discard, req.Stream)
+		<-ctx.Done()
+		return nil, errs.New(errs.Cancelled, "cancelled")
+	}
+	for _, protocol := range []string{"HTTP/1", "HTTP/2"} {
+		pr, pw := io.Pipe()
+		go pw.Write([]byte("the beginning"))
+		req, _ := http.NewRequest("POST", g.url+"/v1/functions/echo/http/", pr)
+		req.Header.Set("Authorization", bearerOf("acme-invoke"))
+		client := &http.Client{Transport: &http.Transport{Protocols: &http.Protocols{}}}
+		client.Transport.(*http.Transport).Protocols.SetHTTP1(protocol == "HTTP/1")
+		client.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(protocol == "HTTP/2")
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatalf("%s: %v", protocol, err)
+		}
+		if b, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 504 || !strings.Contains(string(b), `"kind":"timeout"`) {
+			t.Errorf("%s: %d %s %v", protocol, res.StatusCode, b, err)
+		}
+		_ = res.Body.Close()
+		_ = pw.Close()
+		client.CloseIdleConnections()
 	}
 	g.idle()
 }
