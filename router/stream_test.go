@@ -141,7 +141,9 @@ func TestStalledBodyStillGetsAnAnswer(t *testing.T) {
 	for _, protocol := range []string{"HTTP/1", "HTTP/2"} {
 		pr, pw := io.Pipe()
 		go pw.Write([]byte("the beginning"))
-		req, _ := http.NewRequest("POST", g.url+"/v1/functions/echo/http/", pr)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		req, _ := http.NewRequestWithContext(ctx, "POST", g.url+"/v1/functions/echo/http/", pr)
 		req.Header.Set("Authorization", bearerOf("acme-invoke"))
 		client := &http.Client{Transport: &http.Transport{Protocols: &http.Protocols{}}}
 		client.Transport.(*http.Transport).Protocols.SetHTTP1(protocol == "HTTP/1")
