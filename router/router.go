@@ -23,6 +23,7 @@ import (
 	"paddock/internal/metrics"
 	"paddock/internal/tenant"
 	pb "paddock/proto/paddock/v1"
+	"paddock/router/lane"
 )
 
 // Defaults of Config and bounds of the HTTP server.
@@ -80,6 +81,8 @@ type Router struct {
 	local     *local
 	gateway   *runtime.ServeMux
 	http      *http.Server
+	lane      *lane.Server // serves plain calls in the clear, and hands everything else on to http
+	handedOn  *handoff
 	grpc      *grpc.Server
 	onHTTP    *grpc.Server // gRPC that comes to the HTTP listener, so that clients need one address only
 
@@ -120,6 +123,8 @@ func New(cfg Config) (*Router, error) {
 		return nil, fmt.Errorf("router: gateway: %w", err)
 	}
 	r.grpc, r.onHTTP, r.http = r.newGRPC(), r.newGRPC(), r.newHTTP()
+	r.handedOn = newHandoff()
+	r.lane = r.newLane()
 	if err := r.checkServices(r.grpc.GetServiceInfo()); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
@@ -175,10 +180,11 @@ func (r *Router) Serve(httpListener, grpcListener net.Listener) error {
 	go func() { failed <- r.serveHTTP(netutil.LimitListener(httpListener, r.cfg.MaxConns)) }()
 	go func() { failed <- r.grpc.Serve(netutil.LimitListener(grpcListener, r.cfg.MaxConns)) }()
 	first := <-failed
-	if errors.Is(first, http.ErrServerClosed) || errors.Is(first, grpc.ErrServerStopped) {
+	if errors.Is(first, http.ErrServerClosed) || errors.Is(first, grpc.ErrServerStopped) || errors.Is(first, lane.ErrClosed) {
 		first = nil
 	}
 	if first != nil {
+		_ = r.lane.Close()
 		_ = r.http.Close()
 		r.grpc.Stop()
 	}
@@ -190,7 +196,8 @@ func (r *Router) serveHTTP(l net.Listener) error {
 	if r.cfg.TLS != nil {
 		return r.http.ServeTLS(l, "", "")
 	}
-	return r.http.Serve(l)
+	go func() { _ = r.http.Serve(r.handedOn) }() // until its Shutdown or Close
+	return r.lane.Serve(l)
 }
 
 // SetReady says whether /readyz and gRPC health answer yes. It starts as no; Shutdown makes it no for good.
@@ -230,10 +237,7 @@ func (r *Router) close(ctx context.Context) error {
 		defer close(stopped)
 		r.grpc.GracefulStop()
 	}()
-	httpErr := r.http.Shutdown(ctx)
-	if httpErr != nil {
-		_ = r.http.Close()
-	}
+	httpErr := r.closeHTTP(ctx)
 	r.onHTTP.Stop()
 	r.awaitGRPC(ctx, stopped)
 	r.grpc.Stop()
@@ -243,6 +247,18 @@ func (r *Router) close(ctx context.Context) error {
 		return fmt.Errorf("router: shutdown cut what was in flight: %w", err)
 	}
 	return nil
+}
+
+// closeHTTP lets both ways over HTTP finish, or cuts them when ctx ends.
+func (r *Router) closeHTTP(ctx context.Context) error {
+	plain := make(chan error, 1)
+	go func() { plain <- r.lane.Shutdown(ctx) }()
+	err := errors.Join(r.http.Shutdown(ctx), <-plain)
+	if err != nil {
+		_ = r.lane.Close()
+		_ = r.http.Close()
+	}
+	return err
 }
 
 // lingering is how long a stream that is no call may keep the gRPC server open after the last call has ended.
