@@ -69,7 +69,7 @@ function afterBracket(text, i) {
   return i;
 }
 
-const FUNCTION = /^(?:async(?:\s|\/\*[^]*?\*\/)+)?function(?![\w$\u0080-\uffff])/;
+const FUNCTION = /^function(?![\w$\u0080-\uffff])/;
 const ASYNC = /^async(?![\w$\u0080-\uffff])/;
 const SINGLE = /^[\p{ID_Start}$_][\p{ID_Continue}$\u200c\u200d]*/u;
 
@@ -80,7 +80,8 @@ function arrowFollows(text) {
 // startsAsFunction says whether text begins like a function expression: 'function', 'arrow', or '' for neither.
 function startsAsFunction(text) {
   text = skip(text);
-  if (regExpExec(FUNCTION, text) !== null) return 'function';
+  const behind = regExpExec(ASYNC, text) === null ? text : skip(stringSlice(text, 5));
+  if (regExpExec(FUNCTION, behind) !== null) return 'function';
   return startsAsArrow(text) ? 'arrow' : '';
 }
 

@@ -62,6 +62,17 @@ describe('text', () => {
     }
   });
 
+  test('a look at how a text begins takes linear time', () => {
+    assert.equal(startsAsFunction('async /* a */ /* b */ function () {}'), 'function');
+    for (const text of ['async' + '/**/'.repeat(100000) + '(1)', '('.repeat(300000), '/*'.repeat(300000)]) {
+      try {
+        assert.equal(startsAsFunction(text), '');
+      } catch (e) {
+        assert.equal(e.name, 'RangeError'); // the compiler says the same of such a text
+      }
+    }
+  });
+
   test('parameters are read from the function', () => {
     const cases = [
       [function (a, b) {}, ['a', 'b']],
