@@ -76,11 +76,11 @@ func TestAdoption(t *testing.T) {
 		r.until("the others are gone", func(pool.Stats) bool {
 			return r.engine.Container(torn) == nil && r.engine.Container(dead) == nil
 		})
-		r.heard.mu.Lock()
-		if r.heard.assigned[mine] != "a" {
-			t.Error("the observer was not told of the adopted assignment")
-		}
-		r.heard.mu.Unlock()
+		r.until("the observer is told of the adopted assignment", func(pool.Stats) bool {
+			r.heard.mu.Lock()
+			defer r.heard.mu.Unlock()
+			return r.heard.assigned[mine] == "a"
+		})
 	})
 }
 
