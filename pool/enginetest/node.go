@@ -59,6 +59,18 @@ func testNode(t *testing.T, s *suite) {
 		}
 		s.destroy(t, c)
 	})
+	t.Run("ReadsEveryFile", func(t *testing.T) { // a container that has read much can still open more
+		c := s.script(t, `const fs = require('fs'), path = require('path'); let n = 0
+			const walk = d => { for (const e of fs.readdirSync(d, { withFileTypes: true })) {
+				const p = path.join(d, e.name)
+				if (e.isDirectory()) walk(p); else if (e.isFile()) { fs.readFileSync(p); n++ } } }
+			walk('/paddock/node_modules'); require('/paddock/node_modules/axios')
+			process.exit(n > 5000 ? 7 : 8)`)
+		if e := waitExit(t, c); !e.Known || e.Code != 7 {
+			t.Errorf("exit %+v, want 7; output %s", e, short(c.Output()))
+		}
+		s.destroy(t, c)
+	})
 	if s.engine.Isolation() == tenant.IsolationRunc {
 		t.Run("AbortIsNoHeapAbort", func(t *testing.T) {
 			c := s.script(t, `process.abort()`)

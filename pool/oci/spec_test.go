@@ -272,7 +272,7 @@ func TestGVisorFlags(t *testing.T) {
 	for _, f := range []string{
 		"--platform=systrap", "--network=none", "--host-uds=open", "--directfs=true", "--overlay2=none", "--file-access=exclusive",
 		"--host-fifo=none", "--oci-seccomp=true", "--net-raw=false", "--allow-suid=false", "--allow-flag-override=false",
-		"--watchdog-action=panic", "--fdlimit=1024", "--debug=false", "--strace=false", "--file-access-mounts=shared",
+		"--watchdog-action=panic", "--dcache=256", "--fdlimit=2048", "--debug=false", "--strace=false", "--file-access-mounts=shared",
 	} {
 		if i := slices.Index(argv, f); i < 0 || i > slices.Index(argv, "run") {
 			t.Errorf("%s is missing in %q", f, argv)
