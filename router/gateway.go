@@ -107,6 +107,10 @@ func restError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w ht
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
 	}
+	if st, ok := status.FromError(err); ok && st.Code() == codes.InvalidArgument && errs.KindOf(err) == errs.Internal {
+		x.fail(x.undecoded(fromService(err))) // the gateway's own: services fail with our errors
+		return
+	}
 	x.fail(fromService(err))
 }
 

@@ -31,6 +31,17 @@ func TestManagementByREST(t *testing.T) {
 		g.services.saw.Load().Tenant != "other" || string(g.services.asked.Load().GetSource()) != "1" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	for _, c := range []struct{ method, path, body, says string }{
+		{"POST", "/v1/tenants", `{"id":5}`, "invalid value for string field id: 5; GET /openapi.json"},
+		{"POST", "/v1/tenants", `{`, "cannot be read: it ends too early"},
+		{"PUT", "/v1/functions/rule", `{"source":"function () {}"}`, "Content-Type: application/javascript"},
+		{"PUT", "/v1/functions/rule", `function () {}`, "Content-Type: application/javascript"},
+	} {
+		if a = g.do(c.method, c.path, c.body, op, "Paddock-Tenant: acme"); a.status != 400 || !strings.Contains(a.problem.Detail, c.says) ||
+			strings.Contains(a.problem.Detail, "proto") {
+			t.Errorf("%s: %d %s", c.body, a.status, a.body)
+		}
+	}
 	for _, c := range []struct {
 		err    error
 		status int

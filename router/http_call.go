@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"unicode/utf8"
 
 	"paddock/internal/call"
 	"paddock/internal/errs"
@@ -82,12 +83,15 @@ func (x *exchange) readRunJSON(inv *invocation, o *options) (source, input []byt
 	if err != nil {
 		return nil, nil, err
 	}
+	if !utf8.Valid(body) { // the decoder would replace what is not
+		return nil, nil, errs.New(errs.Invalid, "the request is not UTF-8 (byte %d)", firstNotUTF8(body))
+	}
 	var b runBody
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&b); err != nil {
 		return nil, nil, errs.New(errs.Invalid, "the request is not JSON of the form {\"source\": …, \"input\": …, \"timeout\": "+
-			"\"3s\"}: %v", err)
+			"\"3s\"}: %s", complaint(err))
 	}
 	if _, err := dec.Token(); err != io.EOF {
 		return nil, nil, errs.New(errs.Invalid, "the request has something behind its JSON")

@@ -91,7 +91,13 @@ func TestBadInputIsNamed(t *testing.T) {
 	}{
 		{"/v1/functions/echo/invoke", `{`, "", 400, "not JSON"},
 		{"/v1/functions/echo/invoke", "\"\xff\"", "", 400, "not UTF-8"},
+		{"/v1/functions/echo/invoke", "\"" + strings.Repeat("x", validateBelow) + "\xff\"", "", 400, "not UTF-8 (byte 262145)"},
 		{"/v1/functions/echo/invoke", strings.Repeat(" ", 6<<20+1), "", 413, "6291456"},
+		{"/v1/run", "[]", "Content-Type: application/json", 400, "it holds no object (array)"},
+		{"/v1/run", `{"source":5}`, "Content-Type: application/json", 400, `"source" must not be of type number`},
+		{"/v1/run", `{"sorce":""}`, "Content-Type: application/json", 400, `unknown field "sorce"`},
+		{"/v1/run", `{"source":`, "Content-Type: application/json", 400, "it ends too early"},
+		{"/v1/run", "{\"source\":\"\xff\"}", "Content-Type: application/json", 400, "not UTF-8 (byte 11)"},
 		{"/v1/functions/echo/invoke", "", "Content-Encoding: gzip", 0, ""},
 		{"/v1/functions/echo/invoke", "1", "Content-Encoding: gzip", 415, "gzip"},
 		{"/v1/functions/echo/invoke?timeout=-1s", "1", "", 400, "at most 5m0s"},

@@ -52,14 +52,11 @@ func checkInput(input []byte, p *tenant.Policy) ([]byte, error) {
 	if int64(len(input)) > p.InputBytes {
 		return nil, tooLarge("input", int64(len(input)), p.InputBytes)
 	}
-	if len(input) > validateBelow {
-		return input, nil
+	if !utf8.Valid(input) { // the agent would replace what is not
+		return nil, errs.New(errs.Invalid, "the input is not UTF-8 (byte %d)", firstNotUTF8(input))
 	}
-	if !json.Valid(input) {
+	if len(input) <= validateBelow && !json.Valid(input) {
 		return nil, errs.New(errs.Invalid, "the input is not JSON%s", jsonComplaint(input))
-	}
-	if !utf8.Valid(input) {
-		return nil, errs.New(errs.Invalid, "the input is not UTF-8")
 	}
 	return input, nil
 }
@@ -71,7 +68,7 @@ func jsonComplaint(input []byte) string {
 	if err == nil {
 		return ""
 	}
-	return ": " + err.Error()
+	return ": " + complaint(err)
 }
 
 // checkSource refuses what cannot be source text.

@@ -34,6 +34,9 @@ type rule struct {
 	call     bool // runs a tenant's code: counted as a call, not as a request
 }
 
+// deployRoute takes source text as it is.
+const deployRoute = "PUT /v1/functions/{name}"
+
 // rules is the whole surface: what is not in here is not served, and a registered method without a line stops the start.
 var rules = []rule{
 	{rpc: pb.Sandbox_Invoke_FullMethodName,
@@ -64,7 +67,7 @@ var rules = []rule{
 	{rpc: pb.Catalog_DeleteTenant_FullMethodName, http: "DELETE /v1/tenants/{id}",
 		role: identity.RoleOperator, resource: "tenants"},
 
-	{rpc: pb.Catalog_DeployFunction_FullMethodName, http: "PUT /v1/functions/{name}",
+	{rpc: pb.Catalog_DeployFunction_FullMethodName, http: deployRoute,
 		role: identity.RoleDeploy, tenant: tenantActs, resource: "functions"},
 	{rpc: pb.Catalog_GetFunction_FullMethodName, http: "GET /v1/functions/{name}",
 		role: identity.RoleInvoke, tenant: tenantActs, resource: "functions"},
