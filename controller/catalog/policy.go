@@ -205,7 +205,7 @@ func (c *policyChecker) rules(field string, rules []string, most int, check func
 		if len(r) > maxRuleBytes {
 			c.fail("%s: a rule has %d bytes: at most %d", field, len(r), maxRuleBytes)
 		} else if err := check(r); err != nil {
-			c.fail("%s: rule %q: %v", field, r, err)
+			c.fail("%s: %v", field, err)
 		}
 	}
 }
