@@ -96,7 +96,7 @@ func hint(cmd *cobra.Command) string {
 	return fmt.Sprintf("usage: %s", cmd.UseLine())
 }
 
-// group is a command that only has commands below it: naming none, or one that is not there, is an error.
+// group is a command that has commands below it. Named alone it lists, if it can; naming one that is not there is an error.
 func group(c *cobra.Command, below ...*cobra.Command) *cobra.Command {
 	c.AddCommand(below...)
 	c.RunE = func(cmd *cobra.Command, given []string) error {
@@ -106,6 +106,12 @@ func group(c *cobra.Command, below ...*cobra.Command) *cobra.Command {
 		}
 		if len(given) > 0 {
 			return usageError("%s: there is no %q; use %s", cmd.CommandPath(), given[0], strings.Join(names, ", "))
+		}
+		for _, b := range below {
+			if b.Name() == "list" {
+				b.SetContext(cmd.Context())
+				return b.RunE(b, nil)
+			}
 		}
 		return usageError("%s: say what: %s", cmd.CommandPath(), strings.Join(names, ", "))
 	}

@@ -72,8 +72,11 @@ func (s *service) findEngine(ctx context.Context) error {
 		return nil
 	}
 	if s.cfg.Strict {
-		return fmt.Errorf("%s %s: %s; --strict refuses it: 'make build' builds a current one, or name one with --runtime",
-			s.runtimeName(), v.Version, v.Problem)
+		problem := v.Problem
+		if !strings.HasPrefix(problem, v.Version) {
+			problem = v.Version + ": " + problem
+		}
+		return fmt.Errorf("%s; --strict refuses it: 'make build' builds a current one, or name one with --runtime", problem)
 	}
 	s.log.Warn("the runtime has a known problem", "runtime", s.runtimeName(), "version", v.Version, "problem", v.Problem)
 	return nil

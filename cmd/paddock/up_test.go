@@ -141,7 +141,7 @@ func TestStartsThatCannotBe(t *testing.T) {
 			exitPlatform, []string{"/nowhere/docker.sock", "--engine oci"}},
 		{"Docker without runsc", []string{"--engine", "docker", "--isolation", "gvisor"}, exitPlatform, []string{"runsc", "--isolation runc"}},
 		{"full disk", []string{"--data-dir", filepath.Join(full, "data")}, exitPlatform, []string{"space"}},
-		{"old runtime, strictly", []string{"--runtime", oldRunc(t), "--strict"}, exitPlatform, []string{"1.1.5", "CVE", "make build"}},
+		{"old runtime, strictly", []string{"--runtime", oldRunc(t), "--strict"}, exitPlatform, []string{"1.1.5", "known container escapes", "make build"}},
 		{"disk that fills up", []string{"--data-dir", filepath.Join(small, "data")}, exitPlatform, []string{"no space", "make room"}},
 		{"unknown engine", []string{"--engine", "podman"}, exitUsage, []string{"podman", "oci or docker"}},
 		{"unknown setting", []string{"--config", confWith(t, "min_redy: 1")}, exitUsage, []string{"min_redy"}},

@@ -55,6 +55,9 @@ func (c *Container) finishDead(ctx context.Context, state container.State) error
 	exit := pool.Exit{Code: -1}
 	if state.Status != container.StateCreated {
 		exit = exitOf(state)
+		c.drain(ctx)
+		exit.Tail = c.output.newest(tailBytes)
+		exit.HeapAbort = heapAborted(exit)
 	}
 	c.finish(exit)
 	return nil

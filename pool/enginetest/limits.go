@@ -54,8 +54,11 @@ func testFreezeStopsEverything(t *testing.T, s *suite) {
 	}
 	// what cannot be stopped must be told
 	p.ask(t, order{Op: "spin", N: 1})
-	if burned := cpuOver(t, c, 200*time.Millisecond); burned < 50*time.Millisecond {
-		t.Fatalf("the spinning container burned only %v: the test shows nothing", burned)
+	// on a busy machine it gets its turn late
+	for end := time.Now().Add(10 * time.Second); cpuOver(t, c, 200*time.Millisecond) < 20*time.Millisecond; {
+		if time.Now().After(end) {
+			t.Fatal("the spinning container burns nothing: the test shows nothing")
+		}
 	}
 	if err := c.Freeze(patience(t)); err != nil {
 		if s.engine.Isolation() != tenant.IsolationGVisor {

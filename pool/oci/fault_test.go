@@ -40,6 +40,14 @@ func newRig(t *testing.T, iso tenant.Isolation) *rig {
 		Dir: filepath.Join(r.run, "s"), ControllerID: testenv.ControllerID(t), LockFile: filepath.Join(r.run, "lock"),
 		MemoryBudgetBytes: 1 << 30,
 	})
+	r.takeLock(t)
+	t.Cleanup(func() { r.lock.Close() })
+	return r
+}
+
+// takeLock takes the lock that a controller holds while it lives.
+func (r *rig) takeLock(t *testing.T) {
+	t.Helper()
 	var err error
 	if r.lock, err = os.Create(r.LockFile); err != nil {
 		t.Fatal(err)
@@ -47,8 +55,6 @@ func newRig(t *testing.T, iso tenant.Isolation) *rig {
 	if err := unix.Flock(int(r.lock.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.lock.Close() })
-	return r
 }
 
 func (r *rig) engine(t *testing.T) *oci.Engine {
@@ -215,6 +221,7 @@ func TestKeeperEndsWhatNobodyAdopts(t *testing.T) {
 				t.Errorf("left behind: %q", left)
 			}
 			// the next controller sweeps up
+			r.takeLock(t)
 			e = r.engine(t)
 			all, err := e.List(soon(t))
 			if err != nil || len(all) != 1 {
