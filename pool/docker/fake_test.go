@@ -140,7 +140,7 @@ func TestHungDaemon(t *testing.T) {
 			} else {
 				_, err = e.Create(ctx, fakeSpec(t))
 			}
-			if took := time.Since(start); took > 2*time.Second {
+			if took := time.Since(start); took > 8*time.Second { // the daemon would hang for ever, and we give it 20 s by ourselves
 				t.Errorf("a deadline of 50 ms took %v", took)
 			}
 			if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "does not answer: is dockerd running?") {

@@ -126,7 +126,7 @@ func TestNodeAgent(t *testing.T) {
 	})
 	t.Run("cancelled", func(t *testing.T) {
 		r := nodeCall("(x, ctx) => new Promise((ok) => ctx.signal.addEventListener('abort', () => ok(1)))", "1")
-		r.Deadline = time.Now().Add(200 * time.Millisecond)
+		r.Deadline = time.Now().Add(500 * time.Millisecond)
 		settled := make(chan struct{})
 		_, err := c.Do(context.Background(), r, nil, func() { close(settled) })
 		wantKind(t, err, errs.Timeout, errs.StartedMaybe)
@@ -187,12 +187,12 @@ func TestNodeAgentStuck(t *testing.T) {
 	c := nodeAgent(t, link.Options{})
 	wantValue(t, c, nodeCall("(x) => x", "1"), "1")
 	r := nodeCall("() => { for (;;); }", "1")
-	r.Deadline = time.Now().Add(100 * time.Millisecond)
+	r.Deadline = time.Now().Add(300 * time.Millisecond)
 	_, err := c.Do(context.Background(), r, nil, nil)
 	wantKind(t, err, errs.Timeout, errs.StartedMaybe)
 	select {
 	case <-c.Tainted():
-	case <-time.After(2 * time.Second):
+	case <-time.After(10 * time.Second):
 		t.Fatal("not tainted")
 	}
 	if c.TaintReason() != link.TaintStuck {

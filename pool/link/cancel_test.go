@@ -23,7 +23,7 @@ func obedient(ctx context.Context, _ *linktest.Call) ([]byte, error) {
 func TestDeadline(t *testing.T) {
 	c, _ := pair(t, link.Options{}, linktest.Options{Handler: obedient})
 	r := request("1")
-	r.Deadline = time.Now().Add(30 * time.Millisecond)
+	r.Deadline = time.Now().Add(200 * time.Millisecond)
 	settled := make(chan struct{})
 	_, err := c.Do(context.Background(), r, nil, func() { close(settled) })
 	wantKind(t, err, errs.Timeout, errs.StartedMaybe)
@@ -83,7 +83,7 @@ func TestDeadlineWhileSinkBlocks(t *testing.T) {
 		return obedient(ctx, k)
 	}})
 	r := request("1")
-	r.Via, r.Deadline = 1, time.Now().Add(50*time.Millisecond)
+	r.Via, r.Deadline = 1, time.Now().Add(200*time.Millisecond)
 	sink := &recorder{gate: make(chan struct{})}
 	done := make(chan error, 1)
 	go func() {
@@ -104,14 +104,14 @@ func TestStuck(t *testing.T) {
 	var settled atomic.Int64
 	r := request("1")
 	began := time.Now()
-	r.Deadline = began.Add(20 * time.Millisecond)
+	r.Deadline = began.Add(200 * time.Millisecond)
 	_, err := c.Do(context.Background(), r, nil, func() { settled.Add(1) })
 	wantKind(t, err, errs.Timeout, errs.StartedMaybe)
-	if d := time.Since(began); d > 200*time.Millisecond {
+	if d := time.Since(began); d > 5*time.Second { // the agent would never let it go
 		t.Errorf("the caller waited %v", d)
 	}
 	<-c.Tainted()
-	if d := time.Since(began); c.TaintReason() != link.TaintStuck || d < 250*time.Millisecond || d > 600*time.Millisecond {
+	if d := time.Since(began); c.TaintReason() != link.TaintStuck || d < 450*time.Millisecond || d > 5*time.Second {
 		t.Errorf("tainted %q after %v", c.TaintReason(), d)
 	}
 	if settled.Load() != 0 || c.Running() != 1 {
@@ -235,7 +235,7 @@ func TestAgentReadsNothing(t *testing.T) {
 		running := c.Running()
 		wg.Go(func() {
 			r := request(body)
-			r.Deadline = began.Add(time.Second)
+			r.Deadline = began.Add(3 * time.Second)
 			var settled atomic.Int64
 			_, err := c.Do(context.Background(), r, nil, func() { settled.Add(1) })
 			wantKind(t, err, kind, started)
@@ -259,7 +259,7 @@ func TestAgentReadsNothing(t *testing.T) {
 		try(errs.Limited, errs.StartedNo)
 	}
 	wg.Wait()
-	if d := time.Since(began); d > 3*time.Second {
+	if d := time.Since(began); d > 10*time.Second {
 		t.Errorf("callers waited %v", d)
 	}
 	if n := c.Running(); n != running {

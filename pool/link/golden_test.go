@@ -177,7 +177,7 @@ func breachOpen(t *testing.T, wire []byte) {
 	a.Raw(onStream(wire, k.Stream()))
 	select {
 	case <-c.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the connection lives on")
 	}
 	close(sink.gate)

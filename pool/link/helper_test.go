@@ -62,7 +62,7 @@ func pair(t testing.TB, lo link.Options, ao linktest.Options) (*link.Conn, *link
 
 func noMoreGoroutines(t testing.TB, before int) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for runtime.NumGoroutine() > before {
 		if time.Now().After(deadline) {
 			buf := make([]byte, 1<<16)
@@ -93,7 +93,7 @@ func request(body string) *call.Request {
 	p := tenant.DefaultPolicy()
 	return &call.Request{
 		ID: "0123456789abcdef0123456789abcdef", Tenant: "acme", Policy: &p, Runtime: "node", Function: "f", Code: codeOf("x => x"),
-		Body: []byte(body), Deadline: time.Now().Add(10 * time.Second),
+		Body: []byte(body), Deadline: time.Now().Add(time.Minute),
 	}
 }
 
@@ -154,7 +154,7 @@ func wantKind(t testing.TB, err error, k errs.Kind, started errs.Started) *errs.
 // waitFor polls a state that has no channel of its own.
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
