@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"context"
 	"time"
 
 	"paddock/internal/errs"
@@ -8,9 +9,10 @@ import (
 
 // Bounds of finding out why a container was lost.
 const (
-	exitWait = 200 * time.Millisecond                    // after the connection ended, for the process to be gone
-	killWait = 250 * time.Millisecond                    // after it was killed for living on without a link
-	lossWait = exitWait + killWait + 40*time.Millisecond // for a call whose connection ended, until somebody has said why
+	exitWait   = 200 * time.Millisecond             // after the connection ended, for the process to be gone
+	killWait   = 250 * time.Millisecond             // after it was killed for living on without a link
+	countLimit = 20 * time.Millisecond              // for the counters of one that takes longer to end
+	lossWait   = exitWait + killWait + 2*countLimit // for a call whose connection ended, until somebody has said why
 )
 
 type lossKind uint8
@@ -70,7 +72,8 @@ func (l loss) fails(started errs.Started, err error) *errs.Error {
 	return e
 }
 
-// classify tells why a container ended from wait status and counters; alive: the link ended long before the process.
+// classify tells why a container ended from wait status and counters; alive: the link ended, and the process did not by
+// itself.
 func classify(x Exit, breached, alive bool) loss {
 	switch {
 	case x.OOMKilled, x.HeapAbort:
@@ -122,17 +125,39 @@ func (p *Pool) inService(c *container) bool {
 func (p *Pool) autopsy(c *container) loss {
 	breached := c.conn.Breached()
 	exited := !breached && wait(c.engine.Exited(), exitWait)
+	told := exited
 	if !exited {
 		if err := c.engine.Kill(); err != nil {
 			p.cfg.Logger.Error("a container without a link could not be killed", "container", c.id, "err", err)
 		}
-		wait(c.engine.Exited(), killWait)
+		told = wait(c.engine.Exited(), killWait)
 	}
 	x := c.engine.Exit()
-	l := classify(x, breached, !exited)
+	if !told {
+		x = c.counted()
+	}
+	l := classify(x, breached, !exited && !endedByItself(x))
 	p.cfg.Logger.Info("a container was lost", "container", c.id, "cause", l.cause, "code", x.Code, "signal", x.Signal,
 		"link", c.conn.Err(), "output", tail(c))
 	return l
+}
+
+// counted is what the counters say of an end whose wait status is slow to come: from a daemon under load, say, or because
+// the first process has many others to wait for.
+func (c *container) counted() Exit {
+	ctx, cancel := context.WithTimeout(context.Background(), countLimit)
+	defer cancel()
+	u, err := c.engine.Usage(ctx)
+	if err != nil {
+		return Exit{Code: -1}
+	}
+	return Exit{Code: -1, OOMKilled: u.OOMKills > 0, PidsHit: u.PidsRefused > 0}
+}
+
+// endedByItself says whether the wait status is another than that of the kill: the end was only slow.
+func endedByItself(x Exit) bool {
+	const killed = 9
+	return x.Known && x.Signal != killed && x.Code != 128+killed // a runtime may report a signal as an exit code
 }
 
 func wait(ch <-chan struct{}, limit time.Duration) bool {

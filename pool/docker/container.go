@@ -178,6 +178,9 @@ func (c *Container) Usage(context.Context) (pool.Usage, error) {
 		return pool.Usage{}, fmt.Errorf("usage of container %s: %w", c.id, errNotRunning)
 	}
 	u, err := group.Usage()
+	if errors.Is(err, fs.ErrNotExist) { // it has ended, and the daemon has yet to say how
+		return c.lastUsage(), nil
+	}
 	if err != nil {
 		return pool.Usage{}, fmt.Errorf("usage of container %s: %w", c.id, err)
 	}
