@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // etcd counts the store's writes: at most one per assignment, none per call.
@@ -248,18 +250,24 @@ func sameService(keeperArgs []string, pid int) bool {
 	return err == nil && strings.Contains(strings.Join(keeperArgs, " "), strings.TrimSpace(string(id)))
 }
 
-// familyPSS is the proportional set size of a family in bytes.
+// familyPSS is the proportional set size of a family in bytes. gVisor's stubs share address spaces, each of which would
+// count once per process; kcmp(2) tells.
 func familyPSS(pid int) (int64, error) {
 	ids, err := family(pid)
 	if err != nil {
 		return 0, err
 	}
 	var sum int64
+	seen := map[string][]int{} // by the rollup, which processes of one address space have in common
 	for _, id := range ids {
 		rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", id))
 		if err != nil {
 			continue // ended meanwhile
 		}
+		if slices.ContainsFunc(seen[string(rollup)], func(other int) bool { return sameMemory(id, other) }) {
+			continue
+		}
+		seen[string(rollup)] = append(seen[string(rollup)], id)
 		for line := range strings.Lines(string(rollup)) {
 			if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
 				kib, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
@@ -268,6 +276,13 @@ func familyPSS(pid int) (int64, error) {
 		}
 	}
 	return sum, nil
+}
+
+// sameMemory says whether two processes have one address space.
+func sameMemory(a, b int) bool {
+	const kcmpVM = 1
+	order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), kcmpVM, 0, 0, 0)
+	return errno == 0 && order == 0
 }
 
 // familyCPU is the CPU time that a family has burned.

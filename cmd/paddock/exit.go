@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -105,8 +106,28 @@ func codeOfStatus(st *status.Status) int {
 	return exitPlatform
 }
 
+// textOfWay says what kept a request from the service; gRPC speaks of its own insides.
+func textOfWay(text string) string {
+	if _, quoted, ok := strings.Cut(text, "desc = "); ok {
+		if why, err := strconv.Unquote(quoted); err == nil {
+			text = strings.TrimPrefix(strings.TrimPrefix(why, "transport: "), "Error while dialing: ")
+		}
+	}
+	remedy := "is this where it serves? say where with --url or PADDOCK_URL"
+	switch {
+	case strings.Contains(text, "tls: ") || strings.Contains(text, "x509: "):
+		remedy = "name the authority that signed its certificate with --ca, or use http:// if it serves without TLS"
+	case strings.Contains(text, "server preface"):
+		remedy = "if it serves with TLS, use https://"
+	}
+	return fmt.Sprintf("the service was not reached: %s; %s", text, remedy)
+}
+
 func textOfStatus(st *status.Status) string {
 	text := st.Message()
+	if st.Code() == codes.Unavailable && len(st.Details()) == 0 { // nothing that the service says comes without
+		return textOfWay(text)
+	}
 	for _, d := range st.Details() {
 		if retry, ok := d.(*errdetails.RetryInfo); ok && retry.GetRetryDelay() != nil {
 			text += fmt.Sprintf(" (try again in %s)", retry.GetRetryDelay().AsDuration())

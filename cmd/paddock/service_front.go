@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 
 	"paddock/controller/catalog"
 	"paddock/internal/metrics"
@@ -46,7 +48,7 @@ func (s *service) startFront(ctx context.Context) error {
 	r, err := router.New(router.Config{
 		Catalogue: s.store.view, Keyring: catalog.NewKeyring(s.store.view, s.store.pepper), Nodes: router.OneNode(c),
 		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: c.Pools(), Logs: c.LogTails(),
-		OpenAPI: proto.OpenAPI(), Registerer: registry, Gatherer: registry, Tracer: tracer, TLS: certificate,
+		OpenAPI: proto.OpenAPI(), Registerer: registry, Gatherer: prometheus.Gatherers{registry, etcdMetrics{}}, Tracer: tracer, TLS: certificate,
 		Logger: s.log.With("part", "router"),
 	})
 	if err != nil {
@@ -120,4 +122,19 @@ func poolMetrics(st pool.Stats) metrics.Pool {
 		out.Recycled[string(cause)] = int64(n)
 	}
 	return out
+}
+
+// etcdMetrics are those that the embedded etcd keeps of itself in the process's default registry: its writes, above all.
+type etcdMetrics struct{}
+
+// Gather implements prometheus.Gatherer.
+func (etcdMetrics) Gather() ([]*dto.MetricFamily, error) {
+	all, err := prometheus.DefaultGatherer.Gather()
+	kept := all[:0]
+	for _, f := range all {
+		if strings.HasPrefix(f.GetName(), "etcd_") {
+			kept = append(kept, f)
+		}
+	}
+	return kept, err
 }
