@@ -157,7 +157,7 @@ func (s *service) announce(context.Context) error {
 		HTTP: s.url(), GRPC: s.opened.grpc.Addr().String(), PID: os.Getpid(), DataDir: s.data.Path, KeyFile: s.data.OperatorKey(),
 	}
 	if s.cfg.TLS.Cert != "" {
-		rec.TLSCert, _ = filepath.Abs(s.cfg.TLS.Cert)
+		rec.TLSCert = absolute(s.cfg.TLS.Cert)
 	}
 	withdraw, err := machine.Announce(runBase(s.app.getenv), s.data.ID, rec)
 	if err != nil {
@@ -196,11 +196,19 @@ func (s *service) url() string {
 	return scheme + "://" + machine.Record{GRPC: s.opened.http.Addr().String()}.Dial()
 }
 
+// absolute is a path that holds in every directory.
+func absolute(path string) string {
+	if full, err := filepath.Abs(path); err == nil {
+		return full
+	}
+	return path
+}
+
 // banner says how to go on.
 func (s *service) banner() {
 	trust := ""
 	if s.cfg.TLS.Cert != "" {
-		trust = " --cacert " + s.cfg.TLS.Cert
+		trust = " --cacert " + absolute(s.cfg.TLS.Cert)
 	}
 	s.say(`
 Paddock serves.

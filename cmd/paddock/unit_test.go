@@ -56,6 +56,22 @@ func TestExitCodesSayWhoseItIs(t *testing.T) {
 	}
 }
 
+func TestWhatKeptARequestFromTheService(t *testing.T) {
+	for said, want := range map[string]string{
+		`connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`: "the service was not " +
+			"reached: dial tcp 127.0.0.1:1: connect: connection refused; is this where it serves? say where with --url or PADDOCK_URL",
+		`connection error: desc = "error reading server preface: EOF"`: "the service was not reached: error reading server preface: EOF; " +
+			"if it serves with TLS, use https://",
+		`connection error: desc = "transport: authentication handshake failed: tls: \"quoted\""`: "the service was not reached: " +
+			`authentication handshake failed: tls: "quoted"; name the authority that signed its certificate with --ca, or use http:// if ` +
+			"it serves without TLS",
+	} {
+		if got := classify(status.Error(codes.Unavailable, said)); got.Error() != want || got.code != exitPlatform {
+			t.Errorf("%s\nsays %s", said, got)
+		}
+	}
+}
+
 func TestFlagsOverFileOverDefaults(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "paddock.yml")
 	if err := os.WriteFile(file, []byte("engine: docker\nisolation: runc\npool: {min_ready: 9, create_parallel: 3}\n"), 0o600); err != nil {
