@@ -104,7 +104,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.EngineTimeout, DefaultEngineTimeout)
 	def(&c.MaxWaiting, DefaultMaxWaiting)
 	if one := c.limitBytes(); c.MemoryBudgetBytes > 0 && one > c.MemoryBudgetBytes-c.ReserveBytes {
-		return c, fmt.Errorf("pool: a memory budget of %d MiB less a reserve of %d MiB does not hold one container of %d MiB",
+		return c, fmt.Errorf("the memory budget of %d MiB, %d MiB of it in reserve, does not hold one sandbox of %d MiB: raise it",
 			c.MemoryBudgetBytes>>20, c.ReserveBytes>>20, one>>20)
 	}
 	if c.Observer == nil {
