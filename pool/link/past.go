@@ -17,11 +17,11 @@ type past struct {
 		call     call.ID
 		function string
 	}
-	closed []closedStream // oldest first
+	closed map[StreamID]*closedStream
+	order  []StreamID // of closed, oldest first
 }
 
 type closedStream struct {
-	stream StreamID
 	at     time.Time
 	excess int64 // bytes that are still granted for the rest of its body
 }
@@ -43,28 +43,28 @@ func (p *past) call(id StreamID) (call.ID, string) {
 func (p *past) cut(id StreamID, now time.Time, excess int64) {
 	const most = 4096
 	drop := 0
-	for drop < len(p.closed) && (now.Sub(p.closed[drop].at) >= lateFrames || len(p.closed)-drop >= most) {
+	for drop < len(p.order) && (now.Sub(p.closed[p.order[drop]].at) >= lateFrames || len(p.order)-drop >= most) {
+		delete(p.closed, p.order[drop])
 		drop++
 	}
-	p.closed = append(p.closed[drop:], closedStream{id, now, excess})
+	if p.closed == nil {
+		p.closed = map[StreamID]*closedStream{}
+	}
+	p.order = append(p.order[drop:], id)
+	p.closed[id] = &closedStream{now, excess}
 }
 
 func (p *past) closedLately(id StreamID, now time.Time) bool {
-	for _, c := range p.closed {
-		if c.stream == id {
-			return now.Sub(c.at) < lateFrames
-		}
-	}
-	return false
+	c := p.closed[id]
+	return c != nil && now.Sub(c.at) < lateFrames
 }
 
 // mayGrant takes n bytes of a cut stream's excess and says whether there were any.
 func (p *past) mayGrant(id StreamID, n int64) bool {
-	for i := range p.closed {
-		if c := &p.closed[i]; c.stream == id && c.excess > 0 && n > 0 {
-			c.excess -= n
-			return true
-		}
+	c := p.closed[id]
+	if c == nil || c.excess <= 0 || n <= 0 {
+		return false
 	}
-	return false
+	c.excess -= n
+	return true
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 )
 
 const (
@@ -26,6 +27,9 @@ func (c *Conn) readLoop(rest []byte) {
 			c.fail(err)
 			return
 		}
+		if !c.rest(r.pace.pause(time.Now)) {
+			return
+		}
 		r.resize(c.unsettled.Load() > 0)
 		n, err := c.nc.Read(r.buf[r.have:])
 		r.have += n
@@ -33,6 +37,21 @@ func (c *Conn) readLoop(rest []byte) {
 			c.fail(lossOf(err))
 			return
 		}
+	}
+}
+
+// rest waits so long, and says whether the connection is still there.
+func (c *Conn) rest(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-c.done:
+		return false
 	}
 }
 
@@ -51,6 +70,7 @@ type reader struct {
 	small, buf []byte
 	pooled     *[]byte
 	have       int
+	pace       pace
 }
 
 func (r *reader) resize(busy bool) {
@@ -83,6 +103,7 @@ func (c *Conn) dispatchAll(r *reader) error {
 			break
 		}
 		at += n
+		r.pace.charge(&f)
 		if err := c.dispatch(&f); err != nil {
 			return err
 		}
