@@ -22,6 +22,7 @@ const globals = require('./globals.js');
 const guard = require('./guard.js');
 const logs = require('./logs.js');
 const modules = require('./modules.js');
+const { rehearse } = require('./rehearse.js');
 
 const context = P.newContextStore();
 const current = () => context.getStore();
@@ -33,18 +34,21 @@ const link = new Link({
   context,
   giveUp: () => guard.reallyExit(1),
 });
+const nowhere = new Link({ path: '', agent: '', run, context, giveUp: () => {} });
 
-logs.install((call, level, text) => link.lines.send(call, level, text), current);
-guard.install(current, (call, error) => link.lines.report(call, error));
+const linesOf = (call) => (call === undefined ? link : call.link).lines;
+logs.install((call, level, text) => linesOf(call).send(call, level, text), current);
+guard.install(current, (call, error) => linesOf(call).report(call, error));
 globals.install(current);
 modules.onWarning((text) => {
   const call = current();
-  link.lines.send(call, 'warn', text);
+  linesOf(call).send(call, 'warn', text);
   if (call !== undefined && !call.ended && (call.warnings?.length ?? 0) < 16) P.arrayPush((call.warnings ??= []), text);
 });
 process.argv.length = 1; // where the sockets are is nobody's business
 
 link.connect();
+rehearse(nowhere, () => link.busy());
 
 // fingerprint tells agents apart: FNV-1a over the words of these files, and their size. At start the loop is
 // interpreted, and still several times as fast as loading node:crypto.

@@ -137,6 +137,11 @@ class Link {
     this.lines.window = limits.logWindow;
   }
 
+  // busy says whether the host has ever sent code or a call.
+  busy() {
+    return this.uploads.size > 0 || this.cache.last !== null || this.calls.size > 0;
+  }
+
   read(reader, b, size) {
     if (!this.flushAsked) this.turn = new Turn(now());
     this.flushedAt = this.turn.start;
