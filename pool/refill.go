@@ -13,7 +13,11 @@ const (
 	claimRateMemory  = 30 * time.Second // of the claim rate, exponential
 	createTimeWeight = 0.3              // of the newest creation
 	readyHeadroom    = 2.0              // warm containers per container claimed during one creation
-	giveUpAfter      = 3                // failures in a row, before calls are refused at once
+	// A container is made some time after the claim that made room for it: making one takes a core for a tenth of a second,
+	// which the first call of the tenant that has just come should not have to share. Where fewer than half of the warm
+	// ones are left, there is no time to lose.
+	afterClaim  = 50 * time.Millisecond
+	giveUpAfter = 3 // failures in a row, before calls are refused at once
 )
 
 // refill decides how many warm containers there should be and how fast they are made: enough for what is claimed while one
@@ -22,6 +26,7 @@ type refill struct {
 	open       bool    // Start is over
 	rate       float64 // claims a second at rateAt
 	rateAt     time.Time
+	claimedAt  time.Time // of the newest claim
 	createTime time.Duration
 	failures   int
 	notBefore  time.Time
@@ -29,7 +34,7 @@ type refill struct {
 
 func (r *refill) claimed(now time.Time) {
 	r.rate = r.rateNow(now) + 1/claimRateMemory.Seconds()
-	r.rateAt = now
+	r.rateAt, r.claimedAt = now, now
 }
 
 func (r *refill) rateNow(now time.Time) float64 {
@@ -69,8 +74,14 @@ func (p *Pool) refillLocked(now time.Time) {
 		if missing <= 0 || len(p.containers) >= p.maxContainers || p.freeLocked() < p.cfg.limitBytes() {
 			return
 		}
-		if urgent := p.demand > p.ready.len()+p.states[Creating]; !urgent && p.thaws.len() > 0 {
-			return // a tenant's own container goes before a warm one
+		if urgent := p.demand > p.ready.len()+p.states[Creating]; !urgent {
+			if p.thaws.len() > 0 {
+				return // a tenant's own container goes before a warm one
+			}
+			if calm := p.refill.claimedAt.Add(afterClaim); now.Before(calm) && 2*p.ready.len() >= p.targetLocked(now) {
+				p.setTimerLocked(&p.refilling, calm)
+				return
+			}
 		}
 		if now.Before(p.refill.notBefore) {
 			p.setTimerLocked(&p.refilling, p.refill.notBefore)
