@@ -29,6 +29,7 @@ other people's code. Changes nothing. Exits 3 if something that is needed is bad
 		if err := cfg.Check(); err != nil {
 			return usageError("%w", err)
 		}
+		a.dockerHost(&cfg)
 		facts := doctor.ThisHost(cfg.DataDir, cfg.Engine, cfg.Isolation, findVersion(cfg), askDocker(cfg)).Look(cmd.Context())
 		if err := a.printFacts(facts); err != nil {
 			return err

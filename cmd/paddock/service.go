@@ -111,7 +111,10 @@ func (s *service) takeMachine(context.Context) error {
 	return nil
 }
 
-func (s *service) listen(context.Context) error {
+func (s *service) listen(context.Context) (err error) {
+	if s.front.tls, err = s.loadTLS(); err != nil {
+		return err
+	}
 	for _, l := range []struct {
 		flag, addr string
 		to         *net.Listener

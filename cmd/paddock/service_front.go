@@ -23,6 +23,7 @@ const sweepEvery = time.Hour
 
 // frontPart is what callers reach.
 type frontPart struct {
+	tls    *tls.Config // of both listeners; nil: in the clear
 	router *router.Router
 }
 
@@ -36,10 +37,6 @@ func (s *service) startFront(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	certificate, err := s.loadTLS()
-	if err != nil {
-		return err
-	}
 	tracer, err := s.startTracing(ctx)
 	if err != nil {
 		return err
@@ -48,7 +45,7 @@ func (s *service) startFront(ctx context.Context) error {
 	r, err := router.New(router.Config{
 		Catalogue: s.store.view, Keyring: catalog.NewKeyring(s.store.view, s.store.pepper), Nodes: router.OneNode(c),
 		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: c.Pools(), Logs: c.LogTails(),
-		OpenAPI: proto.OpenAPI(), Registerer: registry, Gatherer: prometheus.Gatherers{registry, etcdMetrics{}}, Tracer: tracer, TLS: certificate,
+		OpenAPI: proto.OpenAPI(), Registerer: registry, Gatherer: prometheus.Gatherers{registry, etcdMetrics{}}, Tracer: tracer, TLS: s.front.tls,
 		Logger: s.log.With("part", "router"),
 	})
 	if err != nil {

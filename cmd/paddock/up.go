@@ -38,6 +38,7 @@ func (a *app) upCommand() *cobra.Command {
 		if err := layer(cmd.Flags(), &cfg, *file); err != nil {
 			return usageError("%w", err)
 		}
+		a.dockerHost(&cfg)
 		return a.up(cmd.Context(), cfg)
 	})
 	return c
@@ -81,6 +82,13 @@ func layer(f *pflag.FlagSet, cfg *config.Config, file string) error {
 		}
 	}
 	return cfg.Check()
+}
+
+// dockerHost takes Docker's own variable where the settings name no engine.
+func (a *app) dockerHost(cfg *config.Config) {
+	if cfg.Docker.Host == "" {
+		cfg.Docker.Host = a.getenv("DOCKER_HOST")
+	}
 }
 
 // drainTime is how long calls in flight have after SIGTERM, releaseTime after SIGUSR2.

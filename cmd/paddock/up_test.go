@@ -139,6 +139,7 @@ func TestStartsThatCannotBe(t *testing.T) {
 		{"no such runtime", []string{"--runtime", "/nowhere/runc"}, exitPlatform, []string{"/nowhere/runc"}},
 		{"dead Docker engine", []string{"--engine", "docker", "--config", confWith(t, "docker: {host: unix:///nowhere/docker.sock}")},
 			exitPlatform, []string{"/nowhere/docker.sock", "--engine oci"}},
+		{"dead Docker engine of the environment", []string{"--engine", "docker"}, exitPlatform, []string{"/nowhere/env.sock", "--engine oci"}},
 		{"Docker without runsc", []string{"--engine", "docker", "--isolation", "gvisor"}, exitPlatform, []string{"runsc", "--isolation runc"}},
 		{"full disk", []string{"--data-dir", filepath.Join(full, "data")}, exitPlatform, []string{"space"}},
 		{"old runtime, strictly", []string{"--runtime", oldRunc(t), "--strict"}, exitPlatform, []string{"1.1.5", "known container escapes", "make build"}},
@@ -154,6 +155,9 @@ func TestStartsThatCannotBe(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSite(t, "oci", "runc")
 			cmd := s.command(append(s.flags, c.args...)...)
+			if strings.Contains(c.name, "environment") {
+				cmd.Env = append(cmd.Env, "DOCKER_HOST=unix:///nowhere/env.sock")
+			}
 			tooLong := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }) // it serves, which it should not
 			out, err := cmd.CombinedOutput()
 			tooLong.Stop()
@@ -164,6 +168,9 @@ func TestStartsThatCannotBe(t *testing.T) {
 				if !strings.Contains(string(out), say) {
 					t.Errorf("%q is not said in:\n%s", say, out)
 				}
+			}
+			if strings.Contains(c.name, "certificate") && strings.Contains(string(out), "building") {
+				t.Errorf("said too late:\n%s", out)
 			}
 			if left, _ := filepath.Glob(s.run + "/*"); len(left) > 0 {
 				t.Errorf("left behind: %v", left)

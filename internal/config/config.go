@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -130,10 +131,25 @@ func (c *Config) Decode(r io.Reader) error {
 	d := yaml.NewDecoder(r)
 	d.KnownFields(true)
 	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
-		return err
+		return plain(err)
 	}
 	return nil
 }
+
+// plain says in an operator's words what the decoder says in Go's.
+func plain(err error) error {
+	var wrong *yaml.TypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	all := make([]error, len(wrong.Errors))
+	for i, said := range wrong.Errors {
+		all[i] = errors.New(unknownField.ReplaceAllString(said, `there is no setting "$1" here`))
+	}
+	return errors.Join(all...)
+}
+
+var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
 
 // Check returns an error that names the first setting that cannot work, and what can.
 func (c *Config) Check() error {

@@ -64,7 +64,7 @@ func TestFileOverDefaults(t *testing.T) {
 
 func TestBadFiles(t *testing.T) {
 	for text, want := range map[string]string{
-		"min_redy: 3":                        "min_redy",
+		"min_redy: 3":                        `line 1: there is no setting "min_redy" here`,
 		"pool: {min_ready: many}":            "many",
 		"pool: {memory_budget: 8 parsecs}":   "8 parsecs",
 		"pool: {memory_budget: [1]}":         "line 1",
