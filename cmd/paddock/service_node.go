@@ -101,7 +101,7 @@ func (s *service) buildImage(ctx context.Context) (err error) {
 		cache = filepath.Join(s.data.Private(), "downloads")
 	}
 	s.node.image, err = node.Build(ctx, node.Options{
-		Dir: s.data.Images(), CacheDir: cache,
+		Dir: s.data.Images(), CacheDir: cache, CAFile: s.cfg.SandboxCA,
 		Progress: func(line string) { s.progress.say("%s", line) },
 	})
 	return machine.Explain(err)

@@ -47,6 +47,7 @@ func (a *app) upCommand() *cobra.Command {
 // bindUpFlags makes flags that write into cfg, and returns where the name of the file will stand.
 func bindUpFlags(f *pflag.FlagSet, cfg *config.Config) (file *string) {
 	f.StringVar(&cfg.DataDir, "data-dir", cfg.DataDir, "keys, store, code and runtime images")
+	f.StringVar(&cfg.SandboxCA, "sandbox-ca", "", "PEM file of private authorities that code in sandboxes trusts, too")
 	f.StringVar(&cfg.CacheDir, "cache-dir", "", "downloads for the runtime image, may be shared (default: inside of --data-dir)")
 	f.StringVar(&cfg.HTTP, "http", cfg.HTTP, "HTTP listener; port 0 takes a free one")
 	f.StringVar(&cfg.GRPC, "grpc", cfg.GRPC, "gRPC listener; port 0 takes a free one")

@@ -43,6 +43,9 @@ type Config struct {
 	// CacheDir keeps downloads (Node, its modules) between builds of the runtime image; several data directories may share
 	// one. "" is inside of DataDir.
 	CacheDir string `yaml:"cache_dir"`
+	// SandboxCA is a PEM file of private certificate authorities that code in sandboxes trusts besides the host's bundle. "" is
+	// the bundle that Node brings.
+	SandboxCA string `yaml:"sandbox_ca"`
 	// HTTP and GRPC are the listeners, "host:port"; port 0 takes a free one.
 	HTTP string `yaml:"http"`
 	GRPC string `yaml:"grpc"`
