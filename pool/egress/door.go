@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -143,7 +144,14 @@ func (d *Door) all() []*session {
 	return list
 }
 
-// accept serves the socket. One connection over the limit is told so and closed on this goroutine: it costs no other.
+// Bounds on a connection that is refused unheard: what is read of its request, and how long it may take.
+const (
+	maxRefusedBytes = 16 << 10
+	refusedTime     = 500 * time.Millisecond
+)
+
+// accept serves the socket. One connection over the limit is told so and closed on this goroutine: it costs no other
+// door.
 func (d *Door) accept() {
 	for {
 		if d.pace.Wait(d.ctx) != nil {
@@ -159,9 +167,11 @@ func (d *Door) accept() {
 		s := d.admit(c)
 		if s == nil {
 			d.p.decided(Decision{Time: time.Now(), Container: d.id, Tenant: d.Tenant(), Reason: ReasonConnections})
-			c.SetDeadline(time.Now().Add(100 * time.Millisecond))
+			c.SetDeadline(time.Now().Add(refusedTime))
 			refuse(c, statusTooMany, ReasonConnections, fmt.Sprintf("too many egress connections at once: at most %d for a container",
 				d.p.o.MaxPerContainer))
+			c.CloseWrite()
+			io.CopyN(io.Discard, c, maxRefusedBytes) // who still writes when it is closed would not read why
 			c.Close()
 			continue
 		}

@@ -425,6 +425,18 @@ func TestCaps(t *testing.T) {
 	defer idle.Close()
 	waitUntil(t, func() bool { return w.p.Stats().Sessions == 3 })
 	w.want("93.184.216.34:80", 429, ReasonConnections) // the container's
+	late, err := net.Dial("unix", w.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	if _, err := bufio.NewReader(late).Peek(1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(late, "CONNECT 93.184.216.34:80 HTTP/1.1\r\n\r\n"); err != nil {
+		t.Errorf("the refusal came before the request, and writing that fails: %v", err)
+	}
+	late.Close()
 	a.Close()
 	waitUntil(t, func() bool { return w.p.Stats().Tunnels == 1 })
 	w.want("93.184.216.34:80", 200, "")
