@@ -400,7 +400,7 @@ function withHost(test, limits, options) {
               `the test is stuck; the agent says: ${host.output}; streams without an answer: ${host.unanswered()}`,
             ),
           ),
-        20000,
+        90000, // one of them makes half a gigabyte of JSON, and machines can be busy
       );
     });
     try {
