@@ -246,7 +246,8 @@ func testBadInput(t *testing.T, s *site) {
 	s.cli("run").want(t, exitUsage, "", "FILE is missing")
 	s.cli("run", "a", "b").want(t, exitUsage, "", `unexpected argument "b"`)
 	s.cli("fly").want(t, exitUsage, "", "fly")
-	s.cli("tenants").want(t, exitUsage, "", "create")
+	s.cli("tenants").want(t, 0, "default", "")                // a bare noun lists
+	s.cli("tenants", "sing").want(t, exitUsage, "", "create") // and says what there is
 }
 
 func testEgress(t *testing.T, s *site) {
