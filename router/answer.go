@@ -85,6 +85,16 @@ func (x *exchange) resultHeaders(res *call.Result) {
 	}
 }
 
+// resultTrailers says behind a streamed answer what resultHeaders says before a collected one. Over HTTP/1.1 it takes an
+// answer without Content-Length.
+func (x *exchange) resultTrailers(res *call.Result) {
+	h := x.w.Header()
+	h[http.TrailerPrefix+hTiming] = []string{serverTiming(&res.Stages)}
+	h[http.TrailerPrefix+hContainer] = []string{string(res.Container)}
+	h[http.TrailerPrefix+hStart] = startFields[res.Start]
+	h[http.TrailerPrefix+hIsolation] = isolationFields[res.Isolation]
+}
+
 // Bounds on what the agent may warn of.
 const (
 	maxWarnings     = 5

@@ -110,6 +110,8 @@ func (s *stream) end(ctx context.Context, res *call.Result, err error) error {
 		return err
 	case !s.headed:
 		x.answer(res) // a function of another shape: its value is the answer
+	default:
+		x.resultTrailers(res)
 	}
 	s.discard()
 	return nil

@@ -58,6 +58,12 @@ func TestHTTPShapedStreamsBothWays(t *testing.T) {
 		}
 	}
 	_ = pw.Close()
+	defer func() {
+		if tr := res.Trailer; !strings.Contains(tr.Get("Server-Timing"), "run;dur=1.500") || tr.Get("Paddock-Start") != "warm" ||
+			tr.Get("Paddock-Isolation") != "gvisor" || len(tr.Get("Paddock-Container")) != 32 {
+			t.Errorf("trailers %v", tr)
+		}
+	}()
 	if rest, err := io.ReadAll(answer); err != nil || len(rest) != 0 {
 		t.Errorf("%q %v", rest, err)
 	}
