@@ -185,12 +185,18 @@ func deadline(t *testing.T) context.Context {
 // spin starts a process with a child, both burning CPU, and moves them into the group in every hierarchy.
 func spin(t *testing.T, g Group) *exec.Cmd {
 	t.Helper()
+	return startIn(t, g, `(while :; do :; done) & echo up; while :; do :; done`)
+}
+
+// startIn starts a shell with a script, which says something first, and moves it into the group in every hierarchy.
+func startIn(t *testing.T, g Group, script string) *exec.Cmd {
+	t.Helper()
 	for _, d := range g.dirs() {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("/bin/sh", "-c", `read go; (while :; do :; done) & echo up; while :; do :; done`)
+	cmd := exec.Command("/bin/sh", "-c", "read go; "+script)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -126,7 +126,7 @@ func (c *Container) steer(ctx context.Context, what string,
 	var err error
 	if c.engine.settings.gvisor {
 		if err = process.signal(sig); err == nil && sig == unix.SIGSTOP {
-			err = checkIdle(ctx, *group)
+			err = group.AwaitIdle(ctx)
 		}
 	} else {
 		err = freezer(*group, ctx)
@@ -135,37 +135,6 @@ func (c *Container) steer(ctx context.Context, what string,
 		return fmt.Errorf("%s container %s: %w", what, c.id, err)
 	}
 	return nil
-}
-
-// A stopped sandbox is watched for this long; one that burns more than idleBurn in the last window is not stopped. Several
-// windows are allowed, since gVisor's stubs spin for a moment before they sleep.
-const (
-	idleWindow  = 20 * time.Millisecond
-	idleBurn    = time.Millisecond
-	idleWindows = 5
-)
-
-func checkIdle(ctx context.Context, group cgroup.Group) error {
-	var burned time.Duration
-	for range idleWindows {
-		before, err := group.CPU()
-		if err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(idleWindow):
-		}
-		after, err := group.CPU()
-		if err != nil {
-			return err
-		}
-		if burned = after - before; burned <= idleBurn {
-			return nil
-		}
-	}
-	return fmt.Errorf("it still burns CPU: %v in %v", burned, idleWindow)
 }
 
 // Usage implements pool.Container. Of one that has ended it is what the counters said last.

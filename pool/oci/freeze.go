@@ -14,14 +14,6 @@ import (
 	"paddock/pool/oci/keeper"
 )
 
-// A frozen gVisor sandbox is watched for this long; what burns more than maxBurn in it is not frozen. Several windows are
-// allowed: its stubs spin for a moment before they go to sleep.
-const (
-	burnWindow  = 20 * time.Millisecond
-	maxBurn     = time.Millisecond
-	burnWindows = 5
-)
-
 // errNotRunning: there is nothing to freeze.
 var errNotRunning = errors.New("the container does not run")
 
@@ -39,7 +31,11 @@ func (c *container) Freeze(ctx context.Context) error {
 	if err := c.awaitStopped(ctx, true); err != nil {
 		return fmt.Errorf("freeze container %s: %w", c.id, err)
 	}
-	return c.awaitQuiet(ctx)
+	// a guest that computes without a system call goes on while its sentry stands still
+	if err := c.group.AwaitIdle(ctx); err != nil {
+		return fmt.Errorf("freeze container %s: %w", c.id, err)
+	}
+	return nil
 }
 
 // Thaw implements pool.Container.
@@ -113,28 +109,4 @@ func allStopped(pid int) (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-// awaitQuiet looks at the CPU counter: a guest that computes without a system call goes on while its sentry stands still.
-func (c *container) awaitQuiet(ctx context.Context) error {
-	var burned time.Duration
-	for range burnWindows {
-		before, err := c.group.CPU()
-		if err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(burnWindow):
-		}
-		after, err := c.group.CPU()
-		if err != nil {
-			return err
-		}
-		if burned = after - before; burned <= maxBurn {
-			return nil
-		}
-	}
-	return fmt.Errorf("container %s burns %v of CPU in %v though frozen", c.id, burned, burnWindow)
 }
