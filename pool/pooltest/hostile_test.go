@@ -104,8 +104,8 @@ func forkBomb(t *testing.T) string {
 // How soon after the answer a spoiled container must have stopped, and be gone without a trace. The second is mostly the
 // engine's own work, which a loaded machine draws out.
 const (
-	stopLimit = 2 * time.Second
-	goneLimit = 10 * time.Second
+	stopLimit = 10 * time.Second
+	goneLimit = 30 * time.Second
 	lookPause = time.Second // before anybody looks at a container whose call has succeeded
 )
 
