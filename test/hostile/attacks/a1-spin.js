@@ -1,0 +1,4 @@
+// Never gives the event loop back.
+module.exports = () => {
+  while (1) {}
+};

@@ -1,0 +1,2 @@
+// Does it when the module is loaded.
+while (1) {}

@@ -1,0 +1,294 @@
+//go:build hostile
+
+package hostile
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"paddock/internal/testenv"
+)
+
+// minReady warm sandboxes are enough for attacks that come one after the other.
+const minReady = 3
+
+// program builds the real program once per test run.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "paddock-hostile-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "paddock")
+	out, err := exec.Command("go", "build", "-o", path, "paddock/cmd/paddock").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := program(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// engine is one way to make sandboxes.
+type engine struct{ name, isolation string }
+
+func (e engine) String() string { return e.name + "/" + e.isolation }
+func (e engine) gvisor() bool   { return e.isolation == "gvisor" }
+
+// service is the real program, serving on a data directory of its own.
+type service struct {
+	t      *testing.T
+	engine engine
+	data   string
+	run    string // base of its run directory
+	cmd    *exec.Cmd
+	exited chan error
+	log    logBuffer // its standard error: JSON lines
+	id     string    // the controller's
+	key    string    // the operator's
+	http   *http.Client
+	URL    string `json:"http"`
+	GRPC   string `json:"grpc"`
+	PID    int    `json:"pid"`
+}
+
+// startService starts the program and returns when its first sandbox is warm. Whatever the test does, nothing of it stays.
+func startService(t *testing.T, e engine) *service {
+	t.Helper()
+	testenv.NeedRoot(t)
+	base := t.TempDir()
+	for _, d := range []string{base, filepath.Dir(base)} { // sandboxes pass through, under ids of their own
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{t: t, engine: e, data: filepath.Join(base, "data"), run: filepath.Join("/run", "pt-"+testenv.ControllerID(t)),
+		http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 8}}}
+	conf := filepath.Join(base, "paddock.yml")
+	text := fmt.Sprintf("uid_base: %d\ncache_dir: %s\npool: {min_ready: %d}\n", freeUIDs(t),
+		filepath.Join(testenv.CacheDir, "downloads"), minReady)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ready := filepath.Join(base, "ready.json")
+	args := []string{"up", "--config", conf, "--data-dir", s.data, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
+		"--engine", e.name, "--isolation", e.isolation, "--ready-file", ready, "--memory-budget", "4GiB"}
+	if e.name == "oci" {
+		args = append(args, "--runtime", testenv.Binary(t, map[string]string{"gvisor": "runsc", "runc": "runc"}[e.isolation]))
+	}
+	s.cmd = exec.Command(path, args...)
+	s.cmd.Env = append(os.Environ(), "PADDOCK_RUN_DIR="+s.run)
+	s.cmd.Stderr = &s.log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.exited = make(chan error, 1)
+	go func() { s.exited <- s.cmd.Wait() }()
+	t.Cleanup(s.stop)
+	s.awaitReady(ready)
+	s.id = s.file("id")
+	s.key = s.file("operator.key")
+	return s
+}
+
+func (s *service) awaitReady(file string) {
+	s.t.Helper()
+	deadline := time.After(5 * time.Minute)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if b, err := os.ReadFile(file); err == nil && json.Unmarshal(b, s) == nil {
+			return
+		}
+		select {
+		case err := <-s.exited:
+			s.t.Fatalf("%v ended before it was ready: %v\n%s", s.engine, err, s.log.tail())
+		case <-deadline:
+			s.t.Fatalf("%v: not ready in time\n%s", s.engine, s.log.tail())
+		case <-tick.C:
+		}
+	}
+}
+
+// stop ends the program with SIGTERM, which must end well and leave nothing. Idempotent.
+func (s *service) stop() {
+	if s.cmd == nil {
+		return
+	}
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-s.exited:
+		if err != nil {
+			s.t.Errorf("%v: after SIGTERM: %v\n%s", s.engine, err, s.log.tail())
+		}
+	case <-time.After(time.Minute):
+		s.cmd.Process.Kill()
+		s.t.Errorf("%v did not stop within a minute\n%s", s.engine, s.log.tail())
+	}
+	s.cmd = nil
+}
+
+func (s *service) file(name string) string {
+	s.t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.data, name))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// freeUIDs is a range of user ids that no other test is likely to use.
+func freeUIDs(t *testing.T) uint32 {
+	t.Helper()
+	var b [2]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		t.Fatal(err)
+	}
+	return 1<<30 + uint32(binary.BigEndian.Uint16(b[:])>>2)<<16
+}
+
+// operator makes a management request with the operator's key, as tenant if it is not "", and decodes the answer into out.
+func (s *service) operator(method, path, tenant string, in, out any) error {
+	var body bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&body).Encode(in); err != nil {
+			return err
+		}
+	}
+	req, err := http.NewRequest(method, s.URL+path, &body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+s.key)
+	req.Header.Set("Content-Type", "application/json")
+	if tenant != "" {
+		req.Header.Set("Paddock-Tenant", tenant)
+	}
+	res, err := s.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	var text bytes.Buffer
+	if _, err := text.ReadFrom(res.Body); err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s: %s", method, path, res.Status, text.String())
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(text.Bytes(), out)
+}
+
+// admit makes a tenant with a policy and returns a key of the lowest role for it.
+func (s *service) admit(tenant string, policy map[string]any) (key string, err error) {
+	if err := s.operator("POST", "/v1/tenants", "", map[string]any{"id": tenant, "policy": policy}, nil); err != nil {
+		return "", err
+	}
+	var made struct{ Secret string }
+	err = s.operator("POST", "/v1/keys", "", map[string]any{"tenant": tenant, "role": "invoke"}, &made)
+	return made.Secret, err
+}
+
+func (s *service) deploy(tenant, name, source string) error {
+	return s.operator("PUT", "/v1/functions/"+name, tenant, map[string]any{"source": []byte(source)}, nil)
+}
+
+// logs returns what the tenant can read of its log.
+func (s *service) logs(tenant string) (string, error) {
+	req, err := http.NewRequest("GET", s.URL+"/v1/logs?follow=false&lines=1000", nil)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Authorization", "Bearer "+s.key)
+	req.Header.Set("Paddock-Tenant", tenant)
+	res, err := s.http.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	var text bytes.Buffer
+	_, err = text.ReadFrom(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("logs of %s: %s: %s", tenant, res.Status, text.String())
+	}
+	return text.String(), err
+}
+
+// box is one container as the operator sees it.
+type box struct {
+	ID, State, Tenant, Cause string
+	Frozen                   bool
+}
+
+func (s *service) boxes(tenant string) ([]box, error) {
+	var list struct{ Containers []box }
+	err := s.operator("GET", "/v1/pool/containers?tenant="+url.QueryEscape(tenant), "", nil, &list)
+	return list.Containers, err
+}
+
+// logBuffer keeps the operator's log.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// from returns what was written after the first n bytes.
+func (l *logBuffer) from(n int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.b.Bytes()[n:])
+}
+
+func (l *logBuffer) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Len()
+}
+
+// about returns the lines that name something.
+func (l *logBuffer) about(name string) string {
+	var found strings.Builder
+	for line := range strings.Lines(l.from(0)) {
+		if strings.Contains(line, name) {
+			found.WriteString(line)
+		}
+	}
+	return found.String()
+}
+
+func (l *logBuffer) tail() string {
+	lines := strings.Split(strings.TrimSpace(l.from(0)), "\n")
+	return strings.Join(lines[max(0, len(lines)-30):], "\n")
+}
