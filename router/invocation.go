@@ -165,7 +165,9 @@ func (inv *invocation) log(ctx context.Context, res *call.Result, e *errs.Error)
 			attrs = append(attrs, slog.String("op", e.Op), slog.String("err", e.Err.Error()))
 		}
 	}
-	r.log.LogAttrs(ctx, level, "call", attrs...)
+	line := slog.NewRecord(time.Now(), level, "call", 0) // where in the source it comes from says nothing
+	line.AddAttrs(attrs...)
+	_ = r.log.Handler().Handle(ctx, line)
 }
 
 // appendStages appends the stages that took place.

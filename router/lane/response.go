@@ -182,7 +182,7 @@ func appendField(b []byte, name string, values []string) []byte {
 var lineBreaks = strings.NewReplacer("\n", " ", "\r", " ")
 
 func oneLine(v string) string {
-	if strings.ContainsAny(v, "\r\n") {
+	if !all(v, inValue) && strings.ContainsAny(v, "\r\n") {
 		v = lineBreaks.Replace(v)
 	}
 	return strings.Trim(v, " \t")
