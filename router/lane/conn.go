@@ -3,6 +3,7 @@ package lane
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -130,8 +131,8 @@ func (c *conn) next() verdict {
 		n, err := c.nc.Read(c.buf[c.have:])
 		c.have += n
 		if err != nil && n == 0 {
-			if c.have > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-				return unusual
+			if c.have > 0 && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF)) {
+				return unusual // half of a request: who has only ended his own side hears of it
 			}
 			return incomplete
 		}

@@ -378,3 +378,18 @@ func TestServe(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestHandsOnHalfOfARequest(t *testing.T) {
+	r := newRig(t, func(http.ResponseWriter, *http.Request) { t.Error("served") })
+	const half = "POST /v1/run HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"
+	r.send(half)
+	r.client.Close() // a pipe has no sides to end by themselves
+	select {
+	case c := <-r.handed:
+		if b, err := io.ReadAll(c); string(b) != half || err != nil {
+			t.Errorf("%q %v", b, err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("not handed on")
+	}
+}
