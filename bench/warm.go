@@ -49,18 +49,22 @@ func (b *bench) warm(ctx context.Context) error {
 		defer s.stop()
 		services[isolation] = s
 	}
-	bare, stop, err := b.startBare(services["runc"].dir)
+	bare, barePID, stop, err := b.startBare(services["runc"].dir)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	targets := []target{bare}
+	meters := map[string]meter{"bare": {pid: barePID}}
 	for _, isolation := range []string{"runc", "gvisor"} {
 		t, err := services[isolation].warmTarget()
 		if err != nil {
 			return err
 		}
 		targets = append(targets, t)
+		if meters[isolation], err = services[isolation].meter(); err != nil {
+			return err
+		}
 	}
 	for _, t := range targets { // compile, optimise, fill caches
 		if _, err := load(t, 32, 3*time.Second); err != nil {
@@ -71,7 +75,7 @@ func (b *bench) warm(ctx context.Context) error {
 	for round := range b.rounds {
 		for i := range targets {
 			t := targets[(round+i)%len(targets)]
-			f, err := load(t, 32, b.burst)
+			f, err := meters[t.name].measured(t, 32, b.burst)
 			if err != nil {
 				return err
 			}
@@ -91,12 +95,18 @@ func (b *bench) warm(ctx context.Context) error {
 		isolation string
 		rate, p50 float64
 	}{{"runc", 0.9, 2.5}, {"gvisor", 0.6, 5}} {
-		rate := ratios(many[bar.isolation], many["bare"], func(f figures) float64 { return f.perSecond })
+		rate := ratios(many[bar.isolation], many["bare"], perSecond)
 		b.atLeast("warm HTTP, 32 connections, calls/s against bare node, "+bar.isolation, median(rate), bar.rate, " x",
-			fmt.Sprintf("(%.0f against %.0f/s, spread %.2f-%.2f)", medianOf(many[bar.isolation]), medianOf(many["bare"]), slices.Min(rate), slices.Max(rate)))
+			fmt.Sprintf("(%.0f against %.0f/s, spread %.2f-%.2f)", medianOf(many[bar.isolation], perSecond), medianOf(many["bare"], perSecond), slices.Min(rate), slices.Max(rate)))
 		p50 := ratios(one[bar.isolation], one["bare"], func(f figures) float64 { return ms(f.p50) })
 		b.atMost("warm HTTP, 1 connection, p50 against bare node, "+bar.isolation, median(p50), bar.p50, " x",
 			fmt.Sprintf("(spread %.2f-%.2f)", slices.Min(p50), slices.Max(p50)))
+	}
+	for _, t := range targets {
+		process := medianOf(many[t.name], func(f figures) float64 { return us(f.process) })
+		sandboxes := medianOf(many[t.name], func(f figures) float64 { return us(f.sandboxes) })
+		b.figure("warm HTTP, 32 connections, CPU per call, "+t.name, process+sandboxes, " us",
+			fmt.Sprintf("(%.1f in the server, %.1f in sandboxes)", process, sandboxes))
 	}
 	return nil
 }
@@ -109,10 +119,14 @@ func ratios(a, base []figures, of func(figures) float64) []float64 {
 	return r
 }
 
-func medianOf(f []figures) float64 {
+func us(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
+
+func perSecond(f figures) float64 { return f.perSecond }
+
+func medianOf(f []figures, of func(figures) float64) float64 {
 	v := make([]float64, len(f))
 	for i := range f {
-		v[i] = f[i].perSecond
+		v[i] = of(f[i])
 	}
 	return median(v)
 }
@@ -134,32 +148,32 @@ func (s *service) warmTarget() (target, error) {
 }
 
 // startBare runs the bare server on the same node binary that the sandboxes have.
-func (b *bench) startBare(serviceDir string) (target, func(), error) {
+func (b *bench) startBare(serviceDir string) (t target, pid int, stop func(), err error) {
 	nodes, err := filepath.Glob(filepath.Join(serviceDir, "data", "images", "*", "rootfs", "paddock", "bin", "node"))
 	if err != nil || len(nodes) == 0 {
-		return target{}, nil, fmt.Errorf("no node binary under %s (%v)", serviceDir, err)
+		return t, 0, nil, fmt.Errorf("no node binary under %s (%v)", serviceDir, err)
 	}
 	file := filepath.Join(b.dir, "bare.js")
 	if err := os.WriteFile(file, []byte(bareServer), 0o644); err != nil {
-		return target{}, nil, err
+		return t, 0, nil, err
 	}
 	cmd := exec.Command(nodes[0], file)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return target{}, nil, err
+		return t, 0, nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return target{}, nil, err
+		return t, 0, nil, err
 	}
-	stop := func() { cmd.Process.Kill(); cmd.Wait() }
+	stop = func() { cmd.Process.Kill(); cmd.Wait() }
 	var port int
 	if _, err := fmt.Fscan(out, &port); err != nil {
 		stop()
-		return target{}, nil, fmt.Errorf("bare node server: %w", err)
+		return t, 0, nil, fmt.Errorf("bare node server: %w", err)
 	}
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	return target{"bare", addr, request(addr, "/", input), []byte(output)}, stop, nil
+	return target{"bare", addr, request(addr, "/", input), []byte(output)}, cmd.Process.Pid, stop, nil
 }
 
 // newTenant measures the first answer of a tenant that nobody has seen, upload by POST included, with a warm pool.
