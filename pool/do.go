@@ -162,15 +162,15 @@ func (p *Pool) try(ctx context.Context, req *call.Request, sink call.Sink) (*cal
 	if err == nil {
 		p.giveBack(f, nil)
 	} else {
-		err = p.failed(f, errs.From(err))
+		err = p.failed(f, req, errs.From(err))
 	}
 	return p.finish(f, res, err, began)
 }
 
 // failed says why a call has failed and gives its slot back; in this order, since a container that is on its way out goes
 // with its last slot, and with it what can be told of its end.
-func (p *Pool) failed(f *flight, e *errs.Error) *errs.Error {
-	e = p.explainLoss(f.c, p.explainTimeout(f.c, e))
+func (p *Pool) failed(f *flight, req *call.Request, e *errs.Error) *errs.Error {
+	e = p.explainLoss(f.c, p.explainTimeout(f.c, e), req.Deadline)
 	p.giveBack(f, e)
 	return e
 }
@@ -185,12 +185,17 @@ func (p *Pool) finish(f *flight, res *call.Result, err error, began time.Time) (
 	return res, err
 }
 
-// explainLoss replaces a sandbox_lost of the link by what the wait status and the counters say.
-func (p *Pool) explainLoss(c *container, e *errs.Error) *errs.Error {
+// explainLoss replaces a sandbox_lost of the link by what the wait status and the counters say. That is known after lossWait
+// at most, unless the machine is overloaded: the truth is worth waiting for while the call still has time.
+func (p *Pool) explainLoss(c *container, e *errs.Error, deadline time.Time) *errs.Error {
 	if e.Kind != errs.SandboxLost {
 		return e
 	}
-	limit := time.NewTimer(lossWait)
+	left := time.Duration(0)
+	if !deadline.IsZero() {
+		left = min(max(time.Until(deadline), 0), lossSlack)
+	}
+	limit := time.NewTimer(left + lossWait)
 	defer limit.Stop()
 	select {
 	case <-c.lost:

@@ -24,7 +24,7 @@ func (p *Pool) doFresh(ctx context.Context, f *flight, req *call.Request, sink c
 	began := time.Now()
 	res, err := f.c.conn.Do(ctx, req, sink, f.settled)
 	if err != nil { // before the container goes, so that why it was lost can be told
-		err = p.explainLoss(f.c, p.explainTimeout(f.c, errs.From(err)))
+		err = p.explainLoss(f.c, p.explainTimeout(f.c, errs.From(err)), req.Deadline)
 	}
 	p.mu.Lock()
 	p.drainLocked(f.c, CauseFresh, time.Now())

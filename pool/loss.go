@@ -13,6 +13,7 @@ const (
 	killWait   = 250 * time.Millisecond             // after it was killed for living on without a link
 	countLimit = 20 * time.Millisecond              // for the counters of one that takes longer to end
 	lossWait   = exitWait + killWait + 2*countLimit // for a call whose connection ended, until somebody has said why
+	lossSlack  = 5 * time.Second                    // more, where the call has time
 )
 
 type lossKind uint8

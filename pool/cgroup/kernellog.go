@@ -8,18 +8,24 @@ import (
 
 const (
 	kernelLog   = "/dev/kmsg"
-	refusal     = "fork rejected by pids controller in "
 	recordBytes = 8 << 10 // the kernel's own bound
 	mostRecords = 1 << 17 // of one look; the ring holds fewer
+
+	forkRefused = "fork rejected by pids controller in "
+	oomKill     = "oom-kill:constraint="
+	oomGroup    = ",task_memcg="
+	oomTask     = ",task=" // what follows is the victim's own name
 )
 
-// ForkRefused asks the kernel's log whether a fork was ever refused in the group: the kernel writes the first one there.
-// Unlike the counter it outlives the group. False also when the log cannot be read (without CAP_SYSLOG, say) or has been
-// overwritten since. It takes some milliseconds.
-func (g Group) ForkRefused() bool {
+// Logged returns what the kernel's log says of the group's limits: that a fork was refused in it (the first is written
+// there), that a process of it was killed for want of memory (a few a second are, over all groups). Unlike the counters the
+// log outlives the group; PidsRefused and OOMKills are 1 then, for at least 1, and nothing else is set. Nothing is also
+// what a log says that cannot be read (without CAP_SYSLOG, say) or has been overwritten since. It takes some milliseconds.
+func (g Group) Logged() Usage {
+	var u Usage
 	fd, err := unix.Open(kernelLog, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return u
 	}
 	defer unix.Close(fd)
 	record := make([]byte, recordBytes)
@@ -28,19 +34,28 @@ func (g Group) ForkRefused() bool {
 		switch {
 		case err == unix.EPIPE || err == unix.EINTR: // overwritten meanwhile: the next one is read next
 		case err != nil || n <= 0:
-			return false // EAGAIN: that was the last
-		case refusedIn(string(record[:n]), g.path):
-			return true
+			return u // EAGAIN: that was the last
+		default:
+			u.note(string(record[:n]), g.path)
 		}
 	}
-	return false
+	return u
 }
 
-// refusedIn says whether a record, "priority,number,time,flags;text\n" and more lines, tells of a refused fork in a group.
-// Its path is that below the hierarchy's root, of which ours is the end.
-func refusedIn(record, path string) bool {
+// note takes in a record, "priority,number,time,flags;text\n" and more lines. Its paths are those below the hierarchy's root,
+// of which ours is the end.
+func (u *Usage) note(record, path string) {
 	_, text, _ := strings.Cut(record, ";")
 	text, _, _ = strings.Cut(text, "\n")
-	_, where, ok := strings.Cut(text, refusal)
-	return ok && strings.HasSuffix(where, path)
+	if _, where, ok := strings.Cut(text, forkRefused); ok && strings.HasSuffix(where, path) {
+		u.PidsRefused = 1
+	}
+	if !strings.HasPrefix(text, oomKill) {
+		return
+	}
+	_, where, _ := strings.Cut(text, oomGroup)
+	where, _, ok := strings.Cut(where, oomTask)
+	if ok && strings.HasSuffix(where, path) {
+		u.OOMKills = 1
+	}
 }

@@ -99,14 +99,14 @@ func (c *Container) follow(ctx context.Context) {
 }
 
 // countLast reads the counters once more. The daemon may have been faster and have removed them with the group; then the
-// kernel's log still has it if a fork was refused. That memory ran out the daemon says itself.
+// kernel's log still has whether the container ran into a limit.
 func (c *Container) countLast(group cgroup.Group) {
 	usage, err := group.Usage()
 	if err != nil {
-		if usage = cgroup.Usage(c.lastUsage()); usage.PidsRefused > 0 || !group.ForkRefused() {
-			return
-		}
-		usage.PidsRefused = 1 // at least
+		usage = cgroup.Usage(c.lastUsage())
+		logged := group.Logged()
+		usage.PidsRefused = max(usage.PidsRefused, logged.PidsRefused)
+		usage.OOMKills = max(usage.OOMKills, logged.OOMKills)
 	}
 	c.remember(usage)
 }
