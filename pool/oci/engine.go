@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"paddock/internal/tenant"
 	"paddock/pool"
 	"paddock/pool/cgroup"
@@ -62,7 +64,13 @@ type Engine struct {
 	mu       sync.Mutex
 	known    map[pool.ContainerID]*container
 	statuses map[pool.ContainerID]keeper.Status // as the keeper told them
+	// forgotten are the last ids of which nothing is left: what the keeper said of them before it forgot them may still be
+	// on its way, and would make them listed for ever.
+	forgotten *lru.Cache[pool.ContainerID, struct{}]
 }
+
+// rememberForgotten is far more than the keeper's events can lag behind.
+const rememberForgotten = 4096
 
 var _ pool.Engine = (*Engine)(nil)
 
@@ -81,6 +89,9 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		runtime: runtimeBinary{path: o.Runtime, isolation: o.Isolation, root: filepath.Join(o.StateDir, "r")},
 		keeper:  keeper.NewClient(filepath.Join(o.StateDir, "k")),
 		known:   map[pool.ContainerID]*container{}, statuses: map[pool.ContainerID]keeper.Status{},
+	}
+	if e.forgotten, err = lru.New[pool.ContainerID, struct{}](rememberForgotten); err != nil {
+		return nil, fmt.Errorf("oci engine: %w", err)
 	}
 	for _, dir := range []string{o.StateDir, e.bundles(), e.runtime.root} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -247,6 +258,7 @@ func (e *Engine) forget(id pool.ContainerID) {
 	defer e.mu.Unlock()
 	delete(e.known, id)
 	delete(e.statuses, id)
+	e.forgotten.Add(id, struct{}{})
 }
 
 // List implements pool.Engine: whatever a container can leave behind, a bundle, the runtime's state, a control group, a

@@ -405,6 +405,31 @@ func TestHalfMadeContainers(t *testing.T) {
 	}
 }
 
+// starts that are broken off at any point leave nothing, and nothing that the keeper says of them later is listed
+func TestStartsThatAreBrokenOff(t *testing.T) {
+	for iso, step := range map[tenant.Isolation]time.Duration{
+		tenant.IsolationRunc: 3 * time.Millisecond, tenant.IsolationGVisor: 10 * time.Millisecond,
+	} {
+		t.Run(string(iso), func(t *testing.T) {
+			r := newRig(t, iso)
+			e := r.engine(t)
+			for n := range 24 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n)*step)
+				if c, err := e.Create(ctx, r.spec(t, n)); err == nil {
+					if err := c.Destroy(soon(t)); err != nil {
+						t.Error(err)
+					}
+				}
+				cancel()
+			}
+			time.Sleep(50 * time.Millisecond) // for what is still to be told
+			if all, err := e.List(soon(t)); err != nil || len(all) != 0 {
+				t.Errorf("left %v, %v", all, err)
+			}
+		})
+	}
+}
+
 func TestNothingGrows(t *testing.T) {
 	r := newRig(t, tenant.IsolationRunc)
 	e := r.engine(t)

@@ -67,6 +67,10 @@ func (e *Engine) see(s keeper.Status) {
 		return
 	}
 	e.mu.Lock()
+	if e.forgotten.Contains(id) {
+		e.mu.Unlock()
+		return
+	}
 	e.statuses[id] = s
 	c := e.known[id]
 	e.mu.Unlock()

@@ -218,10 +218,18 @@ func TestRunFailures(t *testing.T) {
 	if err := r.Forget(soon(t), id); err != nil {
 		t.Fatal(err)
 	}
+	// ids are never used again: the order to start may come after the order to forget
+	if reply, err = r.Run(soon(t), RunRequest{ID: id, Argv: []string{"/bin/true"}, PidFile: pidFile, Timeout: time.Second}); err == nil {
+		t.Errorf("a forgotten container was started: %+v", reply)
+	}
+	if _, err := os.Stat(filepath.Join(r.Dir, id+".out")); err == nil {
+		t.Error("the refused start has left its output")
+	}
 	// hangs, with a child: the whole group dies at the deadline
 	mark := testenv.ControllerID(t)
 	hang := "sleep 1000 & sh -c 'sleep 1000; : " + mark + "' & wait"
-	reply, err = r.Run(soon(t), RunRequest{ID: id, Argv: []string{"/bin/sh", "-c", hang}, PidFile: pidFile, Timeout: 50 * time.Millisecond})
+	other := strings.Repeat("e", 32)
+	reply, err = r.Run(soon(t), RunRequest{ID: other, Argv: []string{"/bin/sh", "-c", hang}, PidFile: pidFile, Timeout: 50 * time.Millisecond})
 	if err != nil || !reply.TimedOut {
 		t.Errorf("%+v, %v; want a timeout", reply, err)
 	}

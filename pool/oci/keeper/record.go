@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sys/unix"
 
 	"paddock/pool/cgroup"
@@ -46,7 +47,12 @@ type keeper struct {
 	watchers map[chan Status]struct{}
 	engines  int
 	left     bool // an engine said that it leaves for good
+	// forgotten are the last ids that were dropped. Ids are never used again: a start that arrives after the order to forget
+	// it (they come by different connections) must make nothing.
+	forgotten *lru.Cache[string, struct{}]
 }
+
+const rememberForgotten = 4096
 
 type container struct {
 	status Status // under keeper.mu
@@ -60,6 +66,10 @@ func newKeeper(o Options, groups *cgroup.FS, log *slog.Logger) (*keeper, error) 
 	k := &keeper{
 		Options: o, groups: groups, log: log, reaper: newReaper(), leave: make(chan struct{}, 1),
 		known: map[string]*container{}, watchers: map[chan Status]struct{}{},
+	}
+	var err error
+	if k.forgotten, err = lru.New[string, struct{}](rememberForgotten); err != nil {
+		return nil, fmt.Errorf("keeper: %w", err)
 	}
 	if err := k.inherit(); err != nil {
 		return nil, fmt.Errorf("keeper: read records: %w", err)
@@ -233,6 +243,7 @@ func (k *keeper) tell(s Status) {
 // forget drops what is known of a container, after ending a start that is under way. One that was never known is no error.
 func (k *keeper) forget(ctx context.Context, id string) error {
 	k.mu.Lock()
+	k.forgotten.Add(id, struct{}{})
 	c := k.known[id]
 	k.mu.Unlock()
 	if c != nil {

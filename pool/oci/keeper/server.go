@@ -76,7 +76,7 @@ func (k *keeper) run(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	c, err := k.enter(q.ID, cancel)
 	if errors.Is(err, os.ErrExist) {
-		http.Error(w, "container "+q.ID+" exists", http.StatusConflict)
+		http.Error(w, "container "+q.ID+" exists, or did", http.StatusConflict)
 		return
 	}
 	if err != nil {
@@ -90,7 +90,7 @@ func (k *keeper) run(w http.ResponseWriter, r *http.Request) {
 // enter makes the record of a container that is about to start.
 func (k *keeper) enter(id string, abort context.CancelFunc) (*container, error) {
 	k.mu.Lock()
-	_, twice := k.known[id]
+	twice := k.usedLocked(id)
 	k.mu.Unlock()
 	if twice {
 		return nil, os.ErrExist
@@ -104,12 +104,23 @@ func (k *keeper) enter(id string, abort context.CancelFunc) (*container, error) 
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, twice := k.known[id]; twice {
-		go out.close() // it waits for its reader: not under the lock
+	if k.usedLocked(id) {
+		_, current := k.known[id]
+		go func() { // it waits for its reader: not under the lock
+			out.close()
+			if !current {
+				os.Remove(k.fifoPath(id))
+			}
+		}()
 		return nil, os.ErrExist
 	}
 	k.known[id] = c
 	return c, nil
+}
+
+func (k *keeper) usedLocked(id string) bool {
+	_, now := k.known[id]
+	return now || k.forgotten.Contains(id)
 }
 
 // start runs the runtime's command. A failure leaves the container known and ended, with what it printed.
