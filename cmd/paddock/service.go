@@ -72,6 +72,7 @@ func (s *service) start(ctx context.Context) error {
 		{"starting the front", s.startFront},
 		{"filling the pool", s.awaitWarm},
 		{"announcing", s.announce},
+		{"removing old runtimes", s.pruneImages},
 	} {
 		s.progress.begin(step.name)
 		if err := step.do(ctx); err != nil {

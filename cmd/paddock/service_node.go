@@ -107,6 +107,32 @@ func (s *service) buildImage(ctx context.Context) (err error) {
 	return machine.Explain(err)
 }
 
+// imageAge is how old an unused image in a shared Docker engine is before it goes: another controller may be about to use
+// it.
+const imageAge = 24 * time.Hour
+
+// pruneImages removes the runtime images of former versions that no container uses any more. An adopted container's image
+// goes at a later start.
+func (s *service) pruneImages(ctx context.Context) error {
+	found, err := s.node.engine.List(ctx)
+	if err != nil {
+		return err
+	}
+	keep := []string{s.node.image.Digest}
+	for _, c := range found {
+		keep = append(keep, c.Facts().ImageDigest)
+	}
+	if err := node.Prune(ctx, s.data.Images(), keep...); err != nil {
+		s.log.Warn("old runtime images stay", "err", err)
+	}
+	if e, ok := s.node.engine.(*docker.Engine); ok {
+		if err := e.PruneImages(ctx, time.Now().Add(-imageAge), keep...); err != nil {
+			s.log.Warn("old runtime images stay in Docker", "err", err)
+		}
+	}
+	return nil
+}
+
 func (s *service) startEngine(ctx context.Context) error {
 	e, err := s.newEngine(ctx)
 	if err != nil {

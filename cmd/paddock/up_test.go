@@ -53,8 +53,19 @@ func TestRestartsAdopt(t *testing.T) {
 	if _, err := os.Stat(s.ready); !os.IsNotExist(err) {
 		t.Error("the ready file is still there")
 	}
+	old := filepath.Join(s.data, "images", strings.Repeat("0a", 32))
+	if err := os.MkdirAll(filepath.Join(old, "rootfs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	s.start()
 	s.cliAs(nil, counter, "run", "-").want(t, 0, "2\n", "")
+	eventually(t, "a former version's runtime image goes", func() bool {
+		_, err := os.Stat(old)
+		return os.IsNotExist(err)
+	})
+	if images, err := os.ReadDir(filepath.Dir(old)); err != nil || len(images) < 1 {
+		t.Errorf("runtime images: %v, %v", images, err)
+	}
 	s.stop(syscall.SIGKILL)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

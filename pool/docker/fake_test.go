@@ -266,14 +266,18 @@ func TestNoDaemon(t *testing.T) {
 func TestPruneImages(t *testing.T) {
 	e, d := fakeEngine(t)
 	d.images = map[string]int{"old": http.StatusOK, "kept": http.StatusOK, "used": http.StatusConflict, "gone": http.StatusNotFound}
-	if err := e.PruneImages(within(t), "digest-of-kept"); err != nil {
+	if err := e.PruneImages(within(t), time.Now(), "digest-of-kept"); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := d.images["old"]; ok || len(d.images) != 3 {
 		t.Errorf("left: %v", d.images)
 	}
+	d.images["new"] = http.StatusOK
+	if err := e.PruneImages(within(t), time.Unix(0, 0)); err != nil || len(d.images) != 4 {
+		t.Errorf("%v; left of what is newer: %v", err, d.images)
+	}
 	d.images["stuck"] = http.StatusInternalServerError
-	if err := e.PruneImages(within(t)); err == nil {
+	if err := e.PruneImages(within(t), time.Now()); err == nil {
 		t.Error("a failed removal went unnoticed")
 	}
 }

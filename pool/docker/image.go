@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/filters"
@@ -173,9 +174,9 @@ func addToTar(tw *tar.Writer, root, path string, d fs.DirEntry) error {
 	return err
 }
 
-// PruneImages removes the runtime images whose digests are not in keep and that no container uses. Another controller that
-// still wants one imports it again.
-func (e *Engine) PruneImages(ctx context.Context, keep ...string) error {
+// PruneImages removes the runtime images that were imported before a time, whose digests are not in keep and that no
+// container uses. Another controller that still wants one imports it again.
+func (e *Engine) PruneImages(ctx context.Context, before time.Time, keep ...string) error {
 	var found []imagetypes.Summary
 	err := e.api.do(ctx, "list images", quickTimeout, func(ctx context.Context) (err error) {
 		found, err = e.api.client.ImageList(ctx, imagetypes.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelImage))})
@@ -185,7 +186,7 @@ func (e *Engine) PruneImages(ctx context.Context, keep ...string) error {
 		return err
 	}
 	for _, image := range found {
-		if slices.Contains(keep, image.Labels[labelImage]) {
+		if slices.Contains(keep, image.Labels[labelImage]) || image.Created >= before.Unix() {
 			continue
 		}
 		if err := e.removeImage(ctx, image.ID); err != nil {
