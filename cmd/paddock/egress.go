@@ -4,6 +4,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/time/rate"
 
@@ -19,37 +23,35 @@ const (
 // newEgress makes the one way out of this controller's sandboxes. It never leads back to the service's own listeners.
 func (s *service) newEgress() *egress.Proxy {
 	log := s.log.With("part", "egress")
-	return egress.New(egress.Options{
-		Logger: log, Audit: auditRefusals(log), Forbidden: ownAddress(s.opened.http.Addr(), s.opened.grpc.Addr()),
-	})
+	return egress.New(egress.Options{Logger: log, Observer: newRefusalLog(log), Forbidden: ownListener})
 }
 
-func auditRefusals(log *slog.Logger) func(egress.Decision) {
-	limit := rate.NewLimiter(refusalsPerSecond, refusalsBurst)
-	return func(d egress.Decision) {
-		if !d.Allowed && limit.Allow() {
-			log.Info("egress refused", "tenant", d.Tenant, "container", d.Container, "host", d.Host, "port", d.Port, "reason", d.Reason)
-		}
+// refusalLog writes what was refused to the operator's log, within bounds over all tenants.
+type refusalLog struct {
+	log   *slog.Logger
+	limit *rate.Limiter
+}
+
+func newRefusalLog(log *slog.Logger) refusalLog {
+	return refusalLog{log, rate.NewLimiter(refusalsPerSecond, refusalsBurst)}
+}
+
+// Decided implements egress.Observer.
+func (l refusalLog) Decided(d egress.Decision) {
+	if d.Event == egress.EventDenied && l.limit.Allow() {
+		l.log.Info("egress refused", "tenant", d.Tenant, "container", d.Container, "call", d.Call, "host", d.Host, "port", d.Port,
+			"reason", d.Reason)
 	}
 }
 
-// ownAddress says whether an address leads to one of the listeners.
-func ownAddress(listeners ...net.Addr) func(netip.AddrPort) bool {
-	var own []netip.AddrPort
-	for _, l := range listeners {
-		if ap, err := netip.ParseAddrPort(l.String()); err == nil {
-			own = append(own, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
-		}
-	}
-	return func(to netip.AddrPort) bool {
-		addr := to.Addr().Unmap()
-		for _, o := range own {
-			if to.Port() == o.Port() && (addr == o.Addr() || addr.IsUnspecified() || o.Addr().IsUnspecified() && isLocal(addr)) {
-				return true
-			}
-		}
+// ownListener says whether an address leads to a listener of this process: the router's, the store's, any other, under
+// whichever of the machine's addresses. On doubt it does.
+func ownListener(to netip.AddrPort) bool {
+	if addr := to.Addr().Unmap(); !addr.IsUnspecified() && !isLocal(addr) {
 		return false
 	}
+	listening, err := listensOn(to.Port())
+	return err != nil || listening
 }
 
 // isLocal says whether an address is one of this machine's, as it is now.
@@ -67,6 +69,56 @@ func isLocal(addr netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// listensOn says whether this process holds a TCP socket that listens on the port, on whatever address: the kernel's table of
+// sockets knows the inodes of those that do, the process's descriptors which ones are its own.
+func listensOn(port uint16) (bool, error) {
+	inodes, err := listeners(port)
+	if err != nil || len(inodes) == 0 {
+		return false, err
+	}
+	const dir = "/proc/self/fd"
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, fd := range fds {
+		target, err := os.Readlink(filepath.Join(dir, fd.Name())) // closed meanwhile, perhaps
+		if inode, ok := strings.CutPrefix(target, "socket:["); err == nil && ok && inodes[strings.TrimSuffix(inode, "]")] {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// listeners returns the inodes of all sockets of this network namespace that listen on a TCP port.
+func listeners(port uint16) (map[string]bool, error) {
+	const (
+		local, state, inode = 1, 3, 9 // fields of a line
+		listen              = "0A"
+	)
+	inodes := map[string]bool{}
+	for _, table := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
+		b, err := os.ReadFile(table)
+		if os.IsNotExist(err) {
+			continue // no IPv6 here
+		}
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if len(f) <= inode || f[state] != listen {
+				continue
+			}
+			_, hex, _ := strings.Cut(f[local], ":")
+			if n, err := strconv.ParseUint(hex, 16, 16); err == nil && uint16(n) == port {
+				inodes[f[inode]] = true
+			}
+		}
+	}
+	return inodes, nil
 }
 
 // checkEgressRule judges a rule of a policy before it is stored.

@@ -36,6 +36,7 @@ type Door struct {
 
 	mu       sync.Mutex
 	closed   bool
+	callOf   func() call.ID
 	tenant   tenant.ID
 	allow    []Rule
 	private  []Rule
@@ -99,10 +100,28 @@ func (d *Door) SetRules(t tenant.ID, allow, private []Rule) {
 	}
 }
 
+// NameCalls sets what names the call that runs in the container, "" if that is not clear. It is asked once for each request, on
+// any goroutine.
+func (d *Door) NameCalls(callOf func() call.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.callOf = callOf
+}
+
+func (d *Door) call() call.ID {
+	d.mu.Lock()
+	callOf := d.callOf
+	d.mu.Unlock()
+	if callOf == nil {
+		return ""
+	}
+	return callOf()
+}
+
 // CloseTunnels closes all connections of the container, as before it is frozen. New ones are served again.
 func (d *Door) CloseTunnels() {
 	for _, s := range d.all() {
-		s.end(ReasonClosed)
+		s.end(ReasonShut)
 	}
 }
 
@@ -166,7 +185,9 @@ func (d *Door) accept() {
 		}
 		s := d.admit(c)
 		if s == nil {
-			d.p.decided(Decision{Time: time.Now(), Container: d.id, Tenant: d.Tenant(), Reason: ReasonConnections})
+			d.p.decided(Decision{
+				Time: time.Now(), Event: EventDenied, Reason: ReasonConnections, Tenant: d.Tenant(), Container: d.id, Call: d.call(),
+			})
 			c.SetDeadline(time.Now().Add(refusedTime))
 			refuse(c, statusTooMany, ReasonConnections, fmt.Sprintf("too many egress connections at once: at most %d for a container",
 				d.p.o.MaxPerContainer))
@@ -225,10 +246,21 @@ func (d *Door) establish(s *session, to destination, addr netip.AddrPort) bool {
 
 // permitsLocked says whether the rules allow a connection to this address of the destination.
 func (d *Door) permitsLocked(to destination, addr netip.AddrPort) bool {
-	if namedPrivately(d.private, to) {
-		return Classify(addr.Addr()) != ClassNever
+	named := namedPrivately(d.private, to)
+	return (named || anyMatches(d.allow, to) && !dangerous(to.port)) && fit(addr.Addr(), to, named)
+}
+
+// fit says whether an address is one that the destination may have; named says that an operator has named it as private.
+func fit(a netip.Addr, to destination, named bool) bool {
+	switch Classify(a) {
+	case ClassPublic:
+		return true
+	case ClassSpecial:
+		return named
+	case ClassLiteral:
+		return named && to.addr.IsValid()
 	}
-	return anyMatches(d.allow, to) && !dangerous(to.port) && Classify(addr.Addr()) == ClassPublic
+	return false
 }
 
 func (d *Door) rules() (t tenant.ID, allow, private []Rule) {

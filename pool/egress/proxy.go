@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"paddock/internal/call"
 	"paddock/internal/tenant"
 )
 
@@ -24,6 +23,8 @@ const (
 	DefaultHeadTimeout     = 10 * time.Second
 	DefaultResolveTimeout  = 5 * time.Second
 	DefaultDialTimeout     = 10 * time.Second
+	DefaultDeniedRate      = 5  // told per second and tenant, bursts of ten times that
+	DefaultAllowedRate     = 20 // likewise
 
 	// TenantWindow is the period after which a tenant's bytes are counted from zero again.
 	TenantWindow = time.Hour
@@ -54,9 +55,10 @@ type Options struct {
 	Dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 	// Forbidden says whether an address is one of our own listeners. nil: none is.
 	Forbidden func(netip.AddrPort) bool
-	// Audit gets every decision. It must not block and is called on many goroutines. nil: nobody is told.
-	Audit  func(Decision)
-	Logger *slog.Logger // nil discards
+	Observer  Observer // nil: nobody is told
+	// DeniedRate and AllowedRate are how many refusals and how many tunnels of a tenant the observer hears of per second.
+	DeniedRate, AllowedRate int
+	Logger                  *slog.Logger // nil discards
 }
 
 func (o Options) withDefaults() Options {
@@ -70,6 +72,8 @@ func (o Options) withDefaults() Options {
 	set(&o.HeadTimeout, DefaultHeadTimeout)
 	set(&o.ResolveTimeout, DefaultResolveTimeout)
 	set(&o.DialTimeout, DefaultDialTimeout)
+	set(&o.DeniedRate, DefaultDeniedRate)
+	set(&o.AllowedRate, DefaultAllowedRate)
 	if o.Resolver == nil {
 		o.Resolver = newSystemResolver()
 	}
@@ -82,8 +86,8 @@ func (o Options) withDefaults() Options {
 	if o.Forbidden == nil {
 		o.Forbidden = func(netip.AddrPort) bool { return false }
 	}
-	if o.Audit == nil {
-		o.Audit = func(Decision) {}
+	if o.Observer == nil {
+		o.Observer = nobody{}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -91,45 +95,14 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+type nobody struct{}
+
+func (nobody) Decided(Decision) {}
+
 func set[T int | int64 | time.Duration](v *T, def T) {
 	if *v <= 0 {
 		*v = def
 	}
-}
-
-// Reason says why a request was refused or a tunnel ended; it is a label of few values.
-type Reason string
-
-// The reasons.
-const (
-	ReasonAllowed     Reason = "allowed"
-	ReasonInvalid     Reason = "invalid"     // not a CONNECT to a proper host:port
-	ReasonNoRule      Reason = "no_rule"     // nothing allows it
-	ReasonPort        Reason = "port"        // a port that only a private rule can open
-	ReasonAddress     Reason = "address"     // resolves to what only a private rule can open, or to no destination at all
-	ReasonSelf        Reason = "self"        // our own listeners
-	ReasonConnections Reason = "connections" // too many at once
-	ReasonBytes       Reason = "bytes"       // the tenant's bytes of this hour, or the tunnel's, are used up
-	ReasonDNS         Reason = "dns"         // 502: the name does not resolve
-	ReasonRefused     Reason = "refused"     // 502
-	ReasonTimeout     Reason = "timeout"     // 502
-	ReasonUnreachable Reason = "unreachable" // 502: any other failure to connect
-	ReasonRules       Reason = "rules"       // tunnel closed: the rules changed
-	ReasonIdle        Reason = "idle"        // tunnel closed
-	ReasonLife        Reason = "life"        // tunnel closed
-	ReasonClosed      Reason = "closed"      // tunnel closed by the pool: frozen or destroyed
-)
-
-// Decision is one line of the audit log. Host is normalised, or quoted and cut if it was not even a destination.
-type Decision struct {
-	Time      time.Time
-	Container call.ContainerID
-	Tenant    tenant.ID // "" before the container is bound
-	Host      string
-	Port      uint16
-	Addr      netip.AddrPort // what was connected to, if it came to that
-	Allowed   bool
-	Reason    Reason
 }
 
 // Stats is a snapshot of the counters.
@@ -138,6 +111,7 @@ type Stats struct {
 	Ended     map[Reason]int64 // tunnels that were closed by us
 	Tunnels   int              // open now
 	Sessions  int              // connections of containers, in any state
+	Untold    int64            // decisions that the observer was spared
 	BytesOut  int64            // from containers
 	BytesIn   int64
 }
@@ -150,23 +124,30 @@ type Proxy struct {
 	closed  bool
 	doors   map[*Door]struct{}
 	tenants map[tenant.ID]*account
+	swept   time.Time // when accounts were last looked through
+	unbound telling   // of containers without a tenant
+	numbers uint64    // of tunnels
 	stats   Stats
 }
 
-// account is what one tenant uses over all its doors; it goes with the last of them. Guarded by Proxy.mu.
+// account is what one tenant uses over all its doors. It outlives the last of them while it has bytes to remember, so that no
+// tenant gets new ones by losing its containers. Guarded by Proxy.mu.
 type account struct {
 	doors   int
 	tunnels int
 	bytes   int64
 	since   time.Time
+	telling telling
 }
 
 // New makes a Proxy without doors.
 func New(o Options) *Proxy {
-	return &Proxy{
+	p := &Proxy{
 		o: o.withDefaults(), doors: map[*Door]struct{}{}, tenants: map[tenant.ID]*account{},
 		stats: Stats{Decisions: map[Reason]int64{}, Ended: map[Reason]int64{}},
 	}
+	p.unbound = p.newTelling()
+	return p
 }
 
 // Stats returns the counters.
@@ -201,29 +182,23 @@ func (p *Proxy) Close() error {
 	return nil
 }
 
-func (p *Proxy) decided(d Decision) {
-	p.mu.Lock()
-	p.stats.Decisions[d.Reason]++
-	p.mu.Unlock()
-	p.o.Audit(d)
-}
-
-// admit takes a tunnel of the tenant's share, or says why not. release gives it back.
-func (p *Proxy) admit(t tenant.ID) Reason {
+// admit takes a tunnel of the tenant's share and numbers it, or says why not. release gives it back.
+func (p *Proxy) admit(t tenant.ID) (uint64, Reason) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	a := p.tenants[t]
 	switch {
 	case a == nil || p.closed:
-		return ReasonClosed
+		return 0, ReasonShut
 	case a.tunnels >= p.o.MaxPerTenant:
-		return ReasonConnections
+		return 0, ReasonConnections
 	case a.spent(p.o.TenantBytes):
-		return ReasonBytes
+		return 0, ReasonBytes
 	}
 	a.tunnels++
 	p.stats.Tunnels++
-	return ReasonAllowed
+	p.numbers++
+	return p.numbers, ReasonAllowed
 }
 
 func (p *Proxy) release(t tenant.ID, ended Reason) {
@@ -263,9 +238,11 @@ func (a *account) spent(limit int64) bool {
 func (p *Proxy) joinTenant(t tenant.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Now()
+	p.sweepLocked(now)
 	a := p.tenants[t]
 	if a == nil {
-		a = &account{since: time.Now()}
+		a = &account{since: now, telling: p.newTelling()}
 		p.tenants[t] = a
 	}
 	a.doors++
@@ -273,10 +250,38 @@ func (p *Proxy) joinTenant(t tenant.ID) {
 
 func (p *Proxy) leaveTenant(t tenant.ID) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if a := p.tenants[t]; a != nil {
+	a := p.tenants[t]
+	var dropped int64
+	if a != nil {
 		if a.doors--; a.doors == 0 {
+			dropped, a.telling.dropped = a.telling.dropped, 0
+			if a.idle(time.Now()) {
+				delete(p.tenants, t)
+			}
+		}
+	}
+	p.mu.Unlock()
+	if dropped > 0 { // no other decision will say so
+		p.o.Observer.Decided(Decision{Time: time.Now(), Event: EventDropped, Tenant: t, Dropped: dropped})
+	}
+}
+
+// sweepEvery bounds how long accounts without doors are kept beyond their time.
+const sweepEvery = time.Minute
+
+func (p *Proxy) sweepLocked(now time.Time) {
+	if now.Sub(p.swept) < sweepEvery {
+		return
+	}
+	p.swept = now
+	for t, a := range p.tenants {
+		if a.doors == 0 && a.idle(now) {
 			delete(p.tenants, t)
 		}
 	}
+}
+
+// idle says whether there is nothing to remember.
+func (a *account) idle(now time.Time) bool {
+	return a.tunnels == 0 && (a.bytes == 0 || now.Sub(a.since) >= TenantWindow)
 }

@@ -42,7 +42,7 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, dir: dir, path: filepath.Join(dir, SocketName), names: map[string][][]netip.Addr{}}
-	o := Options{Resolver: w, Dial: w.dial, Audit: w.audited}
+	o := Options{Resolver: w, Dial: w.dial, Observer: w}
 	if change != nil {
 		change(&o)
 	}
@@ -53,8 +53,13 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 	t.Cleanup(func() {
 		w.p.Close()
 		os.RemoveAll(dir)
-		if s := w.p.Stats(); s.Tunnels != 0 || s.Sessions != 0 || len(w.p.tenants) != 0 || len(w.p.doors) != 0 {
-			t.Errorf("left over: %+v, %d tenants, %d doors", s, len(w.p.tenants), len(w.p.doors))
+		if s := w.p.Stats(); s.Tunnels != 0 || s.Sessions != 0 || len(w.p.doors) != 0 {
+			t.Errorf("left over: %+v, %d doors", s, len(w.p.doors))
+		}
+		for id, a := range w.p.tenants {
+			if a.doors != 0 || a.tunnels != 0 || a.bytes == 0 {
+				t.Errorf("left over of %s: %+v", id, a)
+			}
 		}
 		for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
@@ -119,7 +124,8 @@ func (w *world) dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	return c, nil
 }
 
-func (w *world) audited(d Decision) {
+// Decided implements Observer.
+func (w *world) Decided(d Decision) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.audit = append(w.audit, d)
@@ -211,9 +217,11 @@ func TestDecisions(t *testing.T) {
 	w.name("zero.example.com", "0.0.0.0")
 	w.name("db.corp", "10.1.2.3")
 	w.name("zero.corp", "0.0.0.0")
+	w.name("meta.corp", "169.254.169.254")
+	w.name("nat.corp", "64:ff9b::a9fe:a9fe")
 	w.want("api.example.com:443", 403, ReasonNoRule) // before it is bound
 	w.rules("*.example.com:* 93.184.216.34:443 10.9.9.9:443 [2606:4700::1]:443 *:8080",
-		"db.corp:5432 zero.corp:80 169.254.169.254:80 ssh.corp:22 git.corp:* *:9999")
+		"db.corp:5432 zero.corp:80 meta.corp:80 nat.corp:80 169.254.169.254:80 ssh.corp:22 git.corp:* *:9999")
 	for _, c := range []struct {
 		to     string
 		status int
@@ -241,6 +249,8 @@ func TestDecisions(t *testing.T) {
 		{"db.corp:5433", 403, ReasonNoRule},
 		{"zero.corp:80", 403, ReasonAddress},
 		{"169.254.169.254:80", 200, ""},
+		{"meta.corp:80", 403, ReasonAddress}, // a name that an operator allows is no way to metadata
+		{"nat.corp:80", 403, ReasonAddress},
 		{"169.254.169.254:8080", 403, ReasonAddress},
 		{"10.1.2.3:8080", 403, ReasonAddress},
 		{"10.1.2.3:9999", 403, ReasonNoRule}, // "*" is no name
@@ -262,15 +272,19 @@ func TestDecisions(t *testing.T) {
 			t.Errorf("dialled %v (%v)", a, c)
 		}
 	}
+	waitUntil(t, func() bool { return w.p.Stats().Tunnels == 0 })
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.audit) != 36 {
-		t.Errorf("%d decisions were audited", len(w.audit))
-	}
-	for _, d := range w.audit[1:] {
-		if d.Container != "c1" || d.Tenant != "acme" || d.Allowed != (d.Reason == ReasonAllowed) || d.Allowed != d.Addr.IsValid() {
-			t.Errorf("audit %+v", d)
+	of := map[Event]int{}
+	for _, d := range w.audit {
+		of[d.Event]++
+		reached := d.Event == EventAllowed || d.Event == EventClosed
+		if d.Container != "c1" || (d.Tenant != "acme") != (d.Time == w.audit[0].Time) || reached != d.Addr.IsValid() || reached != (d.Tunnel != 0) {
+			t.Errorf("told %+v", d)
 		}
+	}
+	if of[EventAllowed] != 7 || of[EventClosed] != 7 || of[EventDenied] != 29 || of[EventFailed] != 2 {
+		t.Errorf("told %v", of)
 	}
 	if s := w.p.stats.Decisions; s[ReasonAllowed] != 7 || s[ReasonInvalid] != 7 {
 		t.Errorf("stats %v", s)

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"paddock/internal/call"
 	"paddock/internal/tenant"
 )
 
@@ -30,6 +31,7 @@ type session struct {
 	client *net.UnixConn
 	ctx    context.Context
 	cancel context.CancelFunc
+	call   call.ID // set by serve
 
 	// Guarded by Door.mu.
 	established bool
@@ -77,17 +79,16 @@ func (s *session) serve() {
 	s.client.SetDeadline(time.Now().Add(s.p.o.HeadTimeout))
 	in := bufio.NewReaderSize(io.LimitReader(s.client, maxHead), maxHead)
 	to, problem := readRequest(in)
+	s.call = s.d.call()
 	if problem != "" {
-		s.refuse(http.StatusBadRequest, ReasonInvalid, destination{name: fmt.Sprintf("%.100q", to.name)}, problem)
+		s.refuse(&refusal{http.StatusBadRequest, ReasonInvalid, problem}, destination{name: fmt.Sprintf("%.100q", to.name)})
 		return
 	}
 	s.client.SetDeadline(time.Time{})
 	early, _ := in.Peek(in.Buffered()) // sent before our answer: the first bytes for the other side
-	server, t, ok := s.connect(to)
-	if !ok {
-		return
+	if t, ok := s.connect(to); ok {
+		t.carry(early)
 	}
-	s.tunnel(server, t, early)
 }
 
 // readRequest reads one CONNECT. problem is for the caller's eyes; the destination's name is then raw and hostile.
@@ -109,43 +110,75 @@ func readRequest(in *bufio.Reader) (to destination, problem string) {
 	return to, ""
 }
 
+// refusal is a request that comes to nothing, and what its sender is told.
+type refusal struct {
+	status int
+	reason Reason
+	text   string
+}
+
 // connect decides about the destination and connects to it; if not, it has answered.
-func (s *session) connect(to destination) (net.Conn, tenant.ID, bool) {
+func (s *session) connect(to destination) (*tunnel, bool) {
+	t, addrs, no := s.approve(to)
+	var number uint64
+	if no == nil {
+		var reason Reason
+		if number, reason = s.p.admit(t); reason != ReasonAllowed {
+			no = &refusal{statusTooMany, reason, fmt.Sprintf("egress to %v is not possible now: the limit on %s is reached", to, reason)}
+		}
+	}
+	if no != nil {
+		s.refuse(no, to)
+		return nil, false
+	}
+	server, addr, no := s.open(to, addrs)
+	if no != nil {
+		s.p.release(t, "")
+		s.refuse(no, to)
+		return nil, false
+	}
+	opened := s.decision(to, ReasonAllowed)
+	opened.Tenant, opened.Tunnel, opened.Addr = t, number, addr
+	return &tunnel{s: s, server: server, opened: opened, told: s.p.decided(opened)}, true
+}
+
+// approve holds the destination against the rules and resolves it; every address is judged.
+func (s *session) approve(to destination) (tenant.ID, []netip.Addr, *refusal) {
 	t, allow, private := s.d.rules()
 	named := namedPrivately(private, to)
 	switch {
 	case dangerous(to.port) && !named:
-		s.deny(t, ReasonPort, to, "; port %d is closed unless the operator names it as private", to.port)
-		return nil, t, false
+		return t, nil, denial(t, ReasonPort, to, "; port %d is closed unless the operator names it as private", to.port)
 	case !named && !anyMatches(allow, to):
-		s.deny(t, ReasonNoRule, to, ": ask the operator to add it to the allow-list")
-		return nil, t, false
+		return t, nil, denial(t, ReasonNoRule, to, ": ask the operator to add it to the allow-list")
 	}
 	addrs, reason := s.resolve(to)
 	if reason != "" {
-		s.refuse(http.StatusBadGateway, reason, to, fmt.Sprintf("connecting to %v failed: %s", to, reason))
-		return nil, t, false
+		return t, nil, failure(to, reason)
 	}
 	if reason := s.judge(to, addrs, named); reason != "" {
-		s.deny(t, reason, to, ": it is, or resolves to, an address that only the operator can open by name as private")
-		return nil, t, false
+		return t, nil, denial(t, reason, to, "%s", unfit[reason])
 	}
-	if reason := s.p.admit(t); reason != ReasonAllowed {
-		s.refuse(statusTooMany, reason, to, fmt.Sprintf("egress to %v is not possible now: the limit on %s is reached", to, reason))
-		return nil, t, false
-	}
+	return t, addrs, nil
+}
+
+// unfit says what is wrong with an address, without naming it: it may be one of an inner network.
+var unfit = map[Reason]string{
+	ReasonAddress: ": it is, or resolves to, an address that only the operator can open by name as private",
+	ReasonSelf:    ": it leads back to the service itself",
+}
+
+// open connects to what was approved, if the rules still allow it then.
+func (s *session) open(to destination, addrs []netip.Addr) (net.Conn, netip.AddrPort, *refusal) {
 	server, addr, reason := s.dial(addrs, to.port)
 	if reason == "" && !s.d.establish(s, to, addr) {
 		server.Close()
 		reason = ReasonRules
 	}
 	if reason != "" {
-		s.p.release(t, "")
-		s.refuse(http.StatusBadGateway, reason, to, fmt.Sprintf("connecting to %v failed: %s", to, reason))
-		return nil, t, false
+		return nil, addr, failure(to, reason)
 	}
-	s.p.decided(s.decision(to, ReasonAllowed, addr))
-	return server, t, true
+	return server, addr, nil
 }
 
 // resolve returns every address of the destination, unmapped.
@@ -172,8 +205,8 @@ func (s *session) resolve(to destination) ([]netip.Addr, Reason) {
 // judge looks at all addresses: one bad one spoils the name, whatever the others are.
 func (s *session) judge(to destination, addrs []netip.Addr, named bool) Reason {
 	for _, a := range addrs {
-		switch c := Classify(a); {
-		case c == ClassNever, c == ClassSpecial && !named:
+		switch {
+		case !fit(a, to, named):
 			return ReasonAddress
 		case s.p.o.Forbidden(netip.AddrPortFrom(a, to.port)):
 			return ReasonSelf
@@ -202,7 +235,7 @@ func (s *session) dial(addrs []netip.Addr, port uint16) (c net.Conn, addr netip.
 		}
 		if !s.attach(c) {
 			c.Close()
-			return nil, addr, ReasonClosed
+			return nil, addr, ReasonShut
 		}
 		return c, addr, ""
 	}
@@ -222,30 +255,45 @@ func dialReason(err error) Reason {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
 		return ReasonTimeout
 	case errors.Is(err, context.Canceled):
-		return ReasonClosed
+		return ReasonShut
 	}
 	return ReasonUnreachable
 }
 
-func (s *session) deny(t tenant.ID, r Reason, to destination, why string, args ...any) {
+func denial(t tenant.ID, r Reason, to destination, why string, args ...any) *refusal {
 	who := "tenant " + t.String()
 	if t == "" {
 		who = "a container that has no tenant yet"
 	}
-	s.refuse(http.StatusForbidden, r, to, fmt.Sprintf("egress to %v is not allowed for %s%s", to, who, fmt.Sprintf(why, args...)))
+	return &refusal{http.StatusForbidden, r, fmt.Sprintf("egress to %v is not allowed for %s%s", to, who, fmt.Sprintf(why, args...))}
 }
 
-// refuse answers, and tells the audit log.
-func (s *session) refuse(status int, r Reason, to destination, text string) {
-	s.p.decided(s.decision(to, r, netip.AddrPort{}))
+// failures says of some reasons more than their name.
+var failures = map[Reason]string{
+	ReasonDNS:         "the name does not resolve",
+	ReasonRefused:     "connection refused",
+	ReasonTimeout:     "no answer in time",
+	ReasonUnreachable: "no way there",
+	ReasonRules:       "the rules changed meanwhile",
+	ReasonShut:        "the sandbox is being put away",
+	ReasonSelf:        "it leads back to the service itself",
+}
+
+func failure(to destination, r Reason) *refusal {
+	return &refusal{http.StatusBadGateway, r, fmt.Sprintf("connecting to %v failed: %s", to, failures[r])}
+}
+
+// refuse answers, and tells the observer.
+func (s *session) refuse(no *refusal, to destination) {
+	s.p.decided(s.decision(to, no.reason))
 	s.client.SetDeadline(time.Now().Add(time.Second))
-	refuse(s.client, status, r, text)
+	refuse(s.client, no.status, no.reason, no.text)
 }
 
-func (s *session) decision(to destination, r Reason, addr netip.AddrPort) Decision {
+func (s *session) decision(to destination, r Reason) Decision {
 	return Decision{
-		Time: time.Now(), Container: s.d.id, Tenant: s.d.Tenant(), Host: to.host(), Port: to.port, Addr: addr,
-		Allowed: r == ReasonAllowed, Reason: r,
+		Time: time.Now(), Event: r.event(), Reason: r, Tenant: s.d.Tenant(), Container: s.d.id, Call: s.call,
+		Host: to.host(), Port: to.port,
 	}
 }
 

@@ -14,40 +14,70 @@ const copyBuffer = 32 << 10
 
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
 
-// tunnel carries bytes both ways until both sides have ended, a limit is reached or the session is ended.
-func (s *session) tunnel(server net.Conn, t tenant.ID, early []byte) {
-	defer func() {
-		s.end("")
-		s.mu.Lock()
-		reason := s.reason
-		s.mu.Unlock()
-		s.p.release(t, reason)
-	}()
-	if _, err := io.WriteString(s.client, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+// tunnel is one open connection of a container to the outside. It lives on its session's goroutine.
+type tunnel struct {
+	s      *session
+	server net.Conn
+	opened Decision
+	told   bool // the observer knows of it
+	meter  meter
+}
+
+// carry passes bytes both ways until both sides have ended, a limit is reached or the session is ended.
+func (t *tunnel) carry(early []byte) {
+	defer t.close()
+	if _, err := io.WriteString(t.s.client, established); err != nil {
 		return
 	}
-	m := &meter{s: s, tenant: t, born: time.Now()}
-	m.active.Store(int64(m.since()))
+	m := t.measure()
 	stop := m.watch()
 	defer stop()
 	if len(early) > 0 {
-		if n, err := server.Write(early); err != nil || !m.count(int64(n), 0) {
+		if n, err := t.server.Write(early); err != nil || !m.count(int64(n), 0) {
 			return
 		}
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { m.copy(server, s.client, true) })
-	m.copy(s.client, server, false)
+	wg.Go(func() { m.copy(t.server, t.s.client, true) })
+	m.copy(t.s.client, t.server, false)
 	wg.Wait()
+}
+
+const established = "HTTP/1.1 200 Connection established\r\n\r\n"
+
+// close ends the session and accounts for the tunnel. What is over without a reason has come to its end.
+func (t *tunnel) close() {
+	t.s.end("")
+	t.s.mu.Lock()
+	reason := t.s.reason
+	t.s.mu.Unlock()
+	t.s.p.release(t.opened.Tenant, reason)
+	if !t.told {
+		return
+	}
+	d, now := t.opened, time.Now()
+	d.Event, d.Reason, d.Duration, d.Time = EventClosed, reason, now.Sub(d.Time), now
+	d.BytesOut, d.BytesIn = t.meter.out.Load(), t.meter.in.Load()
+	if reason == "" {
+		d.Reason = ReasonDone
+	}
+	t.s.p.decided(d)
+}
+
+// measure starts the tunnel's meter.
+func (t *tunnel) measure() *meter {
+	m := &t.meter
+	m.s, m.tenant, m.born = t.s, t.opened.Tenant, time.Now()
+	return m
 }
 
 // meter counts one tunnel's bytes and ends it when it is idle, old or has carried too much.
 type meter struct {
-	s      *session
-	tenant tenant.ID
-	born   time.Time
-	active atomic.Int64 // when a byte last passed, since born
-	bytes  atomic.Int64
+	s       *session
+	tenant  tenant.ID
+	born    time.Time
+	active  atomic.Int64 // when a byte last passed, since born
+	out, in atomic.Int64
 }
 
 func (m *meter) since() time.Duration { return time.Since(m.born) }
@@ -87,7 +117,7 @@ func (m *meter) copy(dst, src net.Conn, out bool) {
 
 func (m *meter) count(out, in int64) bool {
 	m.active.Store(int64(m.since()))
-	total := m.bytes.Add(out + in)
+	total := m.out.Add(out) + m.in.Add(in)
 	return m.s.p.count(m.tenant, out, in) && total <= m.s.p.o.TunnelBytes
 }
 
