@@ -123,6 +123,9 @@ func (p *Pool) open(c *container) error {
 		return fmt.Errorf("egress: %w", err)
 	}
 	c.door = d
+	if n, ok := d.(callNamer); ok {
+		n.NameCalls(func() call.ID { return p.onlyCall(c) })
+	}
 	return nil
 }
 

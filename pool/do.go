@@ -14,6 +14,7 @@ import (
 type flight struct {
 	p     *Pool
 	c     *container
+	id    call.ID
 	hash  string
 	pos   int // in c.calls; guarded by Pool.mu
 	marks atomic.Uint32
@@ -58,7 +59,7 @@ func (p *Pool) giveBack(f *flight, e *errs.Error) {
 
 // takeLocked takes a slot of c for one call.
 func (p *Pool) takeLocked(c *container, req *call.Request, now time.Time) *flight {
-	f := &flight{p: p, c: c, hash: req.Code.Hash, pos: len(c.calls), start: call.StartWarm}
+	f := &flight{p: p, c: c, id: req.ID, hash: req.Code.Hash, pos: len(c.calls), start: call.StartWarm}
 	if c.quiet() {
 		p.leaveIdleLocked(c)
 	}
@@ -72,6 +73,16 @@ func (p *Pool) takeLocked(c *container, req *call.Request, now time.Time) *fligh
 		p.drainLocked(c, CauseMaxCalls, now)
 	}
 	return f
+}
+
+// onlyCall names the call that runs in c, if there is exactly one: what the container does then is that call's doing.
+func (p *Pool) onlyCall(c *container) call.ID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(c.calls) != 1 {
+		return ""
+	}
+	return c.calls[0].id
 }
 
 // leaveLocked gives back a call's slot, its running count, or both. What follows from it: a waiting call is served, a

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"paddock/internal/call"
 	"paddock/internal/tenant"
 	"paddock/pool"
 	"paddock/pool/fake"
@@ -78,5 +79,50 @@ func TestDoors(t *testing.T) {
 		if got := all.heard(res.Container); got != "[opened a[x:443] a[y:443] tunnels closed closed]" {
 			t.Errorf("destroyed: %s", got)
 		}
+	})
+}
+
+// named is a door that can ask whose call runs.
+type named struct {
+	door
+	callOf *func() call.ID
+}
+
+func (n named) NameCalls(callOf func() call.ID) { *n.callOf = callOf }
+
+func TestDoorsKnowTheOnlyCall(t *testing.T) {
+	all := &doors{said: map[pool.ContainerID][]string{}}
+	var callOf func() call.ID
+	bubble(t, func(_ *fake.Options, c *pool.Config) {
+		c.MinReady = 1
+		c.OpenDoor = func(_ string, _, _ uint32, id pool.ContainerID) (pool.Door, error) {
+			if callOf != nil {
+				return door{all, id}, nil
+			}
+			return named{door{all, id}, &callOf}, nil
+		}
+	}, func(r *rig) {
+		r.untilReady(1)
+		if id := callOf(); id != "" {
+			t.Errorf("before any call: %q", id)
+		}
+		one, two := r.req("a", "sleep 2s"), r.req("a", "sleep 1s")
+		one.ID, two.ID = "one", "two"
+		var wg sync.WaitGroup
+		wg.Go(func() { r.run(one) })
+		synctest.Wait()
+		if id := callOf(); id != "one" {
+			t.Errorf("with one call: %q", id)
+		}
+		wg.Go(func() { r.run(two) })
+		synctest.Wait()
+		if id := callOf(); id != "" {
+			t.Errorf("with two calls: %q", id)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		if id := callOf(); id != "one" {
+			t.Errorf("with one call again: %q", id)
+		}
+		wg.Wait()
 	})
 }

@@ -53,6 +53,12 @@ type Door interface {
 	Close() error
 }
 
+// callNamer is a Door that tells whose doing it is what goes out.
+type callNamer interface {
+	// NameCalls sets what names the call that runs in the container, "" if that is not clear.
+	NameCalls(callOf func() call.ID)
+}
+
 // noDoor stands where there is no egress at all.
 type noDoor struct{}
 
