@@ -11,6 +11,7 @@ import (
 const (
 	exitWait   = 200 * time.Millisecond             // after the connection ended, for the process to be gone
 	killWait   = 250 * time.Millisecond             // after it was killed for living on without a link
+	slowWait   = 2 * time.Second                    // more, on a machine that is overloaded: a crash must not be taken for a breach
 	countLimit = 20 * time.Millisecond              // for the counters of one that takes longer to end
 	lossWait   = exitWait + killWait + 2*countLimit // for a call whose connection ended, until somebody has said why
 	lossSlack  = 5 * time.Second                    // more, where the call has time
@@ -131,7 +132,7 @@ func (p *Pool) autopsy(c *container) loss {
 		if err := c.engine.Kill(); err != nil {
 			p.cfg.Logger.Error("a container without a link could not be killed", "container", c.id, "err", err)
 		}
-		told = wait(c.engine.Exited(), killWait)
+		told = wait(c.engine.Exited(), killWait) || !breached && wait(c.engine.Exited(), slowWait)
 	}
 	x := c.engine.Exit()
 	if !told {

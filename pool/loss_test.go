@@ -3,7 +3,10 @@ package pool
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // An end that is slow to be told is not taken for a breach of the protocol.
@@ -53,4 +56,33 @@ func TestCountersTellWhatTheStatusDoesNot(t *testing.T) {
 			t.Errorf("%+v: %+v, want %d", c.engine, got, c.want)
 		}
 	}
+}
+
+// slow is a container that ended by itself while its engine was too busy to say so.
+type slow struct {
+	usageOf
+	exited chan struct{}
+	exit   Exit
+}
+
+func (s slow) Kill() error             { return nil }
+func (s slow) Exited() <-chan struct{} { return s.exited }
+func (s slow) Exit() Exit              { return s.exit }
+func (s slow) Output() []byte          { return nil }
+
+// closedLink is a connection that ended without a breach.
+type closedLink struct{ Conn }
+
+func (closedLink) Breached() bool { return false }
+func (closedLink) Err() error     { return errors.New("EOF") }
+
+func TestACrashThatIsToldLateIsNoBreach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &Pool{cfg: Config{Logger: slog.New(slog.DiscardHandler)}}
+		s := slow{exited: make(chan struct{}), exit: Exit{Code: 133, Known: true}}
+		time.AfterFunc(exitWait+killWait+time.Second, func() { close(s.exited) })
+		if l := p.autopsy(&container{conn: closedLink{}, engine: s}); l.kind != lossCrashed {
+			t.Errorf("it was told as %+v, want crashed", l)
+		}
+	})
 }
