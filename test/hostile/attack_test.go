@@ -1,5 +1,3 @@
-//go:build hostile
-
 package hostile
 
 import (
@@ -45,7 +43,6 @@ type attack struct {
 	gone, stays bool
 	// only are the isolations that it makes sense on; nil: all.
 	only []string
-	full bool // belongs to the long part
 	// hostCPU is how much of one CPU the service may spend while it runs; 0: no matter.
 	hostCPU float64
 	// before runs on the prepared attacker; after on the outcome, and later while the next attacks run. What these return
@@ -146,7 +143,7 @@ func (a *attempt) exchange(method, path string, header http.Header, body []byte)
 		return answer{}, err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(a.asked() + 30*time.Second))
+	conn.SetDeadline(time.Now().Add(a.asked() + time.Minute))
 	var req bytes.Buffer
 	fmt.Fprintf(&req, "%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nConnection: close\r\nContent-Length: %d\r\n",
 		method, path, u.Host, a.key, len(body))

@@ -1,5 +1,3 @@
-//go:build hostile
-
 package hostile
 
 import (
@@ -33,9 +31,27 @@ type battery struct {
 	pulse   *pulse
 	ends    sync.WaitGroup // attackers' ends that are being watched
 
+	base   lap    // the canary without attacks
+	before gauges // the service without attacks
+
 	mu      sync.Mutex
 	results []result
 }
+
+// What happens before the first attack: so many tenants come and go, one each peace.
+const (
+	peaceful = 6
+	peace    = 250 * time.Millisecond
+)
+
+// sort tells what a line of the table is about.
+type sort uint8
+
+const (
+	hostile  sort = iota // an attack: it has to be stopped
+	weakened             // an attack with a setting weakened: the oracle has to object
+	check                // what is judged over many attacks
+)
 
 // result is a line of the table.
 type result struct {
@@ -45,12 +61,14 @@ type result struct {
 	took     time.Duration // to the answer
 	gone     time.Duration // from the answer until nothing was left of a container that had to go by itself
 	hostCPU  time.Duration
-	control  bool // a weakened setting: the oracle must object
+	sort     sort
+	want     []string
 	wrong    []string
 	story    string // what the operator's log says of the container, where the attack was missed
 }
 
-func (r result) stopped() bool { return (len(r.wrong) == 0) != r.control }
+// stopped says whether it ended as it has to.
+func (r result) stopped() bool { return (len(r.wrong) == 0) != (r.sort == weakened) }
 
 // planted is a file on the host that no sandbox may see or change.
 type planted struct{ path, secret string }
@@ -105,7 +123,7 @@ func (b *battery) run(a *attack) {
 	at, err := b.prepare(a)
 	if err != nil {
 		b.t.Errorf("%v %s: %v", b.engine, a.id, err)
-		b.add(result{engine: b.engine, id: a.id, file: a.file, kind: "not run", wrong: []string{err.Error()}})
+		b.add(result{engine: b.engine, id: a.id, file: a.file, want: a.want, kind: "not run", wrong: []string{err.Error()}})
 		return
 	}
 	r := at.execute()
@@ -173,7 +191,7 @@ func (at *attempt) execute() result {
 		at.judge()
 	}
 	at.checkHost(failures, from)
-	return result{engine: b.engine, id: at.id, file: at.file, kind: cmp.Or(at.answer.kind, "none"), took: at.answer.took, hostCPU: spent}
+	return result{engine: b.engine, id: at.id, file: at.file, want: at.want, kind: cmp.Or(at.answer.kind, "none"), took: at.answer.took, hostCPU: spent}
 }
 
 func (b *battery) cpu() (sum time.Duration) {

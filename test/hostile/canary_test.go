@@ -1,9 +1,7 @@
-//go:build hostile
-
 package hostile
 
 import (
-	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,54 +28,72 @@ type canary struct {
 	stop    chan struct{}
 	done    sync.WaitGroup
 
-	mu        sync.Mutex
-	calls     int
-	failures  []string
-	container string
-	times     []time.Duration // since the last lap
+	mu          sync.Mutex
+	calls       int
+	failures    []string
+	container   string
+	counts      map[int]int     // which call has which of its container's counts
+	times       []time.Duration // since the last lap
+	lapBegan    time.Time
+	lapFailures int
 }
 
-// The function counts in its container, so that a lost or repeated call shows.
+// The function counts in its container, so that a repeated call shows.
 const canarySource = `const planted = %q;
 let n = 0;
 module.exports = async (input) => ({ nonce: input.nonce, n: ++n, length: planted.length + input.secret.length });`
 
 func startCanary(t *testing.T, s *service, p *pulse) *canary {
 	t.Helper()
-	c := &canary{s: s, pulse: p, stop: make(chan struct{}), secrets: []string{"planted-in-code-" + secret(t), "planted-in-input-" + secret(t)}}
+	c := &canary{s: s, pulse: p, counts: map[int]int{}, lapBegan: time.Now(), secrets: []string{"planted-in-code-" + secret(t), "planted-in-input-" + secret(t)}}
 	var err error
-	if c.key, err = s.admit(canaryTenant, map[string]any{"idleTtl": "3600s"}); err != nil {
+	if c.key, err = s.admit(canaryTenant, map[string]any{"idleTtl": "3600s", "maxContainers": 1}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.deploy(canaryTenant, "echo", fmt.Sprintf(canarySource, c.secrets[0])); err != nil {
 		t.Fatal(err)
 	}
-	c.done.Go(c.run)
+	c.resume()
 	return c
 }
 
-func (c *canary) run() {
+// resume calls again after end. An agent that is connected to anew begins its modules anew.
+func (c *canary) resume() {
+	c.counts = map[int]int{}
+	c.stop = make(chan struct{})
+	c.done.Go(func() { c.run(c.stop) })
+}
+
+// run starts a call at every tick, however long the ones before it take.
+func (c *canary) run(stop <-chan struct{}) {
 	tick := time.NewTicker(canaryEvery)
 	defer tick.Stop()
-	for n := 1; ; n++ {
-		c.call(n)
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	c.call(1) // it gets the container
+	for n := 2; ; n++ {
+		calls.Go(func() { c.call(n) })
 		select {
-		case <-c.stop:
+		case <-stop:
 			return
 		case <-tick.C:
 		}
 	}
 }
 
+// end stops the calls and waits for those under way. Idempotent.
 func (c *canary) end() {
-	close(c.stop)
+	if c.stop != nil {
+		close(c.stop)
+	}
+	c.stop = nil
 	c.done.Wait()
 }
 
 // call makes one call and checks every byte of its answer.
 func (c *canary) call(n int) {
 	began := time.Now()
-	container, err := c.ask(n)
+	count, container, err := c.ask(n)
 	took := time.Since(began)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -86,6 +102,8 @@ func (c *canary) call(n int) {
 	switch {
 	case err != nil:
 		c.failures = append(c.failures, fmt.Sprintf("call %d after %v: %v", n, took.Round(time.Millisecond), err))
+	case c.counts[count] != 0:
+		c.failures = append(c.failures, fmt.Sprintf("call %d has the count of call %d", n, c.counts[count]))
 	case took > canaryLimit+c.pulse.slack(began):
 		c.failures = append(c.failures, fmt.Sprintf("call %d took %v", n, took))
 	case c.container == "":
@@ -93,30 +111,34 @@ func (c *canary) call(n int) {
 	case c.container != container:
 		c.failures = append(c.failures, fmt.Sprintf("call %d was served by %s, not by %s", n, container, c.container))
 	}
+	c.counts[count] = n
 }
 
-func (c *canary) ask(n int) (container string, err error) {
+// ask makes one call. What it answers but for count is known before.
+func (c *canary) ask(n int) (count int, container string, err error) {
 	nonce := fmt.Sprintf("nonce-%d", n)
 	input := fmt.Sprintf(`{"nonce":%q,"secret":%q}`, nonce, c.secrets[1])
 	req, err := http.NewRequest("POST", c.s.URL+"/v1/functions/echo/invoke?timeout=5s", strings.NewReader(input))
 	if err != nil {
-		return "", err
+		return 0, "", err
 	}
 	req.Header.Set("Authorization", "Bearer "+c.key)
 	res, err := c.s.http.Do(req)
 	if err != nil {
-		return "", err
+		return 0, "", err
 	}
 	defer res.Body.Close()
 	got, err := io.ReadAll(res.Body)
 	if err != nil {
-		return "", err
+		return 0, "", err
 	}
-	want := fmt.Sprintf(`{"nonce":%q,"n":%d,"length":%d}`, nonce, n, len(c.secrets[0])+len(c.secrets[1]))
-	if res.StatusCode != http.StatusOK || !bytes.Equal(got, []byte(want)) {
-		return "", fmt.Errorf("%s: %.300s, want %s", res.Status, got, want)
+	var said struct{ N int }
+	_ = json.Unmarshal(got, &said) // the comparison tells
+	want := fmt.Sprintf(`{"nonce":%q,"n":%d,"length":%d}`, nonce, said.N, len(c.secrets[0])+len(c.secrets[1]))
+	if res.StatusCode != http.StatusOK || string(got) != want {
+		return 0, "", fmt.Errorf("%s: %.300s, want %s", res.Status, got, want)
 	}
-	return res.Header.Get("Paddock-Container"), nil
+	return said.N, res.Header.Get("Paddock-Container"), nil
 }
 
 // complaints returns what went wrong since the first n failures, and how many there are.
@@ -126,15 +148,37 @@ func (c *canary) complaints(n int) ([]string, int) {
 	return slices.Clone(c.failures[n:]), len(c.failures)
 }
 
-// lap returns how many calls there were since the last lap, and the 99th percentile of their times.
-func (c *canary) lap() (calls int, p99 time.Duration) {
+// lap is how the canary fared for a while.
+type lap struct {
+	calls, failures int
+	p50, p99        time.Duration
+	late            time.Duration // 99th percentile of the machine's own lateness meanwhile
+}
+
+// lap ends a lap and begins the next.
+func (c *canary) lap() (l lap) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	times := c.times
-	c.times = nil
-	if len(times) == 0 {
-		return 0, 0
+	l.calls, l.failures = len(c.times), len(c.failures)-c.lapFailures
+	l.late = c.pulse.p99(c.lapBegan)
+	if l.calls > 0 {
+		slices.Sort(c.times)
+		l.p50, l.p99 = c.times[l.calls/2], c.times[l.calls*99/100]
 	}
-	slices.Sort(times)
-	return len(times), times[min(len(times)-1, len(times)*99/100)]
+	c.times, c.lapBegan, c.lapFailures = nil, time.Now(), len(c.failures)
+	return l
+}
+
+func (l lap) String() string {
+	text := fmt.Sprintf("%d calls, %d failed, p50 %.1f ms, p99 %.1f ms", l.calls, l.failures, l.p50.Seconds()*1000, l.p99.Seconds()*1000)
+	if l.late > 0 {
+		text += fmt.Sprintf(" (machine late by %d ms)", l.late.Milliseconds())
+	}
+	return text
+}
+
+// bound is what the 99th percentile may be where it is base without attacks. What the machine itself was late by comes on
+// top, for each wake-up between a call and its answer.
+func (l lap) bound(base lap) time.Duration {
+	return max(2*base.p99, base.p99+20*time.Millisecond) + hops*l.late
 }

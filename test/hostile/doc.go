@@ -1,5 +1,3 @@
-//go:build hostile
-
 // Package hostile attacks the real service with code that means harm: one JavaScript file per attack in attacks/, run by
 // each engine through the public HTTP API as a tenant of its own, while another tenant (the canary) calls without a
 // pause. After every attack the host is looked at: the answer and its time, the canary, the service's processes, what is

@@ -1,5 +1,3 @@
-//go:build hostile
-
 package hostile
 
 import (
@@ -18,10 +16,6 @@ var malformed = []string{"huge", "negative", "zero", "short", "overlong", "head 
 	"wrong types", "unknown outcome", "unknown type", "type zero", "unknown flag", "of the host", "welcome", "hello again", "pong",
 	"loaded unasked", "window overflow", "cancelled unasked", "data first", "settled first", "status 101", "log flood", "log level",
 	"random", "text"}
-
-// quickMalformed are those of the quick part: one of each place where they are met.
-var quickMalformed = map[string]bool{"huge": true, "zero": true, "head beyond": true, "deep json": true, "unknown type": true,
-	"of the host": true, "window overflow": true, "settled first": true, "log flood": true, "random": true}
 
 // E: answers. The agent's connection is in the attacker's hands.
 var answerAttacks = append([]attack{
@@ -46,9 +40,9 @@ var answerAttacks = append([]attack{
 	{id: "E10 encoding", file: "e10-head.js", http: true, input: in("how", "encoding"), limit: 3 * time.Second, want: append(answered, protocol...), after: all(cleanHead, inStep)},
 	{id: "E10 length", file: "e10-head.js", http: true, input: in("how", "length"), limit: 3 * time.Second, want: append(answered, "cut", "sandbox_lost/protocol"), after: inStep},
 	{id: "E10 status 99", file: "e10-head.js", http: true, input: in("how", "status 99"), limit: 3 * time.Second, want: protocol, gone: true, after: inStep},
-	{id: "E10 status 101", file: "e10-head.js", http: true, input: in("how", "status 101"), limit: 3 * time.Second, want: protocol, gone: true, full: true},
-	{id: "E10 status 1000", file: "e10-head.js", http: true, input: in("how", "status 1000"), limit: 3 * time.Second, want: protocol, gone: true, full: true},
-	{id: "E10 no status", file: "e10-head.js", http: true, input: in("how", "no status"), limit: 3 * time.Second, want: protocol, gone: true, full: true},
+	{id: "E10 status 101", file: "e10-head.js", http: true, input: in("how", "status 101"), limit: 3 * time.Second, want: protocol, gone: true},
+	{id: "E10 status 1000", file: "e10-head.js", http: true, input: in("how", "status 1000"), limit: 3 * time.Second, want: protocol, gone: true},
+	{id: "E10 no status", file: "e10-head.js", http: true, input: in("how", "no status"), limit: 3 * time.Second, want: protocol, gone: true},
 	{id: "E10 many", file: "e10-head.js", http: true, input: in("how", "many"), limit: 3 * time.Second, want: append(answered, protocol...), after: all(cleanHead, inStep)},
 	{id: "E11", file: "e10-head.js", http: true, input: in("how", "reserved"), limit: 3 * time.Second, want: answered, after: all(cleanHead, inStep)},
 	{id: "E12 console", file: "e12-output.js", input: in("how", "console"), limit: 5 * time.Second, want: answered, after: says(`"alive"`), stays: true, hostCPU: 0.5},
@@ -70,8 +64,7 @@ var answerAttacks = append([]attack{
 
 func malformedAttacks() (list []attack) {
 	for _, how := range malformed {
-		list = append(list, attack{id: "E7 " + how, file: "e7-malformed.js", input: in("how", how), limit: 5 * time.Second, want: protocol,
-			gone: true, full: !quickMalformed[how]})
+		list = append(list, attack{id: "E7 " + how, file: "e7-malformed.js", input: in("how", how), limit: 5 * time.Second, want: protocol, gone: true})
 	}
 	return list
 }

@@ -1,5 +1,3 @@
-//go:build hostile
-
 package hostile
 
 import (
@@ -11,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // listeners are on this machine, where no sandbox may come: TCP on loopback and on the machine's address, UDP on loopback.
@@ -125,49 +122,4 @@ func rawRequests(port int, router string) []string {
 		list = append(list, connect("93.184.216.34:"+p, ""))
 	}
 	return list
-}
-
-// gauges are what the service says of itself.
-type gauges struct{ goroutines, descriptors, inFlight float64 }
-
-func (b *battery) gauges() (g gauges, err error) {
-	res, err := b.service.http.Get(b.service.URL + "/metrics")
-	if err != nil {
-		return g, err
-	}
-	defer res.Body.Close()
-	var text strings.Builder
-	if _, err := fmt.Fprint(&text, readAll(res.Body)); err != nil {
-		return g, err
-	}
-	for line := range strings.Lines(text.String()) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		n, _ := strconv.ParseFloat(value, 64)
-		switch {
-		case name == "go_goroutines":
-			g.goroutines = n
-		case name == "process_open_fds":
-			g.descriptors = n
-		case strings.HasPrefix(name, "paddock_calls_in_flight"):
-			g.inFlight += n
-		}
-	}
-	return g, nil
-}
-
-// checkCalm wants the service to be, within a while, as it was before the first attack.
-func (b *battery) checkCalm(before gauges) {
-	most := func(n float64) float64 { return n*(100+calmPercent)/100 + 8 }
-	deadline := time.Now().Add(goneWithin)
-	for {
-		now, err := b.gauges()
-		if err == nil && now.goroutines <= most(before.goroutines) && now.descriptors <= most(before.descriptors) {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.t.Errorf("%v: goroutines, descriptors, calls in flight were %v and are %v, %v", b.engine, before, now, err)
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
 }

@@ -1,9 +1,8 @@
-//go:build hostile
-
 package hostile
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 type pulse struct {
 	mu   sync.Mutex
 	late []lateness // those that count, oldest first
+	cpus int
 }
 
 type lateness struct {
@@ -28,6 +28,7 @@ const (
 	beat     = 10 * time.Millisecond
 	countsAt = 15 * time.Millisecond // less is usual
 	hops     = 4                     // wake-ups one after the other between a caller and its answer
+	mostLate = 2 * time.Second       // no bound is widened by more
 )
 
 func startPulse(t *testing.T) *pulse {
@@ -41,6 +42,7 @@ func startPulse(t *testing.T) *pulse {
 	var done sync.WaitGroup
 	for cpu := range 1024 {
 		if cpus.IsSet(cpu) {
+			p.cpus++
 			done.Go(func() { p.watch(cpu, stop) })
 		}
 	}
@@ -78,5 +80,22 @@ func (p *pulse) slack(since time.Time) (most time.Duration) {
 	for i := len(p.late) - 1; i >= 0 && p.late[i].at.After(since); i-- {
 		most = max(most, p.late[i].by)
 	}
-	return most * hops
+	return min(most*hops, mostLate)
+}
+
+// p99 is the 99th percentile of how late sleepers woke since then.
+func (p *pulse) p99(since time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var late []time.Duration
+	asleep := time.Duration(p.cpus) * time.Since(since)
+	for i := len(p.late) - 1; i >= 0 && p.late[i].at.After(since); i-- {
+		late = append(late, p.late[i].by)
+		asleep -= p.late[i].by
+	}
+	slices.Sort(late)
+	if i := len(late) - 1 - (int(asleep/beat)+len(late))/100; i >= 0 {
+		return late[i]
+	}
+	return 0
 }

@@ -1,5 +1,3 @@
-//go:build hostile
-
 package hostile
 
 import (
@@ -7,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -20,30 +19,43 @@ import (
 	"time"
 
 	"paddock/internal/testenv"
+	"paddock/pool/cgroup"
 )
 
 // minReady warm sandboxes are enough for attacks that come one after the other.
 const minReady = 3
 
-// program builds the real program once per test run.
+// program is the real program: PADDOCK_BIN, else it is built once per test run.
 var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "paddock-hostile-")
-	if err != nil {
-		return "", err
+	if path := os.Getenv("PADDOCK_BIN"); path != "" {
+		return path, nil
 	}
-	path := filepath.Join(dir, "paddock")
-	out, err := exec.Command("go", "build", "-o", path, "paddock/cmd/paddock").CombinedOutput()
-	if err != nil {
+	return build("paddock/cmd/paddock")
+})
+
+// build makes a static program of a package.
+func build(pkg string) (string, error) {
+	path := filepath.Join(built, filepath.Base(pkg))
+	cmd := exec.Command("go", "build", "-o", path, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, nil
-})
+}
+
+// built is where programs are built; TestMain removes it.
+var built string
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := program(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	flag.Parse()
+	var err error
+	if built, err = os.MkdirTemp("", "paddock-hostile-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+	code := m.Run()
+	os.RemoveAll(built)
 	os.Exit(code)
 }
 
@@ -55,19 +67,21 @@ func (e engine) gvisor() bool   { return e.isolation == "gvisor" }
 
 // service is the real program, serving on a data directory of its own.
 type service struct {
-	t      *testing.T
-	engine engine
-	data   string
-	run    string // base of its run directory
-	cmd    *exec.Cmd
-	exited chan error
-	log    logBuffer // its standard error: JSON lines
-	id     string    // the controller's
-	key    string    // the operator's
-	http   *http.Client
-	URL    string `json:"http"`
-	GRPC   string `json:"grpc"`
-	PID    int    `json:"pid"`
+	t       *testing.T
+	engine  engine
+	data    string
+	run     string // base of its run directory
+	command []string
+	ready   string // the file that it writes when it serves
+	cmd     *exec.Cmd
+	exited  chan error
+	log     logBuffer // its standard error: JSON lines
+	id      string    // the controller's
+	key     string    // the operator's
+	http    *http.Client
+	URL     string `json:"http"`
+	GRPC    string `json:"grpc"`
+	PID     int    `json:"pid"`
 }
 
 // startService starts the program and returns when its first sandbox is warm. Whatever the test does, nothing of it stays.
@@ -98,20 +112,40 @@ func startService(t *testing.T, e engine) *service {
 	if e.name == "oci" {
 		args = append(args, "--runtime", testenv.Binary(t, map[string]string{"gvisor": "runsc", "runc": "runc"}[e.isolation]))
 	}
-	s.cmd = exec.Command(path, args...)
-	s.cmd.Env = append(os.Environ(), "PADDOCK_RUN_DIR="+s.run)
-	s.cmd.Stderr = &s.log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	s.exited = make(chan error, 1)
-	go func() { s.exited <- s.cmd.Wait() }()
+	s.command, s.ready = append([]string{path}, args...), ready
 	t.Cleanup(s.stop)
-	s.awaitReady(ready)
+	s.start()
 	s.id = s.file("id")
 	s.key = s.file("operator.key")
 	return s
+}
+
+// start runs the program until it is ready.
+func (s *service) start() {
+	s.t.Helper()
+	cmd := exec.Command(s.command[0], s.command[1:]...)
+	cmd.Env = append(os.Environ(), "PADDOCK_RUN_DIR="+s.run)
+	cmd.Stderr = &s.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	s.cmd, s.exited = cmd, exited
+	s.awaitReady(s.ready)
+}
+
+// restart kills the program and starts it again on the same data. Its sandboxes live on meanwhile.
+func (s *service) restart() {
+	s.t.Helper()
+	s.cmd.Process.Kill()
+	<-s.exited
+	s.cmd = nil
+	if err := os.Remove(s.ready); err != nil {
+		s.t.Fatal(err)
+	}
+	s.start()
 }
 
 func (s *service) awaitReady(file string) {
@@ -149,6 +183,25 @@ func (s *service) stop() {
 		s.t.Errorf("%v did not stop within a minute\n%s", s.engine, s.log.tail())
 	}
 	s.cmd = nil
+	for _, left := range s.remains() {
+		s.t.Errorf("%v left %s behind", s.engine, left)
+	}
+}
+
+// remains lists what a stopped service left on this machine.
+func (s *service) remains() (found []string) {
+	all := &inside{tokens: []string{"/" + s.id, s.run}}
+	for _, p := range all.processes() {
+		found = append(found, p)
+	}
+	found = append(found, all.mounts()...)
+	if groups, err := cgroup.Detect(); err != nil || groups.At("paddock/"+s.id).Exists() {
+		found = append(found, fmt.Sprintf("control group paddock/%s (%v)", s.id, err))
+	}
+	if _, err := os.Stat(s.run); err == nil {
+		found = append(found, s.run)
+	}
+	return found
 }
 
 func (s *service) file(name string) string {

@@ -1,0 +1,6 @@
+//go:build hostile
+
+package hostile
+
+// whole: every attack and every control.
+const whole = true
