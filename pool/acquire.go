@@ -86,9 +86,8 @@ func (p *Pool) claimNowLocked(t *tenantState, req *call.Request, now time.Time) 
 	if !t.mayHold() || !t.bucket.take(t.policy, now) {
 		return nil
 	}
-	c, _ := p.ready.popFront()
 	t.granting++
-	return c
+	return p.popReadyLocked()
 }
 
 // queueLocked puts the call into its tenant's queue, unless it would wait there in vain.

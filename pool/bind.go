@@ -69,6 +69,7 @@ func (p *Pool) latch(c *container) error {
 	if err := writeLatch(p.cfg.secretDir(c.id), c.id, id); err != nil {
 		return err
 	}
+	p.awaitAwake(c)
 	p.mu.Lock()
 	c.latch = id
 	policy := c.tenant.policy

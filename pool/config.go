@@ -53,6 +53,7 @@ type Config struct {
 	Pids        int64 // 0 = the engine's default
 
 	MaxAge        time.Duration // of a warm container
+	NapAfter      time.Duration // of a warm container under gVisor that nobody claims; -1 = it never naps
 	SweepEvery    time.Duration
 	CreateTimeout time.Duration // of Engine.Create
 	HelloTimeout  time.Duration // from Create's return to HELLO
@@ -97,6 +98,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.CPUMillis, tenant.DefaultCPUMillis)
 	def(&c.TmpBytes, DefaultTmpBytes)
 	def(&c.MaxAge, DefaultMaxAge)
+	def(&c.NapAfter, DefaultNapAfter)
 	def(&c.SweepEvery, DefaultSweepEvery)
 	def(&c.CreateTimeout, DefaultCreateTimeout)
 	def(&c.HelloTimeout, DefaultHelloTimeout)

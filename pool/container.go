@@ -157,6 +157,8 @@ type container struct {
 	idleNode  node[*container] // in Pool.idle while nothing runs in it
 	awakeNode node[*container] // in Pool.awake while it could be frozen as well
 	readyNode node[*container] // in Pool.ready
+	rest      rest             // while nobody's
+	sleepless bool             // stopping it failed once
 	thawNode  node[*container] // in Pool.thaws while powerQueued
 	successor bool             // one has been asked for
 

@@ -111,6 +111,7 @@ func newWorld(t *testing.T, rt *rapid.T) *world {
 	f := &flaky{creating: moments(rt, "creation", 0, 4)}
 	e := fake.New(fake.Options{
 		InMemory: true, OverheadBytes: 10 << 20,
+		Isolation: rapid.SampledFrom([]tenant.Isolation{tenant.IsolationRunc, tenant.IsolationGVisor}).Draw(rt, "isolation"),
 		Create: func(ctx context.Context, s pool.Spec) error {
 			if err := slowly(f.creating)(ctx, s); err != nil {
 				return err
@@ -130,7 +131,7 @@ func newWorld(t *testing.T, rt *rapid.T) *world {
 	cfg := pool.Config{
 		Engine: e, Listen: e.Listen, Image: runtimes.Image{Runtime: "node", Digest: "image-1"}, RunDir: dir,
 		MinReady: rapid.IntRange(-1, 3).Draw(rt, "min"), MaxContainers: rapid.IntRange(2, 8).Draw(rt, "max"),
-		UIDCount: 64,
+		UIDCount: 64, NapAfter: 3 * moment,
 	}
 	if rapid.Bool().Draw(rt, "budget") {
 		cfg.MemoryBudgetBytes = int64(rapid.IntRange(200, 1000).Draw(rt, "MiB")) << 20

@@ -149,7 +149,9 @@ func (p *Pool) visitLocked(c *container, now time.Time) {
 		return
 	}
 	next := at
-	if c.state == Assigned && c.power != powerFrozen {
+	if c.state == Ready {
+		next = sooner(next, p.dozeLocked(c, now))
+	} else if c.power != powerFrozen {
 		next = sooner(next, p.powerDownLocked(c, now))
 	}
 	if !next.IsZero() && c.timer.pos == 0 {

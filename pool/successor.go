@@ -33,7 +33,7 @@ func (p *Pool) awaitSuccessorLocked(c *container, now time.Time) bool {
 		return true
 	}
 	c.successor = true
-	s, _ := p.ready.popFront()
+	s := p.popReadyLocked()
 	c.tenant.granting++
 	p.assignToLocked(s, c.tenant, false, now)
 	s.setPowerLocked(powerBinding)

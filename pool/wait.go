@@ -109,7 +109,7 @@ func (p *Pool) grantLocked(now time.Time) {
 			p.trimLocked(t)
 			continue
 		}
-		c, _ := p.ready.popFront()
+		c := p.popReadyLocked()
 		t.granting++
 		p.demand--
 		if w.req.Fresh {

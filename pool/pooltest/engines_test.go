@@ -97,6 +97,7 @@ func testEngine(t *testing.T, engine func(*testing.T, *host) pool.Engine) {
 		{"HostileCode", testHostileCode},
 		{"FreezeAndThaw", testFreezeAndThaw},
 		{"Adoption", testAdoption},
+		{"Naps", testNaps},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHost(t, engine, image)
@@ -132,7 +133,7 @@ func (h *host) start() {
 	h.engine = h.make(h.t, h)
 	p, err := pool.New(pool.Config{
 		Engine: h.engine, Image: h.image, RunDir: h.run, UIDBase: h.uid, UIDCount: 64, MinReady: 2, MaxReady: 2, MaxContainers: 8,
-		Logger: logger(h.t),
+		NapAfter: napAfter, Logger: logger(h.t),
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -305,4 +306,42 @@ func testAdoption(t *testing.T, h *host) {
 	if left := strings.Count(fmt.Sprint(h.Containers("")), string(mine)); left != 1 {
 		t.Errorf("%d entries for the adopted container", left)
 	}
+}
+
+const napAfter = 2 * time.Second
+
+// Warm containers burn nothing while nobody wants them, and serve when somebody does.
+func testNaps(t *testing.T, h *host) {
+	cpu := func() (sum time.Duration) {
+		all, err := h.engine.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range all {
+			u, err := c.Usage(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += u.CPU
+		}
+		return sum
+	}
+	time.Sleep(napAfter) // they are ready, and made
+	for end := time.Now().Add(20 * time.Second); ; {
+		before := cpu()
+		time.Sleep(time.Second)
+		burned := cpu() - before
+		if burned < 10*time.Millisecond {
+			t.Logf("two warm containers burn %s a second", burned)
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("two warm containers burn %s a second", burned)
+		}
+	}
+	began := time.Now()
+	if res := h.must("acme", double); string(res.Value) != "40" || res.Start != call.StartPooled {
+		t.Errorf("%s, %+v", res.Value, res)
+	}
+	t.Logf("the first call took %s", time.Since(began).Round(10*time.Microsecond))
 }
