@@ -169,7 +169,7 @@ func (p *Pool) try(ctx context.Context, req *call.Request, sink call.Sink) (*cal
 		return p.doFresh(ctx, f, req, sink)
 	}
 	began := time.Now()
-	res, err := f.c.conn.Do(ctx, req, sink, f.settled)
+	res, err := f.c.conn.Do(ctx, p.outside(f.c, req), sink, f.settled)
 	if err == nil {
 		p.giveBack(f, nil)
 	} else {

@@ -2,8 +2,10 @@ package pool
 
 import (
 	"errors"
-	"fmt"
+	"maps"
+	"slices"
 
+	"paddock/internal/call"
 	"paddock/internal/tenant"
 	"paddock/pool/egress"
 )
@@ -22,23 +24,53 @@ func openDoors(p *egress.Proxy) func(dir string, uid, gid uint32, id ContainerID
 type egressDoor struct{ *egress.Door }
 
 // SetRules puts the rules that can be read into force and names the others.
-func (d egressDoor) SetRules(t tenant.ID, allow, private []string) error {
-	a, err := parseRules(allow)
-	b, err2 := parseRules(private)
-	d.Door.SetRules(t, a, b)
-	return errors.Join(err, err2)
+func (d egressDoor) SetRules(t tenant.ID, p *tenant.Policy) error {
+	var r egress.Rules
+	var errs [3]error
+	r.Allow, errs[0] = parseAll(p.Egress, egress.ParseRule)
+	r.Private, errs[1] = parseAll(p.EgressPrivate, egress.ParseRule)
+	r.Inject, errs[2] = parseAll(p.Inject, egress.ParseInjection)
+	d.Door.SetRules(t, r)
+	return errors.Join(errs[:]...)
 }
 
-func parseRules(texts []string) ([]egress.Rule, error) {
+// parseAll returns what can be read, and what is wrong with the rest.
+func parseAll[From, To any](all []From, parse func(From) (To, error)) ([]To, error) {
 	var bad error
-	rules := make([]egress.Rule, 0, len(texts))
-	for _, text := range texts {
-		r, err := egress.ParseRule(text)
+	read := make([]To, 0, len(all))
+	for _, one := range all {
+		r, err := parse(one)
 		if err != nil {
-			bad = errors.Join(bad, fmt.Errorf("egress rule %.100q: %w", text, err))
+			bad = errors.Join(bad, err)
 			continue
 		}
-		rules = append(rules, r)
+		read = append(read, r)
 	}
-	return rules, bad
+	return read, bad
+}
+
+// outside returns the call as the sandbox of c may have it: without the secrets that are added to its requests outside, which
+// go to its door instead. Both the policy in force and the call's own say which those are.
+func (p *Pool) outside(c *container, req *call.Request) *call.Request {
+	p.mu.Lock()
+	inForce := c.tenant.policy.Inject
+	p.mu.Unlock()
+	var own []tenant.Injection
+	if req.Policy != nil {
+		own = req.Policy.Inject
+	}
+	if len(inForce) == 0 && len(own) == 0 {
+		return req
+	}
+	kept, held := maps.Clone(req.Secrets), map[string]string{}
+	for _, in := range slices.Concat(inForce, own) {
+		if value, ok := req.Secrets[in.Secret]; ok {
+			held[in.Secret] = value
+			delete(kept, in.Secret)
+		}
+	}
+	c.door.SetSecrets(held)
+	inside := *req
+	inside.Secrets = kept
+	return &inside
 }

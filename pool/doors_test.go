@@ -2,6 +2,7 @@ package pool_test
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -36,10 +37,11 @@ type door struct {
 	id pool.ContainerID
 }
 
-func (d door) SetRules(t tenant.ID, allow, _ []string) error {
-	d.of.say(d.id, fmt.Sprintf("%s%v", t, allow))
+func (d door) SetRules(t tenant.ID, p *tenant.Policy) error {
+	d.of.say(d.id, fmt.Sprintf("%s%v", t, p.Egress))
 	return nil
 }
+func (d door) SetSecrets(values map[string]string) { d.of.say(d.id, fmt.Sprint("secrets ", values)) }
 func (d door) CloseTunnels() { d.of.say(d.id, "tunnels closed") }
 func (d door) Close() error  { d.of.say(d.id, "closed"); return nil }
 
@@ -124,5 +126,48 @@ func TestDoorsKnowTheOnlyCall(t *testing.T) {
 			t.Errorf("with one call again: %q", id)
 		}
 		wg.Wait()
+	})
+}
+
+// TestSecretsForOutsideStayOutside: what is added to requests goes to the door with each call and never into the sandbox, under
+// the policy in force and under the call's own.
+func TestSecretsForOutsideStayOutside(t *testing.T) {
+	all := &doors{said: map[pool.ContainerID][]string{}}
+	inject := func(names ...string) func(*tenant.Policy) {
+		return func(p *tenant.Policy) {
+			for _, name := range names {
+				p.Inject = append(p.Inject, tenant.Injection{Host: "api.example.com", Header: "X-Key", Secret: name})
+			}
+		}
+	}
+	bubble(t, func(_ *fake.Options, c *pool.Config) {
+		c.OpenDoor = func(_ string, _, _ uint32, id pool.ContainerID) (pool.Door, error) { return door{all, id}, nil }
+	}, func(r *rig) {
+		r.untilReady(2)
+		req := r.req("a", "secrets")
+		req.Secrets = map[string]string{"KEY": "one", "OTHER": "two"}
+		run := func(want, said string, fresh bool) {
+			t.Helper()
+			req.Fresh = fresh
+			res, err := r.run(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(res.Value) != want {
+				t.Errorf("the sandbox has %s, want %s", res.Value, want)
+			}
+			if got := all.heard(res.Container); !strings.Contains(got, said) || said == "" && strings.Contains(got, "secrets") {
+				t.Errorf("the door heard %s, want %s", got, said)
+			}
+		}
+		run(`{"KEY":"one","OTHER":"two"}`, "", false)
+		req.Policy = policy(inject("KEY", "MISSING"))
+		run(`{"OTHER":"two"}`, "secrets map[KEY:one]", false)
+		run(`{"OTHER":"two"}`, "secrets map[KEY:one]", true)
+		r.SetPolicy("a", policy(inject("OTHER"))) // the call's own policy is an older one
+		run(`{}`, "secrets map[KEY:one OTHER:two]", false)
+		if len(req.Secrets) != 2 {
+			t.Errorf("the caller's request has become %v", req.Secrets)
+		}
 	})
 }

@@ -48,7 +48,9 @@ type Loader interface {
 
 // Door is a container's way out. It denies everything until it has rules.
 type Door interface {
-	SetRules(t tenant.ID, allow, private []string) error
+	SetRules(t tenant.ID, p *tenant.Policy) error
+	// SetSecrets replaces the values that are added to requests on their way out.
+	SetSecrets(values map[string]string)
 	CloseTunnels()
 	Close() error
 }
@@ -62,6 +64,7 @@ type callNamer interface {
 // noDoor stands where there is no egress at all.
 type noDoor struct{}
 
-func (noDoor) SetRules(tenant.ID, []string, []string) error { return nil }
-func (noDoor) CloseTunnels()                                {}
-func (noDoor) Close() error                                 { return nil }
+func (noDoor) SetRules(tenant.ID, *tenant.Policy) error { return nil }
+func (noDoor) SetSecrets(map[string]string)             {}
+func (noDoor) CloseTunnels()                            {}
+func (noDoor) Close() error                             { return nil }

@@ -153,7 +153,7 @@ func (p *Pool) usePolicyLocked(t *tenantState, policy *tenant.Policy, now time.T
 	}
 	old := t.policy
 	t.policy = policy
-	egress := !slices.Equal(old.Egress, policy.Egress) || !slices.Equal(old.EgressPrivate, policy.EgressPrivate)
+	egress := !sameEgress(old, policy)
 	for _, c := range slices.Clone(t.live) {
 		if !p.isolates(policy) {
 			p.drainLocked(c, CausePolicy, now)
@@ -176,7 +176,7 @@ func (p *Pool) setRules(c *container, id tenant.ID) {
 	p.mu.Lock()
 	policy := c.tenant.policy
 	p.mu.Unlock()
-	if err := c.door.SetRules(id, policy.Egress, policy.EgressPrivate); err != nil {
+	if err := c.door.SetRules(id, policy); err != nil {
 		p.cfg.Logger.Error("some of a tenant's egress rules cannot be read and do not count", "tenant", id, "err", err)
 	}
 }
@@ -190,7 +190,11 @@ func samePolicy(a, b *tenant.Policy) bool {
 	return a.Isolation == b.Isolation && a.CallsPerContainer == b.CallsPerContainer && a.MaxContainers == b.MaxContainers &&
 		a.IdleTTL == b.IdleTTL && a.MaxLife == b.MaxLife && a.MaxCalls == b.MaxCalls && a.DrainTimeout == b.DrainTimeout &&
 		a.FreezeAfter == b.FreezeAfter && a.ClaimBurst == b.ClaimBurst && a.ClaimsPerSecond == b.ClaimsPerSecond &&
-		slices.Equal(a.Egress, b.Egress) && slices.Equal(a.EgressPrivate, b.EgressPrivate)
+		sameEgress(a, b)
+}
+
+func sameEgress(a, b *tenant.Policy) bool {
+	return slices.Equal(a.Egress, b.Egress) && slices.Equal(a.EgressPrivate, b.EgressPrivate) && slices.Equal(a.Inject, b.Inject)
 }
 
 // RemoveTenant ends everything of a tenant: waiting calls are answered, calls in flight fail as cancelled, its containers

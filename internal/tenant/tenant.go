@@ -84,6 +84,16 @@ type Policy struct {
 	ClaimsPerSecond   float64
 	Egress            []string // allow-list: "host:port", "*.example.com:443"; empty = no egress
 	EgressPrivate     []string // special-purpose destinations that an operator allows by name, same form
+	Inject            []Injection
+}
+
+// Injection is a header that is added, outside of the sandbox, to the requests of the tenant's code to one host, so that the
+// code uses a secret which it never has. The code says http: and what it sends goes out as https:.
+type Injection struct {
+	Host   string // "api.example.com": http: on port 80 goes to 443; "api.example.com:8443": to that port
+	Header string // "Authorization"
+	Prefix string // "Bearer "; stands before the secret
+	Secret string // name of one of the tenant's secrets; code is not given it any more
 }
 
 // DefaultPolicy returns the policy of a tenant about which nothing was said.

@@ -39,6 +39,9 @@ const (
 	ReasonRefused     Reason = "refused"     // failed
 	ReasonTimeout     Reason = "timeout"     // failed
 	ReasonUnreachable Reason = "unreachable" // failed: for any other cause
+	ReasonTLS         Reason = "tls"         // failed: TLS for a request with a secret; never of a Decision
+	ReasonSecret      Reason = "secret"      // failed: a secret that was to be added is not there; never of a Decision
+	ReasonBroken      Reason = "broken"      // failed: the connection ended before the answer to such a request; never of a Decision
 	ReasonRules       Reason = "rules"       // closed: the rules changed
 	ReasonIdle        Reason = "idle"        // closed
 	ReasonLife        Reason = "life"        // closed
@@ -71,7 +74,11 @@ type Decision struct {
 	Port      uint16
 	Addr      netip.AddrPort // what was connected to, if it came to that
 
+	// Secrets are the names of those that are added to the requests in this tunnel.
+	Secrets []string
+
 	// Of EventClosed.
+	Requests int64 // that secrets were added to
 	BytesOut int64 // from the container
 	BytesIn  int64
 	Duration time.Duration

@@ -3,6 +3,7 @@ package egress
 import (
 	"io"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -26,11 +27,11 @@ func TestDecisionsOfATunnel(t *testing.T) {
 		Time: opened.Time, Event: EventAllowed, Reason: ReasonAllowed, Tenant: "acme", Container: "c1", Call: "1234", Tunnel: 1,
 		Host: "93.184.216.34", Port: 80, Addr: netip.MustParseAddrPort("93.184.216.34:80"),
 	}
-	if opened != want {
+	if !reflect.DeepEqual(opened, want) {
 		t.Errorf("opened: %+v, want %+v", opened, want)
 	}
 	want.Time, want.Event, want.Reason, want.BytesOut, want.BytesIn, want.Duration = closed.Time, EventClosed, ReasonDone, 4, 4, closed.Duration
-	if closed != want || closed.Duration <= 0 {
+	if !reflect.DeepEqual(closed, want) || closed.Duration <= 0 {
 		t.Errorf("closed: %+v, want %+v", closed, want)
 	}
 	w.connect("93.184.216.34:80")

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,8 +39,8 @@ type Door struct {
 	closed   bool
 	callOf   func() call.ID
 	tenant   tenant.ID
-	allow    []Rule
-	private  []Rule
+	rules    Rules
+	secrets  map[string]string
 	sessions map[*session]struct{}
 }
 
@@ -70,10 +71,17 @@ func (p *Proxy) Open(dir string, uid, gid uint32, id call.ContainerID) (*Door, e
 	return d, nil
 }
 
-// SetRules names the tenant and replaces its rules; tunnels that no rule allows any more are closed. allow opens public
-// addresses; private opens, for what it names, special-purpose addresses and refused ports too ("*:443" opens nothing there).
-// A second tenant on the same door is a fault of the caller: from then on everything is refused.
-func (d *Door) SetRules(t tenant.ID, allow, private []Rule) {
+// Rules are what a tenant's containers may reach. Allow opens public addresses; Private opens, for what it names,
+// special-purpose addresses and refused ports too ("*:443" opens nothing there). Inject adds secrets to requests that Allow or
+// Private lets out; it lets nothing out by itself.
+type Rules struct {
+	Allow, Private []Rule
+	Inject         []Injection
+}
+
+// SetRules names the tenant and replaces its rules; tunnels that no rule allows any more are closed. A second tenant on the same
+// door is a fault of the caller: from then on everything is refused. The caller leaves the slices alone afterwards.
+func (d *Door) SetRules(t tenant.ID, r Rules) {
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
@@ -85,12 +93,12 @@ func (d *Door) SetRules(t tenant.ID, allow, private []Rule) {
 		d.p.joinTenant(t)
 	case d.tenant != t:
 		d.p.o.Logger.Error("an egress door was given to a second tenant", "container", d.id, "tenant", d.tenant, "second", t)
-		allow, private = nil, nil
+		r = Rules{}
 	}
-	d.allow, d.private = append([]Rule(nil), allow...), append([]Rule(nil), private...)
+	d.rules = r
 	var unfit []*session
 	for s := range d.sessions {
-		if s.established && !d.permitsLocked(s.to, s.addr) {
+		if s.established && !d.permitsLocked(s, s.addr) {
 			unfit = append(unfit, s)
 		}
 	}
@@ -98,6 +106,27 @@ func (d *Door) SetRules(t tenant.ID, allow, private []Rule) {
 	for _, s := range unfit {
 		s.end(ReasonRules)
 	}
+}
+
+// SetSecrets replaces the secrets that injections take their values from; the next request uses them. The caller leaves the map
+// alone afterwards.
+func (d *Door) SetSecrets(values map[string]string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.secrets = values
+}
+
+func (d *Door) secret(name string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.secrets[name]
+}
+
+// injections are those for what the code asks for.
+func (d *Door) injections(asked destination) []Injection {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return injectionsFor(d.rules.Inject, asked)
 }
 
 // NameCalls sets what names the call that runs in the container, "" if that is not clear. It is asked once for each request, on
@@ -234,20 +263,22 @@ func (d *Door) forget(s *session) {
 }
 
 // establish marks s as a tunnel to addr, unless the rules have changed meanwhile or the door is closing.
-func (d *Door) establish(s *session, to destination, addr netip.AddrPort) bool {
+func (d *Door) establish(s *session, addr netip.AddrPort) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed || s.ended() || !d.permitsLocked(to, addr) {
+	if d.closed || s.ended() || !d.permitsLocked(s, addr) {
 		return false
 	}
-	s.established, s.to, s.addr = true, to, addr
+	s.established, s.addr = true, addr
 	return true
 }
 
-// permitsLocked says whether the rules allow a connection to this address of the destination.
-func (d *Door) permitsLocked(to destination, addr netip.AddrPort) bool {
-	named := namedPrivately(d.private, to)
-	return (named || anyMatches(d.allow, to) && !dangerous(to.port)) && fit(addr.Addr(), to, named)
+// permitsLocked says whether the rules allow the session a connection to this address, and want it to have the secrets that it
+// has.
+func (d *Door) permitsLocked(s *session, addr netip.AddrPort) bool {
+	named := namedPrivately(d.rules.Private, s.to)
+	return (named || anyMatches(d.rules.Allow, s.to) && !dangerous(s.to.port)) && fit(addr.Addr(), s.to, named) &&
+		slices.Equal(s.inject, injectionsFor(d.rules.Inject, s.asked))
 }
 
 // fit says whether an address is one that the destination may have; named says that an operator has named it as private.
@@ -263,10 +294,10 @@ func fit(a netip.Addr, to destination, named bool) bool {
 	return false
 }
 
-func (d *Door) rules() (t tenant.ID, allow, private []Rule) {
+func (d *Door) current() (tenant.ID, Rules) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.tenant, d.allow, d.private
+	return d.tenant, d.rules
 }
 
 func anyMatches(rules []Rule, to destination) bool {

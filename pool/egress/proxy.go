@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -55,7 +56,9 @@ type Options struct {
 	Dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 	// Forbidden says whether an address is one of our own listeners. nil: none is.
 	Forbidden func(netip.AddrPort) bool
-	Observer  Observer // nil: nobody is told
+	// Roots are the authorities whose certificates count where a secret is added. nil: the host's.
+	Roots    *x509.CertPool
+	Observer Observer // nil: nobody is told
 	// DeniedRate and AllowedRate are how many refusals and how many tunnels of a tenant the observer hears of per second.
 	DeniedRate, AllowedRate int
 	Logger                  *slog.Logger // nil discards

@@ -149,7 +149,7 @@ func (w *world) rules(allow, private string) {
 		}
 		return list
 	}
-	w.d.SetRules("acme", parse(allow), parse(private))
+	w.d.SetRules("acme", Rules{Allow: parse(allow), Private: parse(private)})
 }
 
 // connect sends a CONNECT and returns the connection, behind the answer's head, and the answer.
@@ -398,7 +398,7 @@ func TestRuleChangeClosesTunnels(t *testing.T) {
 	w.d.CloseTunnels()
 	closed(t, ain)
 	w.want("a.example.com:443", 200, "")
-	w.d.SetRules("other", []Rule{{any: true}}, nil)
+	w.d.SetRules("other", Rules{Allow: []Rule{{any: true}}})
 	w.want("a.example.com:443", 403, ReasonNoRule)
 }
 

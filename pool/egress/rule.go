@@ -90,6 +90,14 @@ func (d destination) host() string {
 	return d.name
 }
 
+// urlHost is the host as a URL has it.
+func (d destination) urlHost() string {
+	if d.addr.Is6() {
+		return "[" + d.addr.String() + "]"
+	}
+	return d.host()
+}
+
 func (d destination) String() string {
 	if d.addr.IsValid() {
 		return netip.AddrPortFrom(d.addr, d.port).String()

@@ -31,11 +31,13 @@ type session struct {
 	client *net.UnixConn
 	ctx    context.Context
 	cancel context.CancelFunc
-	call   call.ID // set by serve
+	call   call.ID // this and the next three are set by serve
+	asked  destination
+	to     destination // asked, or where an injection leads
+	inject []Injection
 
 	// Guarded by Door.mu.
 	established bool
-	to          destination
 	addr        netip.AddrPort
 
 	mu     sync.Mutex
@@ -52,11 +54,11 @@ func (s *session) end(r Reason) {
 		return
 	}
 	s.over, s.reason = true, r
-	s.cancel()
-	s.client.Close()
+	s.client.Close() // first: what the others' end leads to is not for its ears
 	if s.server != nil {
 		s.server.Close()
 	}
+	s.cancel()
 }
 
 func (s *session) ended() bool {
@@ -86,7 +88,16 @@ func (s *session) serve() {
 	}
 	s.client.SetDeadline(time.Time{})
 	early, _ := in.Peek(in.Buffered()) // sent before our answer: the first bytes for the other side
-	if t, ok := s.connect(to); ok {
+	s.asked, s.to, s.inject = to, to, s.d.injections(to)
+	if len(s.inject) > 0 {
+		s.to = s.inject[0].to
+	}
+	t, ok := s.connect(s.to)
+	switch {
+	case !ok:
+	case len(s.inject) > 0:
+		t.inject(early)
+	default:
 		t.carry(early)
 	}
 }
@@ -139,17 +150,20 @@ func (s *session) connect(to destination) (*tunnel, bool) {
 	}
 	opened := s.decision(to, ReasonAllowed)
 	opened.Tenant, opened.Tunnel, opened.Addr = t, number, addr
+	for _, inj := range s.inject {
+		opened.Secrets = append(opened.Secrets, inj.secret)
+	}
 	return &tunnel{s: s, server: server, opened: opened, told: s.p.decided(opened)}, true
 }
 
 // approve holds the destination against the rules and resolves it; every address is judged.
 func (s *session) approve(to destination) (tenant.ID, []netip.Addr, *refusal) {
-	t, allow, private := s.d.rules()
-	named := namedPrivately(private, to)
+	t, rules := s.d.current()
+	named := namedPrivately(rules.Private, to)
 	switch {
 	case dangerous(to.port) && !named:
 		return t, nil, denial(t, ReasonPort, to, "; port %d is closed unless the operator names it as private", to.port)
-	case !named && !anyMatches(allow, to):
+	case !named && !anyMatches(rules.Allow, to):
 		return t, nil, denial(t, ReasonNoRule, to, ": ask the operator to add it to the allow-list")
 	}
 	addrs, reason := s.resolve(to)
@@ -171,7 +185,7 @@ var unfit = map[Reason]string{
 // open connects to what was approved, if the rules still allow it then.
 func (s *session) open(to destination, addrs []netip.Addr) (net.Conn, netip.AddrPort, *refusal) {
 	server, addr, reason := s.dial(addrs, to.port)
-	if reason == "" && !s.d.establish(s, to, addr) {
+	if reason == "" && !s.d.establish(s, addr) {
 		server.Close()
 		reason = ReasonRules
 	}
@@ -276,6 +290,8 @@ var failures = map[Reason]string{
 	ReasonUnreachable: "no way there",
 	ReasonRules:       "the rules changed meanwhile",
 	ReasonShut:        "the sandbox is being put away",
+	ReasonTLS:         "TLS with it was not possible",
+	ReasonBroken:      "the connection ended before the answer",
 	ReasonSelf:        "it leads back to the service itself",
 }
 

@@ -21,6 +21,8 @@ type tunnel struct {
 	opened Decision
 	told   bool // the observer knows of it
 	meter  meter
+
+	requests atomic.Int64 // that secrets were added to
 }
 
 // carry passes bytes both ways until both sides have ended, a limit is reached or the session is ended.
@@ -57,6 +59,7 @@ func (t *tunnel) close() {
 	}
 	d, now := t.opened, time.Now()
 	d.Event, d.Reason, d.Duration, d.Time = EventClosed, reason, now.Sub(d.Time), now
+	d.Requests = t.requests.Load()
 	d.BytesOut, d.BytesIn = t.meter.out.Load(), t.meter.in.Load()
 	if reason == "" {
 		d.Reason = ReasonDone

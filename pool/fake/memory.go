@@ -369,8 +369,9 @@ func (s *memoryStage) leave() {
 	s.sink, s.over = nil, true
 }
 
-func (s *memoryStage) gone() <-chan struct{} { return s.n.done }
-func (s *memoryStage) body() []byte          { return s.req.Body }
+func (s *memoryStage) gone() <-chan struct{}      { return s.n.done }
+func (s *memoryStage) body() []byte               { return s.req.Body }
+func (s *memoryStage) secrets() map[string]string { return s.req.Secrets }
 
 func (s *memoryStage) head(int) error {
 	s.mu.Lock()

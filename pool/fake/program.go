@@ -3,6 +3,7 @@ package fake
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 // stage is where a program runs: a call over a socket or in memory.
 type stage interface {
 	body() []byte
+	secrets() map[string]string
 	head(status int) error
 	data([]byte) error
 	log(text string)
@@ -34,6 +36,7 @@ func (t thrown) Error() string { return string(t) }
 //
 //	value JSON    answer that; without any, the answer is the input
 //	id            answer the container's id as a JSON string
+//	secrets       answer the secrets that came with the call
 //	sleep D       wait; CANCEL ends it
 //	gate NAME     wait for Engine.Open; CANCEL ends it
 //	hang          never end, though CANCEL is answered
@@ -58,6 +61,12 @@ func (c *Container) run(ctx context.Context, s stage, source string) ([]byte, er
 			answer, given = []byte(arg), true
 		case "id":
 			answer, given = []byte(`"`+string(c.spec.ID)+`"`), true
+		case "secrets":
+			b, err := json.Marshal(s.secrets())
+			if err != nil {
+				return nil, err
+			}
+			answer, given = b, true
 		case "stream":
 			given = true
 			if err := c.stream(s, strings.Fields(arg)); err != nil {
@@ -159,10 +168,11 @@ func (c *Container) handle(ctx context.Context, k *linktest.Call) ([]byte, error
 
 type socketStage struct{ k *linktest.Call }
 
-func (s socketStage) gone() <-chan struct{} { return s.k.Agent.Done() }
-func (s socketStage) body() []byte          { return s.k.Body() }
-func (s socketStage) head(status int) error { return s.k.Head(status) }
-func (s socketStage) data(p []byte) error   { return s.k.Data(p) }
-func (s socketStage) log(text string)       { s.k.Log("info", text) }
-func (s socketStage) stick()                { s.k.Agent.Stick() }
-func (s socketStage) breach()               { s.k.Agent.Raw([]byte{0xff, 0xff, 0xff, 0xff, 0, 0}) }
+func (s socketStage) gone() <-chan struct{}      { return s.k.Agent.Done() }
+func (s socketStage) body() []byte               { return s.k.Body() }
+func (s socketStage) secrets() map[string]string { return s.k.Secrets }
+func (s socketStage) head(status int) error      { return s.k.Head(status) }
+func (s socketStage) data(p []byte) error        { return s.k.Data(p) }
+func (s socketStage) log(text string)            { s.k.Log("info", text) }
+func (s socketStage) stick()                     { s.k.Agent.Stick() }
+func (s socketStage) breach()                    { s.k.Agent.Raw([]byte{0xff, 0xff, 0xff, 0xff, 0, 0}) }
