@@ -76,12 +76,23 @@ var rules = []rule{
 	{rpc: pb.Catalog_DeleteFunction_FullMethodName, http: "DELETE /v1/functions/{name}",
 		role: identity.RoleDeploy, tenant: tenantActs, resource: "functions"},
 
+	{rpc: pb.Catalog_SetSecret_FullMethodName, http: "PUT /v1/secrets/{name}",
+		role: identity.RoleTenantAdmin, tenant: tenantActs, resource: "secrets"},
+	{rpc: pb.Catalog_ListSecrets_FullMethodName, http: "GET /v1/secrets",
+		role: identity.RoleTenantAdmin, tenant: tenantActs, resource: "secrets"},
+	{rpc: pb.Catalog_DeleteSecret_FullMethodName, http: "DELETE /v1/secrets/{name}",
+		role: identity.RoleTenantAdmin, tenant: tenantActs, resource: "secrets"},
+	{rpc: pb.Catalog_RotateDataKey_FullMethodName, http: "POST /v1/data-key/rotate",
+		role: identity.RoleTenantAdmin, tenant: tenantActs, resource: "secrets"},
+
 	{rpc: pb.Keys_CreateKey_FullMethodName, http: "POST /v1/keys",
 		role: identity.RoleTenantAdmin, tenant: tenantNamed, resource: "keys"},
 	{rpc: pb.Keys_ListKeys_FullMethodName, http: "GET /v1/keys",
 		role: identity.RoleTenantAdmin, tenant: tenantNamed, resource: "keys"},
 	{rpc: pb.Keys_RevokeKey_FullMethodName, http: "DELETE /v1/keys/{id}",
 		role: identity.RoleTenantAdmin, tenant: tenantNamed, resource: "keys"},
+
+	{rpc: pb.Keys_RotateKEK_FullMethodName, http: "POST /v1/kek/rotate", role: identity.RoleOperator, resource: "keys"},
 
 	{rpc: pb.Pools_ListContainers_FullMethodName, http: "GET /v1/pool/containers",
 		role: identity.RoleOperator, resource: "pool"},

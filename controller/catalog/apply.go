@@ -19,6 +19,7 @@ type apply struct {
 	tenants   *edit[tenant.ID, *TenantView]
 	keys      *edit[string, *keyEntry]
 	functions *edit[tenant.ID, *functionSet]
+	secrets   *edit[tenant.ID, *secretSet]
 	mine      map[tenant.ID]bool // function sets that this apply made and may change
 	notices   []Change
 	changed   []int64 // revisions of the puts that changed something, 0 for removals
@@ -26,13 +27,15 @@ type apply struct {
 
 func (v *View) newApply() *apply {
 	return &apply{
-		view: v, tenants: v.tenants.edit(), keys: v.keys.edit(), functions: v.functions.edit(), mine: map[tenant.ID]bool{},
+		view: v, tenants: v.tenants.edit(), keys: v.keys.edit(), functions: v.functions.edit(),
+		secrets: v.secrets.edit(), mine: map[tenant.ID]bool{},
 	}
 }
 
 // finish makes everything visible. The tables come in an order in which a key never appears before its tenant.
 func (a *apply) finish() []Change {
 	a.tenants.publish()
+	a.secrets.publish()
 	a.functions.publish()
 	a.keys.publish()
 	a.view.broken.Store(int64(len(a.view.unreadable)))
@@ -70,6 +73,8 @@ func (a *apply) put(key string, value []byte, rev int64) {
 		err = a.putFunction(tenant.ID(parts[0]), parts[1], value, rev)
 	case store.KindVersion:
 		err = a.putVersion(tenant.ID(parts[0]), parts[1], parts[2], value)
+	case store.KindSecret:
+		err = a.putSecret(tenant.ID(parts[0]), parts[1], value)
 	default:
 		return
 	}
@@ -106,6 +111,9 @@ func (a *apply) remove(key string) {
 		t, name := tenant.ID(parts[0]), parts[1]
 		a.editFunction(t, name, func(f *FunctionView) { f.Active, f.Newest = 0, 0 })
 		a.notice(FunctionRemoved, t, name)
+	case store.KindSecret:
+		a.editSecret(tenant.ID(parts[0]), parts[1], nil)
+		a.notice(SecretRemoved, tenant.ID(parts[0]), parts[1])
 	case store.KindVersion:
 		number, err := strconv.ParseInt(parts[2], 10, 64)
 		if err == nil {
@@ -156,6 +164,35 @@ func (a *apply) putVersion(t tenant.ID, name, number string, value []byte) error
 	}
 	a.editFunction(t, name, func(f *FunctionView) { f.versions[v.Number] = v })
 	return nil
+}
+
+func (a *apply) putSecret(t tenant.ID, ref string, value []byte) error {
+	s, err := decodeSecret(ref, value)
+	if err != nil {
+		return err
+	}
+	a.editSecret(t, ref, s)
+	a.notice(SecretChanged, t, ref)
+	return nil
+}
+
+// editSecret changes a copy of a tenant's secrets: another pointer, from which what was decrypted is known to be old. nil
+// removes.
+func (a *apply) editSecret(t tenant.ID, ref string, s *SecretView) {
+	next := &secretSet{byRef: map[string]*SecretView{}}
+	if old, ok := a.secrets.get(t); ok {
+		next.byRef = maps.Clone(old.byRef)
+	}
+	if s != nil {
+		next.byRef[ref] = s
+	} else {
+		delete(next.byRef, ref)
+	}
+	if len(next.byRef) == 0 {
+		a.secrets.del(t)
+		return
+	}
+	a.secrets.set(t, next)
 }
 
 // editFunction changes a copy of a function, and drops it when nothing is left of it.

@@ -93,9 +93,15 @@ func (b *Blobs) get(ctx context.Context, t tenant.ID, name string, limit int64) 
 	return io.ReadAll(r)
 }
 
+// ofTenant calls f with a tenant's blobs and their names until it fails.
+func (b *Blobs) ofTenant(ctx context.Context, t tenant.ID, f func(name string) error) error {
+	prefix := string(t) + "/"
+	return b.each(ctx, prefix, func(o *blob.ListObject) error { return f(strings.TrimPrefix(o.Key, prefix)) })
+}
+
 // removeTenant removes all blobs of a tenant.
 func (b *Blobs) removeTenant(ctx context.Context, t tenant.ID) error {
-	err := b.each(ctx, string(t)+"/", func(o *blob.ListObject) error { return b.remove(ctx, o.Key) })
+	err := b.ofTenant(ctx, t, func(name string) error { return b.remove(ctx, blobKey(t, name)) })
 	if err == nil {
 		_ = os.Remove(filepath.Join(b.dir, string(t))) // empty, if nobody puts at this moment
 	}

@@ -6,10 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sync/singleflight"
 
 	"paddock/internal/errs"
@@ -42,27 +40,16 @@ type codeCache struct {
 	blobs *Blobs
 	seal  *sealer
 	loads singleflight.Group // one load of a piece of code at a time
-
-	mu    sync.Mutex
-	lru   *simplelru.LRU[codeKey, []byte]
-	bytes int64
-	most  int64
+	kept  *sizedCache[codeKey, []byte]
 }
 
 func newCodeCache(b *Blobs, s *sealer, most int64) *codeCache {
-	c := &codeCache{blobs: b, seal: s, most: most}
-	// The bound is in bytes; the LRU's own, in items, is never met before it.
-	c.lru, _ = simplelru.NewLRU(1<<30, func(_ codeKey, v []byte) { c.bytes -= int64(len(v)) })
-	return c
+	return &codeCache{blobs: b, seal: s, kept: newSizedCache[codeKey, []byte](most)}
 }
 
 // get returns the code of a tenant by hash.
 func (c *codeCache) get(ctx context.Context, t *TenantView, hash string) ([]byte, error) {
-	key := codeKey{t.ID, hash}
-	c.mu.Lock()
-	source, ok := c.lru.Get(key)
-	c.mu.Unlock()
-	if ok {
+	if source, ok := c.kept.get(codeKey{t.ID, hash}); ok {
 		return source, nil
 	}
 	// The load outlives a caller who goes away: others may wait for it.
@@ -95,43 +82,23 @@ func (c *codeCache) load(ctx context.Context, t *TenantView, hash string) ([]byt
 		return nil, fail(err)
 	}
 	source, err := c.seal.unseal(ctx, t.ID, t.dataKey, kindCode, hash, sealed)
+	if e := asKEKAway("load code", err); e != nil {
+		return nil, e
+	}
 	if err != nil {
 		return nil, fail(err)
 	}
 	if hashCode(source) != hash {
 		return nil, fail(fmt.Errorf("blob %s/%s holds other code", t.ID, hash))
 	}
-	c.add(codeKey{t.ID, hash}, source)
+	c.kept.add(codeKey{t.ID, hash}, source, int64(len(source)))
 	return source, nil
-}
-
-func (c *codeCache) add(key codeKey, source []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if int64(len(source)) > c.most || c.lru.Contains(key) {
-		return
-	}
-	c.lru.Add(key, source)
-	c.bytes += int64(len(source))
-	for c.bytes > c.most {
-		c.lru.RemoveOldest()
-	}
 }
 
 // forget drops everything of a tenant, its key too.
 func (c *codeCache) forget(t tenant.ID) {
 	c.seal.forget(t)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, key := range c.lru.Keys() {
-		if key.tenant == t {
-			c.lru.Remove(key)
-		}
-	}
+	c.kept.drop(func(key codeKey) bool { return key.tenant == t })
 }
 
-func (c *codeCache) size() (bytes int64, items int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.bytes, c.lru.Len()
-}
+func (c *codeCache) size() (bytes int64, items int) { return c.kept.size() }

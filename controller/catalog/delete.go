@@ -140,7 +140,7 @@ func (s *Service) deleteKeys(ctx context.Context, keys []string) (int, error) {
 }
 
 // Sweep does what is due in the background: it finishes deletions that were broken off, removes keys a while after they
-// expired, and code that nothing refers to. One process at a time should do it, once an hour or so; two harm nothing.
+// expired, code that nothing refers to, and keys that a rotation has replaced. One process at a time should do it, once an hour or so; two harm nothing.
 func (s *Service) Sweep(ctx context.Context) error {
 	var all []error
 	for _, t := range s.view.Tenants("", int(^uint(0)>>1)) {
@@ -150,6 +150,6 @@ func (s *Service) Sweep(ctx context.Context) error {
 			}
 		}
 	}
-	all = append(all, s.sweepKeys(ctx), s.sweepCode(ctx))
+	all = append(all, s.sweepKeys(ctx), s.sweepCode(ctx), s.sweepKeysets(ctx))
 	return errors.Join(all...)
 }

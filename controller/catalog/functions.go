@@ -180,6 +180,9 @@ func (x *deploying) keepCode(ctx context.Context, wrapped []byte) error {
 	}
 	s := x.service
 	sealed, err := s.seal.seal(ctx, x.tenant, wrapped, kindCode, x.hash, x.Source)
+	if e := asKEKAway("deploy", err); e != nil {
+		return e
+	}
 	if err != nil {
 		return errs.Wrap(errs.Internal, "deploy", err, "the code could not be encrypted; the operator's log has the details")
 	}

@@ -101,6 +101,18 @@ func (s *KeyServer) RevokeKey(ctx context.Context, r *pb.RevokeKeyRequest) (*pb.
 	return &pb.RevokeKeyResponse{Revision: rev}, nil
 }
 
+// RotateKEK implements paddock.v1.Keys.
+func (s *KeyServer) RotateKEK(ctx context.Context, _ *pb.RotateKEKRequest) (*pb.RotateKEKResponse, error) {
+	if _, err := who(ctx, identity.RoleOperator); err != nil {
+		return nil, err
+	}
+	n, err := s.service.RotateKEK(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.RotateKEKResponse{Tenants: int32(n)}, nil
+}
+
 func showKey(k *KeyInfo) *pb.Key {
 	return &pb.Key{
 		Id: k.ID, Tenant: string(k.Tenant), Role: string(k.Role), Note: k.Note, Created: asTimestamp(k.Created),

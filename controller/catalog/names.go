@@ -22,6 +22,18 @@ func CheckFunctionName(name string) error {
 	return nil
 }
 
+var secretName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,127}$`)
+
+// CheckSecretName says whether name can name a secret: 1 to 128 of A-Z, a-z, 0-9, '_', '-' and '.', beginning with a letter
+// or '_'.
+func CheckSecretName(name string) error {
+	if !secretName.MatchString(name) || name == "__proto__" {
+		return errs.New(errs.Invalid,
+			"secret name %.80q: use 1 to 128 of A-Z, a-z, 0-9, '_', '-' and '.', beginning with a letter or '_'", name)
+	}
+	return nil
+}
+
 const maxNoteBytes = 256
 
 func checkNote(note string) error {

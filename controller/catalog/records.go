@@ -33,6 +33,8 @@ type TenantView struct {
 	Created  time.Time
 	Revision int64
 	dataKey  []byte // wrapped
+	// keyReplaced is when the data key was, as long as the replaced one is still in it.
+	keyReplaced time.Time
 }
 
 // KeyView is an API key's record, as far as checking it goes. Nobody changes one: a changed record is another pointer.
@@ -109,6 +111,7 @@ func decodeTenant(id string, value []byte, revision int64) (*TenantView, error) 
 	p.Suspended = state != StateActive
 	return &TenantView{
 		ID: t, State: state, Policy: &p, Created: asTime(r.GetCreated()), Revision: revision, dataKey: r.GetWrappedKey(),
+		keyReplaced: asTime(r.GetKeyReplaced()),
 	}, nil
 }
 
@@ -166,6 +169,27 @@ func decodeVersion(number string, value []byte) (*VersionView, error) {
 		Number: r.GetNumber(), Hash: r.GetHash(), SizeBytes: r.GetSizeBytes(), Kind: kind, Runtime: r.GetRuntime(),
 		Author: r.GetAuthor(), Note: r.GetNote(), Created: asTime(r.GetCreated()),
 	}, nil
+}
+
+func decodeSecret(ref string, value []byte) (*SecretView, error) {
+	var r pb.SecretRecord
+	if err := proto.Unmarshal(value, &r); err != nil {
+		return nil, err
+	}
+	if err := checkSecretPlace(r.GetName(), r.GetFunction()); err != nil {
+		return nil, err
+	}
+	if secretRef(r.GetName(), r.GetFunction()) != ref {
+		return nil, fmt.Errorf("it says that it is secret %.80q of function %.80q", r.GetName(), r.GetFunction())
+	}
+	return secretView(&r), nil
+}
+
+func secretView(r *pb.SecretRecord) *SecretView {
+	return &SecretView{
+		Name: r.GetName(), Function: r.GetFunction(), Revision: r.GetRevision(), Updated: asTime(r.GetUpdated()),
+		Author: r.GetAuthor(), sealed: r.GetSealed(),
+	}
 }
 
 func asTime(t *timestamppb.Timestamp) time.Time {

@@ -231,6 +231,66 @@ func (s *Server) DeleteFunction(ctx context.Context, r *pb.DeleteFunctionRequest
 	return &pb.DeleteFunctionResponse{Revision: rev}, nil
 }
 
+// SetSecret implements paddock.v1.Catalog.
+func (s *Server) SetSecret(ctx context.Context, r *pb.SetSecretRequest) (*pb.Secret, error) {
+	id, err := actsFor(ctx, identity.RoleTenantAdmin)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.service.SetSecret(ctx, id.Tenant, NewSecret{
+		Name: r.GetName(), Function: r.GetFunction(), Value: r.GetValue(), Author: id.KeyID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return showSecret(v), nil
+}
+
+// ListSecrets implements paddock.v1.Catalog. Values are shown to nobody.
+func (s *Server) ListSecrets(ctx context.Context, _ *pb.ListSecretsRequest) (*pb.ListSecretsResponse, error) {
+	id, err := actsFor(ctx, identity.RoleTenantAdmin)
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.ListSecretsResponse{}
+	for _, v := range s.view.ListSecrets(id.Tenant) {
+		out.Secrets = append(out.Secrets, showSecret(v))
+	}
+	return out, nil
+}
+
+// DeleteSecret implements paddock.v1.Catalog.
+func (s *Server) DeleteSecret(ctx context.Context, r *pb.DeleteSecretRequest) (*pb.DeleteSecretResponse, error) {
+	id, err := actsFor(ctx, identity.RoleTenantAdmin)
+	if err != nil {
+		return nil, err
+	}
+	rev, err := s.service.DeleteSecret(ctx, id.Tenant, r.GetName(), r.GetFunction())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.DeleteSecretResponse{Revision: rev}, nil
+}
+
+// RotateDataKey implements paddock.v1.Catalog.
+func (s *Server) RotateDataKey(ctx context.Context, _ *pb.RotateDataKeyRequest) (*pb.RotateDataKeyResponse, error) {
+	id, err := actsFor(ctx, identity.RoleTenantAdmin)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.service.RotateDataKey(ctx, id.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.RotateDataKeyResponse{Secrets: int32(done.Secrets), Blobs: int32(done.Blobs)}, nil
+}
+
+func showSecret(v *SecretView) *pb.Secret {
+	return &pb.Secret{
+		Name: v.Name, Function: v.Function, Revision: v.Revision, Updated: asTimestamp(v.Updated), Author: v.Author,
+	}
+}
+
 func showTenant(v *TenantView) *pb.Tenant {
 	if v == nil {
 		return nil

@@ -74,6 +74,26 @@ func TestWhoMay(t *testing.T) {
 			_, err := c.DeleteFunction(ctx, &pb.DeleteFunctionRequest{Name: "none"})
 			return ignore(err, errs.NotFound)
 		}},
+		{"SetSecret", identity.RoleTenantAdmin, func(ctx context.Context) error {
+			_, err := c.SetSecret(ctx, &pb.SetSecretRequest{Name: "S", Value: "v"})
+			return err
+		}},
+		{"ListSecrets", identity.RoleTenantAdmin, func(ctx context.Context) error {
+			_, err := c.ListSecrets(ctx, &pb.ListSecretsRequest{})
+			return err
+		}},
+		{"DeleteSecret", identity.RoleTenantAdmin, func(ctx context.Context) error {
+			_, err := c.DeleteSecret(ctx, &pb.DeleteSecretRequest{Name: "NONE"})
+			return ignore(err, errs.NotFound)
+		}},
+		{"RotateDataKey", identity.RoleTenantAdmin, func(ctx context.Context) error {
+			_, err := c.RotateDataKey(ctx, &pb.RotateDataKeyRequest{})
+			return err
+		}},
+		{"RotateKEK", identity.RoleOperator, func(ctx context.Context) error {
+			_, err := k.RotateKEK(ctx, &pb.RotateKEKRequest{})
+			return err
+		}},
 		{"CreateKey", identity.RoleTenantAdmin, func(ctx context.Context) error {
 			_, err := k.CreateKey(ctx, &pb.CreateKeyRequest{Tenant: "acme", Role: "invoke"})
 			return err

@@ -184,6 +184,8 @@ func (s *Service) fault(op string, err error) *errs.Error {
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		e = errs.Wrap(errs.NoCapacity, op, err, "the store does not answer: calls go on, changes have to wait; try again")
 		e.RetryAfter = time.Second
+	case errors.Is(err, ErrKEKAway):
+		e = asKEKAway(op, err)
 	case errors.Is(err, store.ErrNoSpace):
 		e = errs.Wrap(errs.NoCapacity, op, err, "the store's disk or quota is full: the operator has to make room")
 		e.RetryAfter = time.Minute

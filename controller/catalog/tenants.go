@@ -19,6 +19,9 @@ func (s *Service) CreateTenant(ctx context.Context, t tenant.ID, policy *pb.Poli
 		return nil, err
 	}
 	wrapped, err := s.seal.newDataKey(ctx, t)
+	if e := asKEKAway("create tenant", err); e != nil {
+		return nil, e
+	}
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, "create tenant", err, "the tenant's data key could not be made")
 	}

@@ -47,6 +47,8 @@ type View struct {
 	tenants   *table[tenant.ID, *TenantView]
 	keys      *table[string, *keyEntry]
 	functions *table[tenant.ID, *functionSet]
+	secrets   *table[tenant.ID, *secretSet]
+	opened    *sizedCache[functionKey, openedSet] // decrypted secrets
 	code      *codeCache
 	changes   *broadcaster
 
@@ -89,7 +91,8 @@ func NewView(o ViewOptions) (*View, error) {
 	v := &View{
 		opts: o, log: o.Logger,
 		tenants: newTable[tenant.ID, *TenantView](), keys: newTable[string, *keyEntry](),
-		functions: newTable[tenant.ID, *functionSet](), changes: newBroadcaster(),
+		functions: newTable[tenant.ID, *functionSet](), secrets: newTable[tenant.ID, *secretSet](),
+		opened: newSizedCache[functionKey, openedSet](secretCacheBytes), changes: newBroadcaster(),
 		base: time.Now(), advance: make(chan struct{}),
 		mods: map[string]int64{}, unreadable: map[string]bool{},
 		ready: make(chan struct{}), done: make(chan struct{}),
@@ -364,6 +367,7 @@ func (v *View) publish(a *apply, rev int64) {
 	for _, c := range notices {
 		if c.Kind == TenantRemoved {
 			v.code.forget(c.Tenant)
+			v.opened.drop(func(k functionKey) bool { return k.tenant == c.Tenant })
 		}
 	}
 	v.changes.send(notices)

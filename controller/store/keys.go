@@ -58,6 +58,9 @@ func PipelinesOf(id tenant.ID) string { return PipelinesPrefix + string(id) + "/
 // SecretsOf is the prefix of a tenant's secrets.
 func SecretsOf(id tenant.ID) string { return SecretsPrefix + string(id) + "/" }
 
+// Secret is secrets/<tenant>/<name>, or secrets/<tenant>/<name>@<function>: a secret's ciphertext.
+func Secret(id tenant.ID, ref string) string { return SecretsOf(id) + ref }
+
 // Controller is controllers/<id>, under the controller's lease.
 func Controller(id string) string { return ControllersPrefix + id }
 
@@ -84,6 +87,7 @@ const (
 	KindKey
 	KindFunction
 	KindVersion
+	KindSecret
 	KindController
 	KindAssignment
 )
@@ -97,6 +101,7 @@ var kinds = map[string]struct {
 	"keys":        {KindKey, 1},
 	"functions":   {KindFunction, 2},
 	"versions":    {KindVersion, 3},
+	"secrets":     {KindSecret, 2},
 	"controllers": {KindController, 1},
 	"assignments": {KindAssignment, 4},
 }

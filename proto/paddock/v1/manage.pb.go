@@ -1220,6 +1220,412 @@ func (x *DeleteFunctionResponse) GetRevision() int64 {
 	return 0
 }
 
+// Secret is a secret without its value.
+type Secret struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The function that alone gets it; "": all of the tenant's.
+	Function string `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	// Rises with every change of the tenant's secrets; this is the one that set this value.
+	Revision int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Updated  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=updated,proto3" json:"updated,omitempty"`
+	// The id of the key that set it.
+	Author        string `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Secret) Reset() {
+	*x = Secret{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Secret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Secret) ProtoMessage() {}
+
+func (x *Secret) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Secret.ProtoReflect.Descriptor instead.
+func (*Secret) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Secret) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Secret) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *Secret) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Secret) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
+func (x *Secret) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+type SetSecretRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Function string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	// UTF-8, 1 byte to 64 KiB.
+	Value         string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSecretRequest) Reset() {
+	*x = SetSecretRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSecretRequest) ProtoMessage() {}
+
+func (x *SetSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSecretRequest.ProtoReflect.Descriptor instead.
+func (*SetSecretRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SetSecretRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetSecretRequest) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *SetSecretRequest) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+type ListSecretsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSecretsRequest) Reset() {
+	*x = ListSecretsRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSecretsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSecretsRequest) ProtoMessage() {}
+
+func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSecretsRequest.ProtoReflect.Descriptor instead.
+func (*ListSecretsRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{20}
+}
+
+type ListSecretsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secrets       []*Secret              `protobuf:"bytes,1,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSecretsResponse) Reset() {
+	*x = ListSecretsResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSecretsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSecretsResponse) ProtoMessage() {}
+
+func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
+func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListSecretsResponse) GetSecrets() []*Secret {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+type DeleteSecretRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Function      string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSecretRequest) Reset() {
+	*x = DeleteSecretRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSecretRequest) ProtoMessage() {}
+
+func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSecretRequest.ProtoReflect.Descriptor instead.
+func (*DeleteSecretRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DeleteSecretRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteSecretRequest) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+type DeleteSecretResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSecretResponse) Reset() {
+	*x = DeleteSecretResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSecretResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSecretResponse) ProtoMessage() {}
+
+func (x *DeleteSecretResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSecretResponse.ProtoReflect.Descriptor instead.
+func (*DeleteSecretResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DeleteSecretResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type RotateDataKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateDataKeyRequest) Reset() {
+	*x = RotateDataKeyRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateDataKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateDataKeyRequest) ProtoMessage() {}
+
+func (x *RotateDataKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateDataKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateDataKeyRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{24}
+}
+
+type RotateDataKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was encrypted again.
+	Secrets       int32 `protobuf:"varint,1,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	Blobs         int32 `protobuf:"varint,2,opt,name=blobs,proto3" json:"blobs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateDataKeyResponse) Reset() {
+	*x = RotateDataKeyResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateDataKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateDataKeyResponse) ProtoMessage() {}
+
+func (x *RotateDataKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateDataKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateDataKeyResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RotateDataKeyResponse) GetSecrets() int32 {
+	if x != nil {
+		return x.Secrets
+	}
+	return 0
+}
+
+func (x *RotateDataKeyResponse) GetBlobs() int32 {
+	if x != nil {
+		return x.Blobs
+	}
+	return 0
+}
+
 type Key struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1237,7 +1643,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	mi := &file_paddock_v1_manage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1655,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	mi := &file_paddock_v1_manage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1668,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{18}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Key) GetId() string {
@@ -1320,7 +1726,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	mi := &file_paddock_v1_manage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1738,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	mi := &file_paddock_v1_manage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1751,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{19}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CreateKeyRequest) GetTenant() string {
@@ -1388,7 +1794,7 @@ type CreateKeyResponse struct {
 
 func (x *CreateKeyResponse) Reset() {
 	*x = CreateKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	mi := &file_paddock_v1_manage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1806,7 @@ func (x *CreateKeyResponse) String() string {
 func (*CreateKeyResponse) ProtoMessage() {}
 
 func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	mi := &file_paddock_v1_manage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1819,7 @@ func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{20}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateKeyResponse) GetKey() *Key {
@@ -1446,7 +1852,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	mi := &file_paddock_v1_manage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1864,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	mi := &file_paddock_v1_manage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1877,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{21}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListKeysRequest) GetTenant() string {
@@ -1490,7 +1896,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	mi := &file_paddock_v1_manage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1908,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	mi := &file_paddock_v1_manage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1921,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{22}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -1534,7 +1940,7 @@ type RevokeKeyRequest struct {
 
 func (x *RevokeKeyRequest) Reset() {
 	*x = RevokeKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	mi := &file_paddock_v1_manage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1952,7 @@ func (x *RevokeKeyRequest) String() string {
 func (*RevokeKeyRequest) ProtoMessage() {}
 
 func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	mi := &file_paddock_v1_manage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1965,7 @@ func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{23}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RevokeKeyRequest) GetId() string {
@@ -1578,7 +1984,7 @@ type RevokeKeyResponse struct {
 
 func (x *RevokeKeyResponse) Reset() {
 	*x = RevokeKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	mi := &file_paddock_v1_manage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1996,7 @@ func (x *RevokeKeyResponse) String() string {
 func (*RevokeKeyResponse) ProtoMessage() {}
 
 func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	mi := &file_paddock_v1_manage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,12 +2009,93 @@ func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{24}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RevokeKeyResponse) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+type RotateKEKRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKEKRequest) Reset() {
+	*x = RotateKEKRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKEKRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKEKRequest) ProtoMessage() {}
+
+func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKEKRequest.ProtoReflect.Descriptor instead.
+func (*RotateKEKRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{33}
+}
+
+type RotateKEKResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tenants whose data key was wrapped again.
+	Tenants       int32 `protobuf:"varint,1,opt,name=tenants,proto3" json:"tenants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKEKResponse) Reset() {
+	*x = RotateKEKResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKEKResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKEKResponse) ProtoMessage() {}
+
+func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKEKResponse.ProtoReflect.Descriptor instead.
+func (*RotateKEKResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RotateKEKResponse) GetTenants() int32 {
+	if x != nil {
+		return x.Tenants
 	}
 	return 0
 }
@@ -1639,7 +2126,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	mi := &file_paddock_v1_manage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +2138,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	mi := &file_paddock_v1_manage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +2151,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{25}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Container) GetId() string {
@@ -1789,7 +2276,7 @@ type ListContainersRequest struct {
 
 func (x *ListContainersRequest) Reset() {
 	*x = ListContainersRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	mi := &file_paddock_v1_manage_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +2288,7 @@ func (x *ListContainersRequest) String() string {
 func (*ListContainersRequest) ProtoMessage() {}
 
 func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	mi := &file_paddock_v1_manage_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +2301,7 @@ func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
 func (*ListContainersRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{26}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListContainersRequest) GetTenant() string {
@@ -1833,7 +2320,7 @@ type ListContainersResponse struct {
 
 func (x *ListContainersResponse) Reset() {
 	*x = ListContainersResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	mi := &file_paddock_v1_manage_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2332,7 @@ func (x *ListContainersResponse) String() string {
 func (*ListContainersResponse) ProtoMessage() {}
 
 func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	mi := &file_paddock_v1_manage_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2345,7 @@ func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
 func (*ListContainersResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{27}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListContainersResponse) GetContainers() []*Container {
@@ -1876,7 +2363,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	mi := &file_paddock_v1_manage_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +2375,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	mi := &file_paddock_v1_manage_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +2388,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{28}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{38}
 }
 
 type PoolStatus struct {
@@ -1932,7 +2419,7 @@ type PoolStatus struct {
 
 func (x *PoolStatus) Reset() {
 	*x = PoolStatus{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	mi := &file_paddock_v1_manage_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2431,7 @@ func (x *PoolStatus) String() string {
 func (*PoolStatus) ProtoMessage() {}
 
 func (x *PoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	mi := &file_paddock_v1_manage_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2444,7 @@ func (x *PoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStatus.ProtoReflect.Descriptor instead.
 func (*PoolStatus) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{29}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PoolStatus) GetController() string {
@@ -2096,7 +2583,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	mi := &file_paddock_v1_manage_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2595,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	mi := &file_paddock_v1_manage_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2608,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{30}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExplainRequest) GetTenant() string {
@@ -2147,7 +2634,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	mi := &file_paddock_v1_manage_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2646,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	mi := &file_paddock_v1_manage_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2659,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{31}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExplainResponse) GetContainers() []*Explanation {
@@ -2197,7 +2684,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	mi := &file_paddock_v1_manage_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2696,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	mi := &file_paddock_v1_manage_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2709,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{32}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Explanation) GetContainer() *Container {
@@ -2271,7 +2758,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	mi := &file_paddock_v1_manage_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2770,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	mi := &file_paddock_v1_manage_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2783,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{33}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ResizeRequest) GetMinReady() int32 {
@@ -2332,7 +2819,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	mi := &file_paddock_v1_manage_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2831,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	mi := &file_paddock_v1_manage_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2844,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{34}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DrainRequest) GetContainer() string {
@@ -2390,7 +2877,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	mi := &file_paddock_v1_manage_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2889,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	mi := &file_paddock_v1_manage_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2902,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{35}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DrainResponse) GetContainers() int32 {
@@ -2544,7 +3031,29 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x15DeleteFunctionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"4\n" +
 	"\x16DeleteFunctionResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"\xc1\x01\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\xa2\x01\n" +
+	"\x06Secret\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x124\n" +
+	"\aupdated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12\x16\n" +
+	"\x06author\x18\x05 \x01(\tR\x06author\"X\n" +
+	"\x10SetSecretRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"\x14\n" +
+	"\x12ListSecretsRequest\"C\n" +
+	"\x13ListSecretsResponse\x12,\n" +
+	"\asecrets\x18\x01 \x03(\v2\x12.paddock.v1.SecretR\asecrets\"E\n" +
+	"\x13DeleteSecretRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\"2\n" +
+	"\x14DeleteSecretResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\x16\n" +
+	"\x14RotateDataKeyRequest\"G\n" +
+	"\x15RotateDataKeyResponse\x12\x18\n" +
+	"\asecrets\x18\x01 \x01(\x05R\asecrets\x12\x14\n" +
+	"\x05blobs\x18\x02 \x01(\x05R\x05blobs\"\xc1\x01\n" +
 	"\x03Key\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -2568,7 +3077,10 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x10RevokeKeyRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"/\n" +
 	"\x11RevokeKeyResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"\xf7\x03\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\x12\n" +
+	"\x10RotateKEKRequest\"-\n" +
+	"\x11RotateKEKResponse\x12\x18\n" +
+	"\atenants\x18\x01 \x01(\x05R\atenants\"\xf7\x03\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -2651,7 +3163,7 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\rDrainResponse\x12\x1e\n" +
 	"\n" +
 	"containers\x18\x01 \x01(\x05R\n" +
-	"containers2\xfb\x05\n" +
+	"containers2\xb3\b\n" +
 	"\aCatalog\x12C\n" +
 	"\fCreateTenant\x12\x1f.paddock.v1.CreateTenantRequest\x1a\x12.paddock.v1.Tenant\x12=\n" +
 	"\tGetTenant\x12\x1c.paddock.v1.GetTenantRequest\x1a\x12.paddock.v1.Tenant\x12N\n" +
@@ -2662,11 +3174,16 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x0eDeployFunction\x12!.paddock.v1.DeployFunctionRequest\x1a\x14.paddock.v1.Function\x12C\n" +
 	"\vGetFunction\x12\x1e.paddock.v1.GetFunctionRequest\x1a\x14.paddock.v1.Function\x12T\n" +
 	"\rListFunctions\x12 .paddock.v1.ListFunctionsRequest\x1a!.paddock.v1.ListFunctionsResponse\x12W\n" +
-	"\x0eDeleteFunction\x12!.paddock.v1.DeleteFunctionRequest\x1a\".paddock.v1.DeleteFunctionResponse2\xe1\x01\n" +
+	"\x0eDeleteFunction\x12!.paddock.v1.DeleteFunctionRequest\x1a\".paddock.v1.DeleteFunctionResponse\x12=\n" +
+	"\tSetSecret\x12\x1c.paddock.v1.SetSecretRequest\x1a\x12.paddock.v1.Secret\x12N\n" +
+	"\vListSecrets\x12\x1e.paddock.v1.ListSecretsRequest\x1a\x1f.paddock.v1.ListSecretsResponse\x12Q\n" +
+	"\fDeleteSecret\x12\x1f.paddock.v1.DeleteSecretRequest\x1a .paddock.v1.DeleteSecretResponse\x12T\n" +
+	"\rRotateDataKey\x12 .paddock.v1.RotateDataKeyRequest\x1a!.paddock.v1.RotateDataKeyResponse2\xab\x02\n" +
 	"\x04Keys\x12H\n" +
 	"\tCreateKey\x12\x1c.paddock.v1.CreateKeyRequest\x1a\x1d.paddock.v1.CreateKeyResponse\x12E\n" +
 	"\bListKeys\x12\x1b.paddock.v1.ListKeysRequest\x1a\x1c.paddock.v1.ListKeysResponse\x12H\n" +
-	"\tRevokeKey\x12\x1c.paddock.v1.RevokeKeyRequest\x1a\x1d.paddock.v1.RevokeKeyResponse2\xde\x02\n" +
+	"\tRevokeKey\x12\x1c.paddock.v1.RevokeKeyRequest\x1a\x1d.paddock.v1.RevokeKeyResponse\x12H\n" +
+	"\tRotateKEK\x12\x1c.paddock.v1.RotateKEKRequest\x1a\x1d.paddock.v1.RotateKEKResponse2\xde\x02\n" +
 	"\x05Pools\x12W\n" +
 	"\x0eListContainers\x12!.paddock.v1.ListContainersRequest\x1a\".paddock.v1.ListContainersResponse\x12=\n" +
 	"\aGetPool\x12\x1a.paddock.v1.GetPoolRequest\x1a\x16.paddock.v1.PoolStatus\x12B\n" +
@@ -2686,7 +3203,7 @@ func file_paddock_v1_manage_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_manage_proto_rawDescData
 }
 
-var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_paddock_v1_manage_proto_goTypes = []any{
 	(*Policy)(nil),                 // 0: paddock.v1.Policy
 	(*Hosts)(nil),                  // 1: paddock.v1.Hosts
@@ -2706,98 +3223,120 @@ var file_paddock_v1_manage_proto_goTypes = []any{
 	(*ListFunctionsResponse)(nil),  // 15: paddock.v1.ListFunctionsResponse
 	(*DeleteFunctionRequest)(nil),  // 16: paddock.v1.DeleteFunctionRequest
 	(*DeleteFunctionResponse)(nil), // 17: paddock.v1.DeleteFunctionResponse
-	(*Key)(nil),                    // 18: paddock.v1.Key
-	(*CreateKeyRequest)(nil),       // 19: paddock.v1.CreateKeyRequest
-	(*CreateKeyResponse)(nil),      // 20: paddock.v1.CreateKeyResponse
-	(*ListKeysRequest)(nil),        // 21: paddock.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 22: paddock.v1.ListKeysResponse
-	(*RevokeKeyRequest)(nil),       // 23: paddock.v1.RevokeKeyRequest
-	(*RevokeKeyResponse)(nil),      // 24: paddock.v1.RevokeKeyResponse
-	(*Container)(nil),              // 25: paddock.v1.Container
-	(*ListContainersRequest)(nil),  // 26: paddock.v1.ListContainersRequest
-	(*ListContainersResponse)(nil), // 27: paddock.v1.ListContainersResponse
-	(*GetPoolRequest)(nil),         // 28: paddock.v1.GetPoolRequest
-	(*PoolStatus)(nil),             // 29: paddock.v1.PoolStatus
-	(*ExplainRequest)(nil),         // 30: paddock.v1.ExplainRequest
-	(*ExplainResponse)(nil),        // 31: paddock.v1.ExplainResponse
-	(*Explanation)(nil),            // 32: paddock.v1.Explanation
-	(*ResizeRequest)(nil),          // 33: paddock.v1.ResizeRequest
-	(*DrainRequest)(nil),           // 34: paddock.v1.DrainRequest
-	(*DrainResponse)(nil),          // 35: paddock.v1.DrainResponse
-	nil,                            // 36: paddock.v1.PoolStatus.RecycledTotalEntry
-	(*durationpb.Duration)(nil),    // 37: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 38: google.protobuf.Timestamp
+	(*Secret)(nil),                 // 18: paddock.v1.Secret
+	(*SetSecretRequest)(nil),       // 19: paddock.v1.SetSecretRequest
+	(*ListSecretsRequest)(nil),     // 20: paddock.v1.ListSecretsRequest
+	(*ListSecretsResponse)(nil),    // 21: paddock.v1.ListSecretsResponse
+	(*DeleteSecretRequest)(nil),    // 22: paddock.v1.DeleteSecretRequest
+	(*DeleteSecretResponse)(nil),   // 23: paddock.v1.DeleteSecretResponse
+	(*RotateDataKeyRequest)(nil),   // 24: paddock.v1.RotateDataKeyRequest
+	(*RotateDataKeyResponse)(nil),  // 25: paddock.v1.RotateDataKeyResponse
+	(*Key)(nil),                    // 26: paddock.v1.Key
+	(*CreateKeyRequest)(nil),       // 27: paddock.v1.CreateKeyRequest
+	(*CreateKeyResponse)(nil),      // 28: paddock.v1.CreateKeyResponse
+	(*ListKeysRequest)(nil),        // 29: paddock.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),       // 30: paddock.v1.ListKeysResponse
+	(*RevokeKeyRequest)(nil),       // 31: paddock.v1.RevokeKeyRequest
+	(*RevokeKeyResponse)(nil),      // 32: paddock.v1.RevokeKeyResponse
+	(*RotateKEKRequest)(nil),       // 33: paddock.v1.RotateKEKRequest
+	(*RotateKEKResponse)(nil),      // 34: paddock.v1.RotateKEKResponse
+	(*Container)(nil),              // 35: paddock.v1.Container
+	(*ListContainersRequest)(nil),  // 36: paddock.v1.ListContainersRequest
+	(*ListContainersResponse)(nil), // 37: paddock.v1.ListContainersResponse
+	(*GetPoolRequest)(nil),         // 38: paddock.v1.GetPoolRequest
+	(*PoolStatus)(nil),             // 39: paddock.v1.PoolStatus
+	(*ExplainRequest)(nil),         // 40: paddock.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 41: paddock.v1.ExplainResponse
+	(*Explanation)(nil),            // 42: paddock.v1.Explanation
+	(*ResizeRequest)(nil),          // 43: paddock.v1.ResizeRequest
+	(*DrainRequest)(nil),           // 44: paddock.v1.DrainRequest
+	(*DrainResponse)(nil),          // 45: paddock.v1.DrainResponse
+	nil,                            // 46: paddock.v1.PoolStatus.RecycledTotalEntry
+	(*durationpb.Duration)(nil),    // 47: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 48: google.protobuf.Timestamp
 }
 var file_paddock_v1_manage_proto_depIdxs = []int32{
-	37, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	37, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
-	37, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
-	37, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
-	37, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
-	37, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
+	47, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	47, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
+	47, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
+	47, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
+	47, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
+	47, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
 	1,  // 6: paddock.v1.Policy.egress:type_name -> paddock.v1.Hosts
 	1,  // 7: paddock.v1.Policy.egress_private:type_name -> paddock.v1.Hosts
 	0,  // 8: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
-	38, // 9: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
+	48, // 9: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
 	0,  // 10: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
 	2,  // 11: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
 	0,  // 12: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
-	38, // 13: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
+	48, // 13: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
 	11, // 14: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
-	38, // 15: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
-	38, // 16: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
-	37, // 17: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
-	18, // 18: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
-	18, // 19: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
-	38, // 20: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
-	38, // 21: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
-	38, // 22: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
-	25, // 23: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
-	36, // 24: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
-	32, // 25: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
-	25, // 26: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
-	37, // 27: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
-	3,  // 28: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
-	4,  // 29: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
-	5,  // 30: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
-	7,  // 31: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
-	8,  // 32: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
-	9,  // 33: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
-	12, // 34: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
-	13, // 35: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
-	14, // 36: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
-	16, // 37: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
-	19, // 38: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
-	21, // 39: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
-	23, // 40: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
-	26, // 41: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
-	28, // 42: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
-	30, // 43: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
-	33, // 44: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
-	34, // 45: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
-	2,  // 46: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
-	2,  // 47: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
-	6,  // 48: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
-	2,  // 49: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
-	2,  // 50: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
-	10, // 51: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
-	11, // 52: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
-	11, // 53: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
-	15, // 54: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
-	17, // 55: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
-	20, // 56: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
-	22, // 57: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
-	24, // 58: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
-	27, // 59: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
-	29, // 60: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
-	31, // 61: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
-	29, // 62: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
-	35, // 63: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
-	46, // [46:64] is the sub-list for method output_type
-	28, // [28:46] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	48, // 15: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
+	18, // 16: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
+	48, // 17: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
+	48, // 18: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
+	47, // 19: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
+	26, // 20: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
+	26, // 21: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
+	48, // 22: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
+	48, // 23: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
+	48, // 24: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
+	35, // 25: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
+	46, // 26: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
+	42, // 27: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
+	35, // 28: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
+	47, // 29: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
+	3,  // 30: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
+	4,  // 31: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
+	5,  // 32: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
+	7,  // 33: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
+	8,  // 34: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
+	9,  // 35: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
+	12, // 36: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
+	13, // 37: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
+	14, // 38: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
+	16, // 39: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
+	19, // 40: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
+	20, // 41: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
+	22, // 42: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
+	24, // 43: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
+	27, // 44: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
+	29, // 45: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
+	31, // 46: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
+	33, // 47: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
+	36, // 48: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
+	38, // 49: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
+	40, // 50: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
+	43, // 51: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
+	44, // 52: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
+	2,  // 53: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
+	2,  // 54: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
+	6,  // 55: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
+	2,  // 56: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
+	2,  // 57: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
+	10, // 58: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
+	11, // 59: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
+	11, // 60: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
+	15, // 61: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
+	17, // 62: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
+	18, // 63: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
+	21, // 64: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
+	23, // 65: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
+	25, // 66: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
+	28, // 67: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
+	30, // 68: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
+	32, // 69: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
+	34, // 70: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
+	37, // 71: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
+	39, // 72: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
+	41, // 73: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
+	39, // 74: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
+	45, // 75: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
+	53, // [53:76] is the sub-list for method output_type
+	30, // [30:53] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_manage_proto_init() }
@@ -2806,14 +3345,14 @@ func file_paddock_v1_manage_proto_init() {
 		return
 	}
 	file_paddock_v1_manage_proto_msgTypes[0].OneofWrappers = []any{}
-	file_paddock_v1_manage_proto_msgTypes[33].OneofWrappers = []any{}
+	file_paddock_v1_manage_proto_msgTypes[43].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_manage_proto_rawDesc), len(file_paddock_v1_manage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -31,13 +31,17 @@ const (
 	Catalog_GetFunction_FullMethodName    = "/paddock.v1.Catalog/GetFunction"
 	Catalog_ListFunctions_FullMethodName  = "/paddock.v1.Catalog/ListFunctions"
 	Catalog_DeleteFunction_FullMethodName = "/paddock.v1.Catalog/DeleteFunction"
+	Catalog_SetSecret_FullMethodName      = "/paddock.v1.Catalog/SetSecret"
+	Catalog_ListSecrets_FullMethodName    = "/paddock.v1.Catalog/ListSecrets"
+	Catalog_DeleteSecret_FullMethodName   = "/paddock.v1.Catalog/DeleteSecret"
+	Catalog_RotateDataKey_FullMethodName  = "/paddock.v1.Catalog/RotateDataKey"
 )
 
 // CatalogClient is the client API for Catalog service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Catalog holds tenants and their functions.
+// Catalog holds tenants, their functions and their secrets.
 type CatalogClient interface {
 	CreateTenant(ctx context.Context, in *CreateTenantRequest, opts ...grpc.CallOption) (*Tenant, error)
 	GetTenant(ctx context.Context, in *GetTenantRequest, opts ...grpc.CallOption) (*Tenant, error)
@@ -53,6 +57,13 @@ type CatalogClient interface {
 	GetFunction(ctx context.Context, in *GetFunctionRequest, opts ...grpc.CallOption) (*Function, error)
 	ListFunctions(ctx context.Context, in *ListFunctionsRequest, opts ...grpc.CallOption) (*ListFunctionsResponse, error)
 	DeleteFunction(ctx context.Context, in *DeleteFunctionRequest, opts ...grpc.CallOption) (*DeleteFunctionResponse, error)
+	// SetSecret makes a secret or replaces its value. Nothing gives a value back.
+	SetSecret(ctx context.Context, in *SetSecretRequest, opts ...grpc.CallOption) (*Secret, error)
+	ListSecrets(ctx context.Context, in *ListSecretsRequest, opts ...grpc.CallOption) (*ListSecretsResponse, error)
+	DeleteSecret(ctx context.Context, in *DeleteSecretRequest, opts ...grpc.CallOption) (*DeleteSecretResponse, error)
+	// RotateDataKey gives the tenant a new data key and encrypts again what is stored for it. Broken off, it goes on when it is
+	// called again.
+	RotateDataKey(ctx context.Context, in *RotateDataKeyRequest, opts ...grpc.CallOption) (*RotateDataKeyResponse, error)
 }
 
 type catalogClient struct {
@@ -163,11 +174,51 @@ func (c *catalogClient) DeleteFunction(ctx context.Context, in *DeleteFunctionRe
 	return out, nil
 }
 
+func (c *catalogClient) SetSecret(ctx context.Context, in *SetSecretRequest, opts ...grpc.CallOption) (*Secret, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Secret)
+	err := c.cc.Invoke(ctx, Catalog_SetSecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) ListSecrets(ctx context.Context, in *ListSecretsRequest, opts ...grpc.CallOption) (*ListSecretsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSecretsResponse)
+	err := c.cc.Invoke(ctx, Catalog_ListSecrets_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) DeleteSecret(ctx context.Context, in *DeleteSecretRequest, opts ...grpc.CallOption) (*DeleteSecretResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteSecretResponse)
+	err := c.cc.Invoke(ctx, Catalog_DeleteSecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) RotateDataKey(ctx context.Context, in *RotateDataKeyRequest, opts ...grpc.CallOption) (*RotateDataKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateDataKeyResponse)
+	err := c.cc.Invoke(ctx, Catalog_RotateDataKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CatalogServer is the server API for Catalog service.
 // All implementations must embed UnimplementedCatalogServer
 // for forward compatibility.
 //
-// Catalog holds tenants and their functions.
+// Catalog holds tenants, their functions and their secrets.
 type CatalogServer interface {
 	CreateTenant(context.Context, *CreateTenantRequest) (*Tenant, error)
 	GetTenant(context.Context, *GetTenantRequest) (*Tenant, error)
@@ -183,6 +234,13 @@ type CatalogServer interface {
 	GetFunction(context.Context, *GetFunctionRequest) (*Function, error)
 	ListFunctions(context.Context, *ListFunctionsRequest) (*ListFunctionsResponse, error)
 	DeleteFunction(context.Context, *DeleteFunctionRequest) (*DeleteFunctionResponse, error)
+	// SetSecret makes a secret or replaces its value. Nothing gives a value back.
+	SetSecret(context.Context, *SetSecretRequest) (*Secret, error)
+	ListSecrets(context.Context, *ListSecretsRequest) (*ListSecretsResponse, error)
+	DeleteSecret(context.Context, *DeleteSecretRequest) (*DeleteSecretResponse, error)
+	// RotateDataKey gives the tenant a new data key and encrypts again what is stored for it. Broken off, it goes on when it is
+	// called again.
+	RotateDataKey(context.Context, *RotateDataKeyRequest) (*RotateDataKeyResponse, error)
 	mustEmbedUnimplementedCatalogServer()
 }
 
@@ -222,6 +280,18 @@ func (UnimplementedCatalogServer) ListFunctions(context.Context, *ListFunctionsR
 }
 func (UnimplementedCatalogServer) DeleteFunction(context.Context, *DeleteFunctionRequest) (*DeleteFunctionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteFunction not implemented")
+}
+func (UnimplementedCatalogServer) SetSecret(context.Context, *SetSecretRequest) (*Secret, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetSecret not implemented")
+}
+func (UnimplementedCatalogServer) ListSecrets(context.Context, *ListSecretsRequest) (*ListSecretsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSecrets not implemented")
+}
+func (UnimplementedCatalogServer) DeleteSecret(context.Context, *DeleteSecretRequest) (*DeleteSecretResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteSecret not implemented")
+}
+func (UnimplementedCatalogServer) RotateDataKey(context.Context, *RotateDataKeyRequest) (*RotateDataKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateDataKey not implemented")
 }
 func (UnimplementedCatalogServer) mustEmbedUnimplementedCatalogServer() {}
 func (UnimplementedCatalogServer) testEmbeddedByValue()                 {}
@@ -424,6 +494,78 @@ func _Catalog_DeleteFunction_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Catalog_SetSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).SetSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_SetSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).SetSecret(ctx, req.(*SetSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_ListSecrets_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSecretsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).ListSecrets(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_ListSecrets_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).ListSecrets(ctx, req.(*ListSecretsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_DeleteSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).DeleteSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_DeleteSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).DeleteSecret(ctx, req.(*DeleteSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_RotateDataKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateDataKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).RotateDataKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_RotateDataKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).RotateDataKey(ctx, req.(*RotateDataKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Catalog_ServiceDesc is the grpc.ServiceDesc for Catalog service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -471,6 +613,22 @@ var Catalog_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "DeleteFunction",
 			Handler:    _Catalog_DeleteFunction_Handler,
 		},
+		{
+			MethodName: "SetSecret",
+			Handler:    _Catalog_SetSecret_Handler,
+		},
+		{
+			MethodName: "ListSecrets",
+			Handler:    _Catalog_ListSecrets_Handler,
+		},
+		{
+			MethodName: "DeleteSecret",
+			Handler:    _Catalog_DeleteSecret_Handler,
+		},
+		{
+			MethodName: "RotateDataKey",
+			Handler:    _Catalog_RotateDataKey_Handler,
+		},
 	},
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "paddock/v1/manage.proto",
@@ -480,6 +638,7 @@ const (
 	Keys_CreateKey_FullMethodName = "/paddock.v1.Keys/CreateKey"
 	Keys_ListKeys_FullMethodName  = "/paddock.v1.Keys/ListKeys"
 	Keys_RevokeKey_FullMethodName = "/paddock.v1.Keys/RevokeKey"
+	Keys_RotateKEK_FullMethodName = "/paddock.v1.Keys/RotateKEK"
 )
 
 // KeysClient is the client API for Keys service.
@@ -491,6 +650,9 @@ type KeysClient interface {
 	CreateKey(ctx context.Context, in *CreateKeyRequest, opts ...grpc.CallOption) (*CreateKeyResponse, error)
 	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
 	RevokeKey(ctx context.Context, in *RevokeKeyRequest, opts ...grpc.CallOption) (*RevokeKeyResponse, error)
+	// RotateKEK makes a new key-encryption key and wraps every tenant's data key with it. Operators only. Broken off, it goes
+	// on when it is called again.
+	RotateKEK(ctx context.Context, in *RotateKEKRequest, opts ...grpc.CallOption) (*RotateKEKResponse, error)
 }
 
 type keysClient struct {
@@ -531,6 +693,16 @@ func (c *keysClient) RevokeKey(ctx context.Context, in *RevokeKeyRequest, opts .
 	return out, nil
 }
 
+func (c *keysClient) RotateKEK(ctx context.Context, in *RotateKEKRequest, opts ...grpc.CallOption) (*RotateKEKResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateKEKResponse)
+	err := c.cc.Invoke(ctx, Keys_RotateKEK_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KeysServer is the server API for Keys service.
 // All implementations must embed UnimplementedKeysServer
 // for forward compatibility.
@@ -540,6 +712,9 @@ type KeysServer interface {
 	CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error)
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
 	RevokeKey(context.Context, *RevokeKeyRequest) (*RevokeKeyResponse, error)
+	// RotateKEK makes a new key-encryption key and wraps every tenant's data key with it. Operators only. Broken off, it goes
+	// on when it is called again.
+	RotateKEK(context.Context, *RotateKEKRequest) (*RotateKEKResponse, error)
 	mustEmbedUnimplementedKeysServer()
 }
 
@@ -558,6 +733,9 @@ func (UnimplementedKeysServer) ListKeys(context.Context, *ListKeysRequest) (*Lis
 }
 func (UnimplementedKeysServer) RevokeKey(context.Context, *RevokeKeyRequest) (*RevokeKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeKey not implemented")
+}
+func (UnimplementedKeysServer) RotateKEK(context.Context, *RotateKEKRequest) (*RotateKEKResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateKEK not implemented")
 }
 func (UnimplementedKeysServer) mustEmbedUnimplementedKeysServer() {}
 func (UnimplementedKeysServer) testEmbeddedByValue()              {}
@@ -634,6 +812,24 @@ func _Keys_RevokeKey_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Keys_RotateKEK_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateKEKRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeysServer).RotateKEK(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Keys_RotateKEK_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeysServer).RotateKEK(ctx, req.(*RotateKEKRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Keys_ServiceDesc is the grpc.ServiceDesc for Keys service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -652,6 +848,10 @@ var Keys_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeKey",
 			Handler:    _Keys_RevokeKey_Handler,
+		},
+		{
+			MethodName: "RotateKEK",
+			Handler:    _Keys_RotateKEK_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

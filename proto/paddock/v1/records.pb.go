@@ -33,7 +33,9 @@ type TenantRecord struct {
 	Policy  *Policy                `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
 	Created *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
 	// The tenant's data key, wrapped by the key-encryption key.
-	WrappedKey    []byte `protobuf:"bytes,5,opt,name=wrapped_key,json=wrappedKey,proto3" json:"wrapped_key,omitempty"`
+	WrappedKey []byte `protobuf:"bytes,5,opt,name=wrapped_key,json=wrappedKey,proto3" json:"wrapped_key,omitempty"`
+	// When the data key was replaced, while the replaced one is still in wrapped_key.
+	KeyReplaced   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=key_replaced,json=keyReplaced,proto3" json:"key_replaced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -103,13 +105,25 @@ func (x *TenantRecord) GetWrappedKey() []byte {
 	return nil
 }
 
+func (x *TenantRecord) GetKeyReplaced() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KeyReplaced
+	}
+	return nil
+}
+
 // usage/<tenant>: what counts against the tenant's limits. Whoever changes a count guards on this record.
 type UsageRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Functions     int32                  `protobuf:"varint,1,opt,name=functions,proto3" json:"functions,omitempty"`
-	Keys          int32                  `protobuf:"varint,2,opt,name=keys,proto3" json:"keys,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Functions int32                  `protobuf:"varint,1,opt,name=functions,proto3" json:"functions,omitempty"`
+	Keys      int32                  `protobuf:"varint,2,opt,name=keys,proto3" json:"keys,omitempty"`
+	Secrets   int32                  `protobuf:"varint,3,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	// Names and values together, as they travel.
+	SecretBytes int64 `protobuf:"varint,4,opt,name=secret_bytes,json=secretBytes,proto3" json:"secret_bytes,omitempty"`
+	// Rises with every change of a secret, and never falls.
+	SecretRevision int64 `protobuf:"varint,5,opt,name=secret_revision,json=secretRevision,proto3" json:"secret_revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *UsageRecord) Reset() {
@@ -152,6 +166,27 @@ func (x *UsageRecord) GetFunctions() int32 {
 func (x *UsageRecord) GetKeys() int32 {
 	if x != nil {
 		return x.Keys
+	}
+	return 0
+}
+
+func (x *UsageRecord) GetSecrets() int32 {
+	if x != nil {
+		return x.Secrets
+	}
+	return 0
+}
+
+func (x *UsageRecord) GetSecretBytes() int64 {
+	if x != nil {
+		return x.SecretBytes
+	}
+	return 0
+}
+
+func (x *UsageRecord) GetSecretRevision() int64 {
+	if x != nil {
+		return x.SecretRevision
 	}
 	return 0
 }
@@ -412,6 +447,102 @@ func (x *VersionRecord) GetCreated() *timestamppb.Timestamp {
 	return nil
 }
 
+// secrets/<tenant>/<name> or secrets/<tenant>/<name>@<function>
+type SecretRecord struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Function string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	// The value under the tenant's data key.
+	Sealed []byte `protobuf:"bytes,3,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// UsageRecord.secret_revision as this value was set.
+	Revision int64                  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Updated  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=updated,proto3" json:"updated,omitempty"`
+	Author   string                 `protobuf:"bytes,6,opt,name=author,proto3" json:"author,omitempty"`
+	// What it takes of UsageRecord.secret_bytes.
+	Bytes         int64 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretRecord) Reset() {
+	*x = SecretRecord{}
+	mi := &file_paddock_v1_records_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretRecord) ProtoMessage() {}
+
+func (x *SecretRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_records_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretRecord.ProtoReflect.Descriptor instead.
+func (*SecretRecord) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SecretRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SecretRecord) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *SecretRecord) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *SecretRecord) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SecretRecord) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
+func (x *SecretRecord) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *SecretRecord) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // controllers/<id>
 type ControllerRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -429,7 +560,7 @@ type ControllerRecord struct {
 
 func (x *ControllerRecord) Reset() {
 	*x = ControllerRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[5]
+	mi := &file_paddock_v1_records_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +572,7 @@ func (x *ControllerRecord) String() string {
 func (*ControllerRecord) ProtoMessage() {}
 
 func (x *ControllerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[5]
+	mi := &file_paddock_v1_records_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +585,7 @@ func (x *ControllerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControllerRecord.ProtoReflect.Descriptor instead.
 func (*ControllerRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{5}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ControllerRecord) GetId() string {
@@ -524,7 +655,7 @@ type AssignmentRecord struct {
 
 func (x *AssignmentRecord) Reset() {
 	*x = AssignmentRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[6]
+	mi := &file_paddock_v1_records_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +667,7 @@ func (x *AssignmentRecord) String() string {
 func (*AssignmentRecord) ProtoMessage() {}
 
 func (x *AssignmentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[6]
+	mi := &file_paddock_v1_records_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +680,7 @@ func (x *AssignmentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentRecord.ProtoReflect.Descriptor instead.
 func (*AssignmentRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{6}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AssignmentRecord) GetIsolation() string {
@@ -571,17 +702,21 @@ var File_paddock_v1_records_proto protoreflect.FileDescriptor
 const file_paddock_v1_records_proto_rawDesc = "" +
 	"\n" +
 	"\x18paddock/v1/records.proto\x12\n" +
-	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17paddock/v1/manage.proto\"\xb7\x01\n" +
+	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17paddock/v1/manage.proto\"\xf6\x01\n" +
 	"\fTenantRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12*\n" +
 	"\x06policy\x18\x03 \x01(\v2\x12.paddock.v1.PolicyR\x06policy\x124\n" +
 	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x1f\n" +
 	"\vwrapped_key\x18\x05 \x01(\fR\n" +
-	"wrappedKey\"?\n" +
+	"wrappedKey\x12=\n" +
+	"\fkey_replaced\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vkeyReplaced\"\xa5\x01\n" +
 	"\vUsageRecord\x12\x1c\n" +
 	"\tfunctions\x18\x01 \x01(\x05R\tfunctions\x12\x12\n" +
-	"\x04keys\x18\x02 \x01(\x05R\x04keys\"\xd9\x01\n" +
+	"\x04keys\x18\x02 \x01(\x05R\x04keys\x12\x18\n" +
+	"\asecrets\x18\x03 \x01(\x05R\asecrets\x12!\n" +
+	"\fsecret_bytes\x18\x04 \x01(\x03R\vsecretBytes\x12'\n" +
+	"\x0fsecret_revision\x18\x05 \x01(\x03R\x0esecretRevision\"\xd9\x01\n" +
 	"\tKeyRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -603,7 +738,15 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\aruntime\x18\x05 \x01(\tR\aruntime\x12\x16\n" +
 	"\x06author\x18\x06 \x01(\tR\x06author\x12\x12\n" +
 	"\x04note\x18\a \x01(\tR\x04note\x124\n" +
-	"\acreated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xe5\x01\n" +
+	"\acreated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xd6\x01\n" +
+	"\fSecretRecord\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x16\n" +
+	"\x06sealed\x18\x03 \x01(\fR\x06sealed\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x124\n" +
+	"\aupdated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12\x16\n" +
+	"\x06author\x18\x06 \x01(\tR\x06author\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x03R\x05bytes\"\xe5\x01\n" +
 	"\x10ControllerRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -630,30 +773,33 @@ func file_paddock_v1_records_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_records_proto_rawDescData
 }
 
-var file_paddock_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_paddock_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_paddock_v1_records_proto_goTypes = []any{
 	(*TenantRecord)(nil),          // 0: paddock.v1.TenantRecord
 	(*UsageRecord)(nil),           // 1: paddock.v1.UsageRecord
 	(*KeyRecord)(nil),             // 2: paddock.v1.KeyRecord
 	(*FunctionRecord)(nil),        // 3: paddock.v1.FunctionRecord
 	(*VersionRecord)(nil),         // 4: paddock.v1.VersionRecord
-	(*ControllerRecord)(nil),      // 5: paddock.v1.ControllerRecord
-	(*AssignmentRecord)(nil),      // 6: paddock.v1.AssignmentRecord
-	(*Policy)(nil),                // 7: paddock.v1.Policy
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*SecretRecord)(nil),          // 5: paddock.v1.SecretRecord
+	(*ControllerRecord)(nil),      // 6: paddock.v1.ControllerRecord
+	(*AssignmentRecord)(nil),      // 7: paddock.v1.AssignmentRecord
+	(*Policy)(nil),                // 8: paddock.v1.Policy
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_paddock_v1_records_proto_depIdxs = []int32{
-	7, // 0: paddock.v1.TenantRecord.policy:type_name -> paddock.v1.Policy
-	8, // 1: paddock.v1.TenantRecord.created:type_name -> google.protobuf.Timestamp
-	8, // 2: paddock.v1.KeyRecord.created:type_name -> google.protobuf.Timestamp
-	8, // 3: paddock.v1.KeyRecord.expires:type_name -> google.protobuf.Timestamp
-	8, // 4: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
-	8, // 5: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	8, // 0: paddock.v1.TenantRecord.policy:type_name -> paddock.v1.Policy
+	9, // 1: paddock.v1.TenantRecord.created:type_name -> google.protobuf.Timestamp
+	9, // 2: paddock.v1.TenantRecord.key_replaced:type_name -> google.protobuf.Timestamp
+	9, // 3: paddock.v1.KeyRecord.created:type_name -> google.protobuf.Timestamp
+	9, // 4: paddock.v1.KeyRecord.expires:type_name -> google.protobuf.Timestamp
+	9, // 5: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
+	9, // 6: paddock.v1.SecretRecord.updated:type_name -> google.protobuf.Timestamp
+	9, // 7: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_records_proto_init() }
@@ -668,7 +814,7 @@ func file_paddock_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_records_proto_rawDesc), len(file_paddock_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

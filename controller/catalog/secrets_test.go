@@ -1,0 +1,542 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+	"google.golang.org/protobuf/proto"
+
+	"paddock/controller/store"
+	"paddock/internal/errs"
+	"paddock/internal/tenant"
+	pb "paddock/proto/paddock/v1"
+)
+
+func (w *world) secret(id, name, function, value string) *SecretView {
+	w.t.Helper()
+	v, err := w.service.SetSecret(w.t.Context(), tenant.ID(id), NewSecret{Name: name, Function: function, Value: value, Author: "k1"})
+	must(w.t, err)
+	return v
+}
+
+// gets returns what a function gets, as text, and its revision.
+func (w *world) gets(id, function string) (values, revision string) {
+	w.t.Helper()
+	s, err := w.view.Secrets(w.t.Context(), tenant.ID(id), function)
+	must(w.t, err)
+	if s == nil {
+		return "none", ""
+	}
+	return fmt.Sprint(s.Values), s.Revision
+}
+
+func TestSecretLife(t *testing.T) {
+	w := newWorld(t, mem(t))
+	w.tenant("acme", nil)
+	w.tenant("other", nil)
+	if got, _ := w.gets("acme", "f"); got != "none" {
+		t.Errorf("at first: %s", got)
+	}
+	one := w.secret("acme", "KEY", "", "all's")
+	own := w.secret("acme", "KEY", "f", "f's own")
+	w.secret("acme", "TOKEN", "g", "g's")
+	var revisions []string
+	want := func(id, function, values string) {
+		t.Helper()
+		got, revision := w.gets(id, function)
+		if got != values {
+			t.Errorf("%s/%s gets %s, want %s", id, function, got, values)
+		}
+		revisions = append(revisions, revision)
+	}
+	want("acme", "f", "map[KEY:f's own]")
+	want("acme", "g", "map[KEY:all's TOKEN:g's]")
+	want("acme", "", "map[KEY:all's]")
+	want("other", "f", "none")
+	if revisions[0] == revisions[1] || revisions[1] == revisions[2] || revisions[0] == "" {
+		t.Errorf("different sets have the same revision: %v", revisions)
+	}
+	s, err := w.view.Secrets(t.Context(), "acme", "f")
+	must(t, err)
+	if found, ok := s.Lookup("KEY"); !ok || found != (Secret{"f's own", own.Revision}) || own.Revision <= one.Revision {
+		t.Errorf("%+v of revisions %d, %d", found, one.Revision, own.Revision)
+	}
+	if _, ok := s.Lookup("TOKEN"); ok {
+		t.Error("f finds g's secret")
+	}
+	again, err := w.view.Secrets(t.Context(), "acme", "f")
+	if err != nil || again != s {
+		t.Errorf("decrypted twice: %v", err)
+	}
+	// The same value again is a change; another function's secret is none for f.
+	w.secret("acme", "TOKEN", "g", "g's second")
+	want("acme", "f", "map[KEY:f's own]")
+	w.secret("acme", "KEY", "f", "f's own")
+	want("acme", "f", "map[KEY:f's own]")
+	if revisions[4] != revisions[0] || revisions[5] == revisions[0] {
+		t.Errorf("revisions of f: %s, %s, %s", revisions[0], revisions[4], revisions[5])
+	}
+	list := w.view.ListSecrets("acme")
+	if len(list) != 3 || list[0].Name != "KEY" || list[0].Function != "" || list[1].Function != "f" || list[1].Author != "k1" ||
+		list[1].Updated.IsZero() {
+		t.Errorf("%+v", list)
+	}
+	_, err = w.service.DeleteSecret(t.Context(), "acme", "KEY", "f")
+	must(t, err)
+	want("acme", "f", "map[KEY:all's]")
+	_, err = w.service.DeleteSecret(t.Context(), "acme", "KEY", "f")
+	wantKind(t, err, errs.NotFound, "KEY@f")
+	// Removed and made again, it is not the one that it was.
+	w.secret("acme", "KEY", "f", "f's own")
+	want("acme", "f", "map[KEY:f's own]")
+	if last := revisions[len(revisions)-1]; last == revisions[0] || last == revisions[5] {
+		t.Error("a revision came back")
+	}
+	for _, ref := range []string{"", "f"} {
+		_, err = w.service.DeleteSecret(t.Context(), "acme", "KEY", ref)
+		must(t, err)
+	}
+	_, err = w.service.DeleteSecret(t.Context(), "acme", "TOKEN", "g")
+	must(t, err)
+	want("acme", "g", "none")
+	u := &pb.UsageRecord{}
+	_, err = w.service.get(t.Context(), store.Usage("acme"), u)
+	must(t, err)
+	if u.GetSecrets() != 0 || u.GetSecretBytes() != 0 {
+		t.Errorf("counted although gone: %v", u)
+	}
+}
+
+func TestSecretLimits(t *testing.T) {
+	w := newWorld(t, mem(t))
+	w.tenant("acme", nil)
+	set := func(n NewSecret) error {
+		_, err := w.service.SetSecret(t.Context(), "acme", n)
+		return err
+	}
+	for name, says := range map[string]string{
+		"": "1 to 128", "9lives": "beginning with a letter", "a b": "1 to 128", "a@b": "1 to 128", "a|b": "1 to 128", "a/b": "1 to 128",
+		strings.Repeat("x", 129): "1 to 128", "__proto__": "1 to 128", "ü": "1 to 128",
+	} {
+		wantKind(t, set(NewSecret{Name: name, Value: "v"}), errs.Invalid, says)
+	}
+	wantKind(t, set(NewSecret{Name: "S", Function: "a/b", Value: "v"}), errs.Invalid, "function name")
+	wantKind(t, set(NewSecret{Name: "S"}), errs.Invalid, "S", "empty", "secrets rm")
+	wantKind(t, set(NewSecret{Name: "S", Value: "\xff"}), errs.Invalid, "UTF-8")
+	over := strings.Repeat("v", MaxSecretBytes+1)
+	err := set(NewSecret{Name: "S", Value: over})
+	wantKind(t, err, errs.Invalid, "65537", "65536")
+	if strings.Contains(err.Error(), "vvv") {
+		t.Error("the error repeats the value")
+	}
+	must(t, set(NewSecret{Name: "S", Value: over[1:]}))
+	must(t, set(NewSecret{Name: "S2", Value: over[1:]}))
+	must(t, set(NewSecret{Name: "S3", Value: over[1:]}))
+	wantKind(t, set(NewSecret{Name: "S4", Value: over[1:]}), errs.Limited, "262144")
+	must(t, set(NewSecret{Name: "S3", Value: over[1:]})) // in place of itself
+	wantKind(t, set(NewSecret{Name: "S3", Value: strings.Repeat("\x01", MaxSecretBytes)}), errs.Limited, "262144")
+	_, err = w.service.SetSecret(t.Context(), "nobody", NewSecret{Name: "S", Value: "v"})
+	wantKind(t, err, errs.NotFound, "nobody")
+
+	w.tenant("many", nil)
+	var wg sync.WaitGroup
+	var made, refused atomic.Int64
+	for i := range MaxSecrets + 5 {
+		wg.Go(func() {
+			_, err := w.service.SetSecret(t.Context(), "many", NewSecret{Name: fmt.Sprintf("S%d", i), Value: "v"})
+			if err == nil {
+				made.Add(1)
+			} else if wantKind(t, err, errs.Limited, "100"); errs.Is(err, errs.Limited) {
+				refused.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if made.Load() != MaxSecrets || refused.Load() != 5 || len(w.view.ListSecrets("many")) != MaxSecrets {
+		t.Errorf("%d made, %d refused, %d there", made.Load(), refused.Load(), len(w.view.ListSecrets("many")))
+	}
+}
+
+// TestSwappedSecrets: a ciphertext opens only at its own place, whoever moves it.
+func TestSwappedSecrets(t *testing.T) {
+	w := newWorld(t, mem(t))
+	w.tenant("acme", nil)
+	w.tenant("evil", nil)
+	w.secret("acme", "A", "", "value of a")
+	w.secret("acme", "B", "", "value of b")
+	w.secret("acme", "A", "f", "f's value of a")
+	w.secret("evil", "A", "", "evil's value")
+	record := func(key string) *pb.SecretRecord {
+		rec := &pb.SecretRecord{}
+		_, err := w.service.get(t.Context(), key, rec)
+		must(t, err)
+		return rec
+	}
+	places := map[string]string{
+		"same tenant": store.Secret("acme", "B"), "function's": store.Secret("acme", "A@f"), "another tenant's": store.Secret("evil", "A"),
+	}
+	mine := store.Secret("acme", "A")
+	good := record(mine)
+	for what, from := range places {
+		bad := proto.Clone(good).(*pb.SecretRecord)
+		bad.Sealed = record(from).GetSealed()
+		value, err := proto.Marshal(bad)
+		must(t, err)
+		w.sees(w.raw(mine, value))
+		_, err = w.view.Secrets(t.Context(), "acme", "")
+		wantKind(t, err, errs.Internal, "A")
+		if err != nil && strings.Contains(errs.From(err).Message, "value") {
+			t.Errorf("%s: the error tells a value: %v", what, err)
+		}
+	}
+	// A record under another's key is not taken in: what was there stays, with an alarm.
+	value, err := proto.Marshal(good)
+	must(t, err)
+	w.sees(w.raw(mine, value))
+	before := w.view.Stats().Unreadable
+	w.sees(w.raw(store.Secret("acme", "B"), value))
+	if got, _ := w.gets("acme", ""); got != "map[A:value of a B:value of b]" || w.view.Stats().Unreadable != before+1 {
+		t.Errorf("%s, %d unreadable", got, w.view.Stats().Unreadable)
+	}
+}
+
+// snapshot copies the store and the blobs, as a backup does.
+func (w *world) snapshot() (kvs []store.KV, blobs string) {
+	w.t.Helper()
+	kvs, _, err := w.store.List(w.t.Context(), store.Root)
+	must(w.t, err)
+	blobs = w.t.TempDir()
+	must(w.t, os.CopyFS(blobs, os.DirFS(filepath.Join(w.dir, "blobs"))))
+	return kvs, blobs
+}
+
+// restored opens a snapshot with the key-encryption key that there is now.
+func (w *world) restored(kvs []store.KV, blobs string) *world {
+	w.t.Helper()
+	s := mem(w.t)
+	for _, kv := range kvs {
+		_, err := s.Commit(w.t.Context(), store.Txn{Puts: []store.Put{{Key: kv.Key, Value: kv.Value}}})
+		must(w.t, err)
+	}
+	dir := w.t.TempDir()
+	must(w.t, os.CopyFS(filepath.Join(dir, "blobs"), os.DirFS(blobs)))
+	kek, err := os.ReadFile(filepath.Join(w.dir, "kek"))
+	must(w.t, err)
+	must(w.t, os.WriteFile(filepath.Join(dir, "kek"), kek, 0o600))
+	return openWorld(w.t, s, dir)
+}
+
+// TestShreddedSecrets: ciphertexts of a deleted tenant, put back from a snapshot, open for nobody; once the key-encryption
+// key was rotated, not even with the data key that the snapshot holds.
+func TestShreddedSecrets(t *testing.T) {
+	w := newWorld(t, mem(t))
+	w.tenant("acme", nil)
+	w.tenant("other", nil)
+	w.secret("acme", "KEY", "", "shred me")
+	w.secret("other", "KEY", "", "stays")
+	d := w.deploy("acme", "f", "code to shred")
+	kvs, blobs := w.snapshot()
+	_, err := w.service.DeleteTenant(t.Context(), "acme")
+	must(t, err)
+	left, _, err := w.store.List(t.Context(), store.Root)
+	must(t, err)
+	for _, kv := range left {
+		if strings.Contains(kv.Key, "/acme") {
+			t.Errorf("left behind: %s", kv.Key)
+		}
+	}
+	// A new tenant of that name, with the old ciphertexts.
+	w.tenant("acme", nil)
+	for _, kv := range kvs {
+		if kv.Key == store.Secret("acme", "KEY") {
+			w.sees(w.raw(kv.Key, kv.Value))
+		}
+	}
+	_, err = w.view.Secrets(t.Context(), "acme", "")
+	wantKind(t, err, errs.Internal, "KEY")
+	must(t, os.CopyFS(filepath.Join(w.dir, "blobs", "acme"), os.DirFS(filepath.Join(blobs, "acme"))))
+	_, err = openWorld(t, w.store, w.dir).view.Source(t.Context(), "acme", d.Version.Hash)
+	wantKind(t, err, errs.Internal)
+
+	w.rotateKEK(2)
+	w.dropsOldKEK()
+	old := w.restored(kvs, blobs)
+	_, err = old.view.Secrets(t.Context(), "acme", "")
+	wantKind(t, err, errs.Internal)
+	_, err = old.view.Source(t.Context(), "acme", d.Version.Hash)
+	wantKind(t, err, errs.Internal)
+	if got, _ := openWorld(t, w.store, w.dir).gets("other", ""); got != "map[KEY:stays]" {
+		t.Errorf("the other tenant's: %s", got)
+	}
+}
+
+func (w *world) rotateKEK(tenants int) {
+	w.t.Helper()
+	n, err := w.service.RotateKEK(w.t.Context())
+	must(w.t, err)
+	if n != tenants {
+		w.t.Errorf("%d data keys wrapped again, want %d", n, tenants)
+	}
+}
+
+// dropsOldKEK lets the time pass after which a sweep drops replaced key-encryption keys.
+func (w *world) dropsOldKEK() {
+	w.t.Helper()
+	path := filepath.Join(w.dir, "kek")
+	was, err := os.ReadFile(path)
+	must(w.t, err)
+	must(w.t, w.service.Sweep(w.t.Context()))
+	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, was) {
+		w.t.Error("a sweep dropped a key that was just replaced")
+	}
+	old := time.Now().Add(-2 * keepOldKey)
+	must(w.t, os.Chtimes(path, old, old))
+	must(w.t, w.service.Sweep(w.t.Context()))
+	if now, err := os.ReadFile(path); err != nil || len(now) >= len(was) {
+		w.t.Errorf("the replaced key stays: %d bytes, %d before (%v)", len(now), len(was), err)
+	}
+}
+
+// reads checks that everything of acme is readable by a process that starts now.
+func (w *world) reads(when, hash string) {
+	w.t.Helper()
+	fresh := openWorld(w.t, w.store, w.dir)
+	if got, _ := fresh.gets("acme", "f"); got != "map[A:value a B:value b]" {
+		w.t.Errorf("%s: %s", when, got)
+	}
+	if src, err := fresh.view.Source(w.t.Context(), "acme", hash); err != nil || string(src) != "code" {
+		w.t.Errorf("%s: %q, %v", when, src, err)
+	}
+}
+
+// failing is a store that ends like a killed process: after some commits it takes no more.
+type failing struct {
+	store.Store
+	left atomic.Int64
+}
+
+func (f *failing) Commit(ctx context.Context, txn store.Txn) (int64, error) {
+	if f.left.Add(-1) < 0 {
+		return 0, store.ErrUnavailable
+	}
+	return f.Store.Commit(ctx, txn)
+}
+
+// TestRotationBrokenOff: wherever a rotation of a data key or of the key-encryption key is broken off, everything reads, and
+// the next one ends it.
+func TestRotationBrokenOff(t *testing.T) {
+	rotations := map[string]func(*world) error{
+		"data key":           func(w *world) error { _, err := w.service.RotateDataKey(t.Context(), "acme"); return err },
+		"key-encryption key": func(w *world) error { _, err := w.service.RotateKEK(t.Context()); return err },
+	}
+	for name, rotate := range rotations {
+		for commits := int64(0); ; commits++ {
+			f := &failing{Store: mem(t)}
+			f.left.Store(1 << 30)
+			w := newWorld(t, f)
+			w.tenant("acme", nil)
+			w.tenant("b", nil)
+			w.secret("acme", "A", "", "value a")
+			w.secret("acme", "B", "f", "value b")
+			hash := w.deploy("acme", "f", "code").Version.Hash
+			_, revision := w.gets("acme", "f")
+			f.left.Store(commits)
+			err := rotate(w)
+			f.left.Store(1 << 30)
+			w.reads(fmt.Sprintf("%s, broken off after %d writes", name, commits), hash)
+			must(t, rotate(openWorld(t, w.store, w.dir)))
+			w.reads(name+", ended", hash)
+			if _, now := w.gets("acme", "f"); now != revision {
+				t.Errorf("%s: the revision has changed although no value has", name)
+			}
+			if err == nil {
+				if commits < 2 {
+					t.Errorf("%s: only %d writes", name, commits)
+				}
+				break
+			}
+			wantKind(t, err, errs.NoCapacity)
+		}
+	}
+}
+
+// TestDataKeyRotation: after a rotation nothing is left under the old key, which goes after an hour.
+func TestDataKeyRotation(t *testing.T) {
+	w := newWorld(t, mem(t))
+	w.tenant("acme", nil)
+	w.secret("acme", "A", "", "value a")
+	w.secret("acme", "B", "f", "value b")
+	hash := w.deploy("acme", "f", "code").Version.Hash
+	sealedBefore := w.view.ListSecrets("acme")[0].sealed
+	path := filepath.Join(w.dir, "blobs", "acme", hash)
+	blobBefore, err := os.ReadFile(path)
+	must(t, err)
+	done, err := w.service.RotateDataKey(t.Context(), "acme")
+	must(t, err)
+	if done != (Rotated{Secrets: 2, Blobs: 1}) {
+		t.Errorf("%+v", done)
+	}
+	blobAfter, err := os.ReadFile(path)
+	must(t, err)
+	keyOf := func(b []byte) string { return string(b[:keyPrefix]) }
+	if now := w.view.ListSecrets("acme")[0].sealed; keyOf(now) == keyOf(sealedBefore) || keyOf(blobAfter) != keyOf(now) {
+		t.Error("not all is under the new key")
+	}
+	must(t, os.WriteFile(path, blobBefore, 0o600)) // a deployment that had begun before puts it under the old key
+	w.reads("under the old key", hash)
+	if done, err := w.service.RotateDataKey(t.Context(), "acme"); err != nil || done != (Rotated{Blobs: 1}) {
+		t.Errorf("%+v, %v", done, err)
+	}
+	must(t, w.service.Sweep(t.Context()))
+	rec := &pb.TenantRecord{}
+	get := func() *openedKey {
+		t.Helper()
+		_, err := w.service.get(t.Context(), store.Tenant("acme"), rec)
+		must(t, err)
+		k, err := w.service.seal.dataKey(t.Context(), "acme", rec.GetWrappedKey())
+		must(t, err)
+		return k
+	}
+	if n := get().keys.Len(); n != 2 {
+		t.Errorf("%d keys right after the rotation", n)
+	}
+	rec.KeyReplaced = asTimestamp(time.Now().Add(-2 * keepOldKey))
+	value, err := proto.Marshal(rec)
+	must(t, err)
+	w.sees(w.raw(store.Tenant("acme"), value))
+	must(t, os.WriteFile(path, blobBefore, 0o600))
+	must(t, w.service.Sweep(t.Context()))
+	if k := get(); k.keys.Len() != 1 || rec.GetKeyReplaced() != nil {
+		t.Errorf("%d keys after an hour", k.keys.Len())
+	}
+	w.reads("without the old key", hash)
+	must(t, os.WriteFile(path, blobBefore, 0o600))
+	_, err = openWorld(t, w.store, w.dir).view.Source(t.Context(), "acme", hash)
+	wantKind(t, err, errs.Internal)
+}
+
+// TestKEKRotatedElsewhere: a process that has the old key-encryption key finds the new one in the file.
+func TestKEKRotatedElsewhere(t *testing.T) {
+	w := newWorld(t, mem(t))
+	w.tenant("acme", nil)
+	w.secret("acme", "A", "", "value a")
+	elsewhere := openWorld(t, w.store, w.dir)
+	w.rotateKEK(1)
+	elsewhere.sees(w.view.Revision())
+	if got, _ := elsewhere.gets("acme", ""); got != "map[A:value a]" {
+		t.Errorf("%s", got)
+	}
+	w.rotateKEK(0)
+}
+
+// keyService is a key management service that can be away.
+type keyService struct {
+	tink.AEAD
+	away  atomic.Bool
+	asked atomic.Int64
+}
+
+var errAway = errors.New("dial tcp: connection refused")
+
+func (k *keyService) EncryptWithContext(_ context.Context, plain, associated []byte) ([]byte, error) {
+	if k.asked.Add(1); k.away.Load() {
+		return nil, errAway
+	}
+	return k.Encrypt(plain, associated)
+}
+
+func (k *keyService) DecryptWithContext(_ context.Context, sealed, associated []byte) ([]byte, error) {
+	if k.asked.Add(1); k.away.Load() {
+		return nil, errAway
+	}
+	return k.Decrypt(sealed, associated)
+}
+
+// TestKeyService: with the key-encryption key in a service everything works; while that is away, what is decrypted or has
+// its data key at hand is served on, the rest fails with what is wrong, and nothing has started.
+func TestKeyService(t *testing.T) {
+	key, err := newKeyset()
+	must(t, err)
+	_, a, err := openKeyset(key)
+	must(t, err)
+	service := &keyService{AEAD: a}
+	remote := func(vo *ViewOptions, so *Options) { vo.KEK, so.KEK = RemoteKEK(service), RemoteKEK(service) }
+	w := newWorld(t, mem(t), remote)
+	w.tenant("acme", nil)
+	w.tenant("cold", nil)
+	w.secret("acme", "A", "", "value a")
+	w.secret("cold", "A", "", "value")
+	first, second := w.deploy("acme", "f", "code"), w.deploy("acme", "g", "more code")
+	router := openWorld(t, w.store, w.dir, remote)
+	for range 3 {
+		if got, _ := router.gets("acme", ""); got != "map[A:value a]" {
+			t.Errorf("%s", got)
+		}
+	}
+	_, err = router.view.Source(t.Context(), "acme", first.Version.Hash)
+	must(t, err)
+	asked := service.asked.Load()
+
+	service.away.Store(true)
+	w.secret("acme", "A", "", "value a2") // the service has the data key at hand
+	router.sees(w.view.Revision())
+	if got, _ := router.gets("acme", ""); got != "map[A:value a2]" {
+		t.Errorf("%s", got)
+	}
+	src, err := router.view.Source(t.Context(), "acme", second.Version.Hash)
+	if err != nil || string(src) != "more code" || service.asked.Load() != asked {
+		t.Errorf("%q, %v, asked %d times more", src, err, service.asked.Load()-asked)
+	}
+	_, err = router.view.Secrets(t.Context(), "cold", "")
+	wantKind(t, err, errs.NoCapacity, "key-encryption key", "does not answer")
+	if e := errs.From(err); e.WhetherStarted() != errs.StartedNo || e.RetryAfter == 0 || !errors.Is(err, errAway) {
+		t.Errorf("%+v", e)
+	}
+	_, err = w.service.CreateTenant(t.Context(), "new", nil)
+	wantKind(t, err, errs.NoCapacity, "key-encryption key")
+	_, err = w.service.RotateDataKey(t.Context(), "acme")
+	wantKind(t, err, errs.NoCapacity, "key-encryption key")
+
+	service.away.Store(false)
+	if got, _ := router.gets("cold", ""); got != "map[A:value]" {
+		t.Errorf("%s", got)
+	}
+	_, err = w.service.RotateDataKey(t.Context(), "acme")
+	must(t, err)
+	if n, err := w.service.RotateKEK(t.Context()); n != 2 || err != nil {
+		t.Errorf("%d wrapped again, %v", n, err)
+	}
+	if got, _ := openWorld(t, w.store, w.dir, remote).gets("acme", ""); got != "map[A:value a2]" {
+		t.Errorf("%s", got)
+	}
+}
+
+// BenchmarkSecrets is what finding a call's secrets costs: nothing to speak of where there are none.
+func BenchmarkSecrets(b *testing.B) {
+	v := &View{secrets: newTable[tenant.ID, *secretSet](), opened: newSizedCache[functionKey, openedSet](secretCacheBytes)}
+	set := &secretSet{byRef: map[string]*SecretView{}}
+	e := v.secrets.edit()
+	e.set("some", set)
+	e.publish()
+	v.opened.add(functionKey{"some", "f"}, openedSet{set, &Secrets{Revision: "r"}}, 100)
+	for _, t := range []tenant.ID{"none", "some"} {
+		b.Run(string(t), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if s, err := v.Secrets(b.Context(), t, "f"); err != nil || (s == nil) != (t == "none") {
+					b.Fatal(s, err)
+				}
+			}
+		})
+	}
+}
