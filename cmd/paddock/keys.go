@@ -14,11 +14,11 @@ import (
 
 func (a *app) keysCommand() *cobra.Command {
 	return group(&cobra.Command{
-		Use: "keys", Short: "Create, list and revoke API keys", Aliases: []string{"key"},
+		Use: "keys", Short: "Create, list and revoke API keys; replace the key-encryption key", Aliases: []string{"key"},
 		Example: `  paddock keys create --tenant acme --role invoke --note 'login service'
   paddock keys list --tenant acme
   paddock keys revoke 4f9c2d1ab3e07788`,
-	}, a.keysCreate(), a.keysList(), a.keysRevoke())
+	}, a.keysCreate(), a.keysList(), a.keysRevoke(), a.keysRotateKEK())
 }
 
 func (a *app) keysCreate() *cobra.Command {
