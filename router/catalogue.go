@@ -9,14 +9,16 @@ import (
 	"paddock/internal/tenant"
 )
 
-// Catalogue is what the router reads of tenants and functions; *catalog.View is one. It is in memory: only Source and
-// WaitRevision may block. Nobody changes what it returns, and a changed record has another pointer. Safe for concurrent
+// Catalogue is what the router reads of tenants and functions; *catalog.View is one. It is in memory: only Source,
+// Secrets (for a key-encryption key that is elsewhere) and WaitRevision may block. Nobody changes what it returns, and a changed record has another pointer. Safe for concurrent
 // use.
 type Catalogue interface {
 	Tenant(id tenant.ID) (*catalog.TenantView, bool)
 	// Function returns a version, the active one for version 0.
 	Function(t tenant.ID, name string, version int64) (*catalog.VersionView, bool)
 	Source(ctx context.Context, t tenant.ID, hash string) ([]byte, error)
+	// Secrets returns what a function gets, decrypted, or what all of the tenant's get for function ""; nil if it is none.
+	Secrets(ctx context.Context, t tenant.ID, function string) (*catalog.Secrets, error)
 	// WaitRevision returns once the catalogue has seen revision, or with ctx's error.
 	WaitRevision(ctx context.Context, revision int64) error
 	// Age is how long ago the catalogue was last known to be up to date.

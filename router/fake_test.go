@@ -36,6 +36,7 @@ type fakeCatalogue struct {
 	tenants   map[tenant.ID]*catalog.TenantView
 	keys      map[string]*catalog.KeyView
 	functions map[string]*catalog.VersionView // "tenant/name"
+	secrets   map[string]*catalog.Secrets     // "tenant/function"
 	revision  int64
 	stale     atomic.Bool
 	matches   atomic.Int64
@@ -64,6 +65,10 @@ func (c *fakeCatalogue) Function(t tenant.ID, name string, version int64) (*cata
 
 func (c *fakeCatalogue) Source(context.Context, tenant.ID, string) ([]byte, error) {
 	return []byte("module.exports = (input) => input"), nil
+}
+
+func (c *fakeCatalogue) Secrets(_ context.Context, t tenant.ID, function string) (*catalog.Secrets, error) {
+	return c.secrets[string(t)+"/"+function], nil
 }
 
 func (c *fakeCatalogue) WaitRevision(ctx context.Context, revision int64) error {

@@ -2,6 +2,7 @@ package router
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/identity"
 	"paddock/internal/metrics"
 )
 
@@ -60,7 +62,7 @@ func serveRun(x *exchange) error {
 		if err != nil {
 			return err
 		}
-		return inv.setSource(source, input, o)
+		return inv.setSource(x.r.Context(), source, input, o)
 	})
 }
 
@@ -132,8 +134,9 @@ func (b *runBody) over(o *options, inv *invocation) (err error) {
 	return nil
 }
 
-// setSource points the call at source text.
-func (inv *invocation) setSource(source, input []byte, o options) (err error) {
+// setSource points the call at source text. It gets the secrets that all functions get if who sends it might as well deploy
+// it: to others, who may only call, it would show them.
+func (inv *invocation) setSource(ctx context.Context, source, input []byte, o options) (err error) {
 	if err := checkSource(source, inv.policy()); err != nil {
 		return err
 	}
@@ -148,8 +151,10 @@ func (inv *invocation) setSource(source, input []byte, o options) (err error) {
 		o.kind = call.KindAuto
 	}
 	inv.req.Code = sourceCode(source, o.kind, name)
-	inv.req.Body, err = checkInput(input, inv.policy())
-	return err
+	if inv.req.Body, err = checkInput(input, inv.policy()); err != nil || !inv.role.Includes(identity.RoleDeploy) {
+		return err
+	}
+	return inv.setSecrets(ctx, "")
 }
 
 // collected admits a call, lets prepare fill it, runs it and answers with the whole of what it yields.

@@ -33,6 +33,7 @@ type invocation struct {
 	req       call.Request
 	slot      *admitted
 	keyID     string
+	role      identity.Role
 	transport metrics.Transport
 	began     time.Time
 	stages    call.Stages
@@ -61,7 +62,7 @@ func (r *Router) admit(id call.ID, who identity.Identity, tr metrics.Transport, 
 		return nil, e
 	}
 	r.metrics.Accepted()
-	inv := &invocation{router: r, slot: slot, keyID: who.KeyID, transport: tr, began: began}
+	inv := &invocation{router: r, slot: slot, keyID: who.KeyID, role: who.Role, transport: tr, began: began}
 	inv.req.ID, inv.req.Tenant, inv.req.Policy = id, who.Tenant, policy
 	return inv, nil
 }

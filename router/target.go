@@ -72,6 +72,16 @@ func (inv *invocation) setFunction(ctx context.Context, ref string, minRevision 
 	inv.req.Function, inv.req.Version = name, f.Number
 	inv.req.Code.Hash, inv.req.Code.Kind, inv.req.Code.Source = f.Hash, f.Kind, source
 	inv.req.Code.Name = name + ".js"
+	return inv.setSecrets(ctx, name)
+}
+
+// setSecrets puts into the call what its function gets.
+func (inv *invocation) setSecrets(ctx context.Context, function string) error {
+	s, err := inv.router.cfg.Catalogue.Secrets(ctx, inv.req.Tenant, function)
+	if err != nil || s == nil {
+		return err
+	}
+	inv.req.Secrets, inv.req.SecretsRev = s.Values, s.Revision
 	return nil
 }
 

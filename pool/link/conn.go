@@ -31,6 +31,7 @@ type Conn struct {
 	tainted   chan struct{}
 	wg        sync.WaitGroup
 	unsettled atomic.Int64 // == len(table); read without the mutex
+	secrets   secrets
 	now       func() time.Time
 
 	mu     sync.Mutex

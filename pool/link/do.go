@@ -61,6 +61,7 @@ func (c *Conn) limitsOf(req *call.Request) invokeLimits {
 
 func (c *Conn) run(ctx context.Context, x *exchange) (*call.Result, *errs.Error) {
 	req := x.req
+	c.secrets.learn(req)
 	for try := 0; ; try++ {
 		// A streamed input cannot be sent twice, so its code goes with it.
 		if err := c.start(ctx, x, try > 0 || req.Stream != nil && req.Code.Source != nil); err != nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"paddock/internal/call"
+	"paddock/internal/redact"
 )
 
 // exchange is one call on the connection, from Do until both Do has returned and its code has ended; then it is used again.
@@ -49,6 +50,8 @@ type exchange struct {
 	dataEnded bool
 	logs      []call.LogLine
 	logBytes  int64
+	printed   *redact.Stream // its log, of which secrets are taken out; the reader's
+	printedOf *redact.Values
 	value     []byte // collected
 	result    ResultHead
 	answered  bool // RESULT came

@@ -293,7 +293,7 @@ func (c *Conn) onLog(f *Frame) error {
 		return breach("LOG with level %.20q", h.Level)
 	}
 	line := call.LogLine{Container: c.o.Container, Level: h.Level, Time: c.logTime(h.T), Dropped: max(h.Dropped, 0)}
-	line.Text = clip(string(f.Body), MaxBody)
+	line.Text = c.redactLine(f.Stream, clip(string(f.Body), MaxBody))
 	c.mu.Lock()
 	keep, err := c.logLocked(f, &line)
 	c.mu.Unlock()

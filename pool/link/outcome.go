@@ -29,8 +29,19 @@ func knownOutcome(s string) bool {
 	return false
 }
 
-// outcome turns a complete answer into what Do returns. The reader writes nothing of what is read here any more.
+// outcome turns a complete answer into what Do returns, without secrets in what the agent said of it.
 func (c *Conn) outcome(ctx context.Context, x *exchange) (*call.Result, *errs.Error) {
+	r, e := c.answer(ctx, x)
+	if e != nil {
+		c.redactThrown(e)
+		return nil, e
+	}
+	c.redactWarnings(r)
+	return r, nil
+}
+
+// answer reads a complete answer. The reader writes nothing of what is read here any more.
+func (c *Conn) answer(ctx context.Context, x *exchange) (*call.Result, *errs.Error) {
 	if !x.answered {
 		started := errs.StartedMaybe
 		if !x.sent {
