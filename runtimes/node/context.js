@@ -48,9 +48,12 @@ function dataOf(ctx, input) {
   return data;
 }
 
+// settingsOf returns the tenant's settings: the open ones, and its secrets over them.
+const settingsOf = (call) => ({ ...call.head.config, ...call.head.secrets });
+
 let makeLog = () => () => {};
 
-const SHOWN = P.freeze(['body', 'callId', 'function', 'tenant', 'query', 'headers', 'params', 'meta', 'configuration']);
+const SHOWN = P.freeze(['body', 'callId', 'function', 'tenant', 'query', 'headers', 'params', 'meta']);
 
 class Context {
   #call;
@@ -68,9 +71,13 @@ class Context {
   [inspect.custom]() {
     const seen = {};
     for (let i = 0; i < SHOWN.length; i++) seen[SHOWN[i]] = this[SHOWN[i]];
+    seen.configuration = { ...this.configuration };
     seen.secrets = {};
     const keys = ownKeys(this.secrets);
-    for (let i = 0; i < keys.length; i++) seen.secrets[keys[i]] = '[secret]';
+    for (let i = 0; i < keys.length; i++) {
+      seen.secrets[keys[i]] = '[secret]';
+      if (P.hasOwn(seen.configuration, keys[i])) seen.configuration[keys[i]] = '[secret]';
+    }
     return seen;
   }
 
@@ -83,7 +90,7 @@ const lazy = {
   __proto__: null,
   body: (call) => call.input ?? undefined,
   callId: (call) => call.head.id,
-  configuration: (call) => ({ ...call.head.config }),
+  configuration: settingsOf,
   data: (call, ctx) => dataOf(ctx, call.input),
   function: (call) => call.head.name,
   headers: headersOf,
@@ -118,6 +125,7 @@ for (const name of Object.keys(lazy)) {
 
 module.exports = {
   Context,
+  settingsOf,
   queryOf,
   headersOf,
   // useLog says how ctx.log is made: logs.js.

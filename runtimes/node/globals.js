@@ -6,6 +6,8 @@
 const P = require('./primordials.js');
 const modules = require('./modules.js');
 
+const { settingsOf } = require('./context.js');
+
 const { fetch: nativeFetch } = globalThis;
 
 // UnauthorizedError is how a rule denies access.
@@ -78,7 +80,7 @@ function install(current) {
       call.scratch ??= { __proto__: null };
       return (call.scratch[name] ??= make(call));
     });
-  perRun('configuration', (call) => ({ ...call.head.config }));
+  perRun('configuration', settingsOf);
   perRun('auth0', makeAuth0);
   replaceable('UnauthorizedError', () => (current()?.globals === 'action' ? undefined : UnauthorizedError));
   for (const name of Object.keys(LAZY)) {

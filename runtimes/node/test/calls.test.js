@@ -69,6 +69,8 @@ describe('code', () => {
       assert.deepEqual([second.value, second.logs], [['a', 1], []]);
       assert.deepEqual((await call('2', 'b').answered).value, ['b', 2]);
       assert.deepEqual((await call('2', 'b').answered).value, ['b', 2]);
+      assert.deepEqual((await call('1', 'a').answered).value, ['a', 3], 'what a revision left behind is not used again');
+      assert.deepEqual((await host.open(sha(source), 1).answered).value, [undefined, 4], 'nor without secrets');
     }),
   );
 

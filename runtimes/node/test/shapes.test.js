@@ -182,7 +182,7 @@ describe('functions', () => {
         params: {},
         query: {},
         headers: {},
-        configuration: { c: 'd' },
+        configuration: { c: 'd', S: 'secret' },
         callId: 'id1',
         tenant: 'acme',
         function: 'fn',
@@ -293,7 +293,7 @@ describe('rules', () => {
       const options = { config: { a: 'b' }, secrets: { 'auth0.domain': 'acme.example', 'auth0.accessToken': 't' } };
       const want = {
         error: [true, true, 'UnauthorizedError', 'm'],
-        configuration: { a: 'b', own: 'mine' },
+        configuration: { a: 'b', own: 'mine', ...options.secrets },
         missing: 'undefined',
         auth0: ['acme.example', 'https://acme.example/api/v2', 't', 'function', 'function'],
         hash: 40,
@@ -310,7 +310,8 @@ describe('rules', () => {
         input,
         options,
       );
-      assert.deepEqual(y.value.user, [{ a: 'b' }, 1], 'writes to configuration do not outlive the run, global does');
+      const settings = { a: 'b', ...options.secrets };
+      assert.deepEqual(y.value.user, [settings, 1], 'writes to configuration do not outlive the run, global does');
     }),
   );
 
