@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +37,7 @@ func NodeImage(t testing.TB) runtimes.Image {
 	if err := os.MkdirAll(CacheDir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), buildTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience(buildTimeout))
 	defer cancel()
 	image, err := node.Build(ctx, node.Options{
 		Dir: filepath.Join(CacheDir, "images"), CacheDir: filepath.Join(CacheDir, "downloads"),
@@ -118,6 +119,25 @@ func UID(t testing.TB) uint32 {
 		t.Fatal(err)
 	}
 	return 1_000_000_000 + (uint32(b[0])<<16|uint32(b[1])<<8|uint32(b[2]))<<1
+}
+
+// GroupDir returns where the control group at path has its directory: on cgroup v1 in the hierarchy of a controller ("*" makes
+// it a pattern for all of them), on v2 in the one there is.
+func GroupDir(controller, path string) string {
+	const root = "/sys/fs/cgroup"
+	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
+		return filepath.Join(root, path)
+	}
+	return filepath.Join(root, controller, path)
+}
+
+// Patience stretches a time limit by PADDOCK_TEST_PATIENCE, a number, for machines that are slow by nature (an emulated one).
+// Without it limits are what they say.
+func Patience(d time.Duration) time.Duration {
+	if by, err := strconv.ParseFloat(os.Getenv("PADDOCK_TEST_PATIENCE"), 64); err == nil && by > 1 {
+		return time.Duration(float64(d) * by)
+	}
+	return d
 }
 
 // NeedRoot fails the test unless it runs as root.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"paddock/internal/testenv"
 )
 
 func TestParseLayouts(t *testing.T) {
@@ -166,7 +168,7 @@ func real(t *testing.T) map[string]Group {
 	}
 	t.Cleanup(func() {
 		for _, g := range groups {
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience(5*time.Second))
 			if err := g.Remove(ctx); err != nil {
 				t.Error(err)
 			}
@@ -177,7 +179,7 @@ func real(t *testing.T) map[string]Group {
 }
 
 func deadline(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience(10*time.Second))
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -220,6 +222,43 @@ func startIn(t *testing.T, g Group, script string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	return cmd
+}
+
+// narrow makes a group with limits for processes. Ensure makes parents: on v2 what hands controllers down has no processes.
+func narrow(t *testing.T, g Group, l Limits) {
+	t.Helper()
+	above := g
+	if g.fs.v2 {
+		above = g.fs.At(filepath.Dir(g.path))
+	}
+	if err := above.mkdir(); err != nil {
+		t.Fatal(err)
+	}
+	quota, period := CPUQuota(l.CPUMillis)
+	for _, f := range []struct {
+		wanted             int64
+		controller, v1, v2 string
+		textV1, textV2     string
+	}{
+		{l.MemoryBytes, "memory", "memory.limit_in_bytes", "memory.max", fmt.Sprint(l.MemoryBytes), fmt.Sprint(l.MemoryBytes)},
+		{l.Pids, "pids", "pids.max", "pids.max", fmt.Sprint(l.Pids), fmt.Sprint(l.Pids)},
+		{l.CPUMillis, "cpu", "cpu.cfs_quota_us", "cpu.max", fmt.Sprint(quota), fmt.Sprint(quota, period)},
+	} {
+		if f.wanted == 0 {
+			continue
+		}
+		dir, file, text := g.dir(f.controller), f.v1, f.textV1
+		if g.fs.v2 {
+			file, text = f.v2, f.textV2
+		}
+		if err := errors.Join(os.MkdirAll(dir, 0o755), write(dir, file, text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := g.Limits(); err != nil || l.MemoryBytes > 0 && got.MemoryBytes != l.MemoryBytes ||
+		l.Pids > 0 && got.Pids != l.Pids || l.CPUMillis > 0 && got.CPUMillis != l.CPUMillis {
+		t.Fatalf("limits %+v, %v; want %+v", got, err, l)
+	}
 }
 
 func TestRealFreezeThawKillRemove(t *testing.T) {
@@ -324,6 +363,10 @@ func TestRealParentIsCapped(t *testing.T) {
 		if name == "v2 of hybrid" {
 			continue // no controllers there
 		}
+		weight := int64(512)
+		if g.fs.v2 {
+			weight = weightToShares(sharesToWeight(weight)) // coarser
+		}
 		for _, size := range []int64{256 << 20, 64 << 20, 512 << 20} { // down and up again
 			if err := g.Ensure(Limits{MemoryBytes: size, CPUWeight: 512, Pids: 1000}); err != nil {
 				t.Fatal(err)
@@ -332,7 +375,7 @@ func TestRealParentIsCapped(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if l.MemoryBytes != size || l.SwapBytes != 0 || l.Pids != 1000 || l.CPUMillis != Unlimited || l.CPUWeight != 512 {
+			if l.MemoryBytes != size || l.SwapBytes != 0 || l.Pids != 1000 || l.CPUMillis != Unlimited || l.CPUWeight != weight {
 				t.Errorf("limits %+v, want %d bytes without swap", l, size)
 			}
 		}
@@ -347,9 +390,7 @@ func TestRealOOMAndPidsAreCounted(t *testing.T) {
 		if name == "v2 of hybrid" {
 			continue
 		}
-		if err := g.Ensure(Limits{MemoryBytes: 32 << 20, Pids: 4}); err != nil {
-			t.Fatal(err)
-		}
+		narrow(t, g, Limits{MemoryBytes: 32 << 20, Pids: 4})
 		// a shell joins the group, then runs out of pids, then of memory
 		script := `for f in "$@"; do echo $$ > $f/cgroup.procs || exit 9; done
 			(for i in 1 2 3 4 5 6; do sleep 60 & done) >/dev/null 2>&1; exec tail /dev/zero`

@@ -12,10 +12,8 @@ func TestRealThrottledSpinnerIsNotIdle(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
+			narrow(t, g, Limits{CPUMillis: 20}) // 2 ms of each 100
 			spin(t, g)
-			if err := g.Ensure(Limits{CPUMillis: 20}); err != nil { // 2 ms of each 100
-				t.Fatal(err)
-			}
 			for range 5 {
 				if err := g.AwaitIdle(deadline(t)); err == nil || !strings.Contains(err.Error(), "threads run") {
 					t.Errorf("a spinning group is idle: %v", err)

@@ -66,9 +66,7 @@ func TestRealLogOutlivesTheGroup(t *testing.T) {
 func suffer(t *testing.T, g Group, script string) Group {
 	t.Helper()
 	g = g.fs.At(fmt.Sprintf("%s-%d", g.path, time.Now().UnixNano()))
-	if err := g.Ensure(Limits{Pids: 4, MemoryBytes: 32 << 20}); err != nil {
-		t.Fatal(err)
-	}
+	narrow(t, g, Limits{Pids: 4, MemoryBytes: 32 << 20})
 	args := []string{"-c", `for f in "$@"; do echo $$ > "$f/cgroup.procs" || exit 9; done; ` + script, "sh"}
 	out, err := exec.Command("/bin/sh", append(args, g.dir("memory"), g.dir("pids"))...).CombinedOutput()
 	t.Logf("%s: %v, %s", script, err, out) // it may die of the limit

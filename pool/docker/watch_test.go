@@ -1,12 +1,14 @@
 package docker
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"testing"
 	"time"
 
+	"paddock/internal/testenv"
 	"paddock/pool"
 	"paddock/pool/cgroup"
 )
@@ -18,20 +20,21 @@ func TestRefusedForksAreKnownWithoutTheGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, forks := range []int{0, 6} {
-		group := fs.At(fmt.Sprintf("paddock-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
-		if err := group.Ensure(cgroup.Limits{Pids: 4}); err != nil {
+		parent := fs.At(fmt.Sprintf("paddock-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
+		if err := parent.Ensure(cgroup.Limits{}); err != nil {
 			t.Fatal(err)
 		}
-		procs := "/sys/fs/cgroup/pids" + group.Path() + "/cgroup.procs"
-		if fs.Version() == 2 {
-			procs = "/sys/fs/cgroup" + group.Path() + "/cgroup.procs"
+		group := fs.At(parent.Path() + "/c") // on v2 the parent, which hands controllers down, can have no processes
+		dir := testenv.GroupDir("pids", group.Path())
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(dir+"/pids.max", []byte("4"), 0)); err != nil {
+			t.Fatal(err)
 		}
 		script := `echo $$ > $1 || exit 9; (for i in $(seq $2); do sleep 60 & done) >/dev/null 2>&1; exit 0`
-		out, err := exec.Command("/bin/sh", "-c", script, "sh", procs, fmt.Sprint(forks)).CombinedOutput()
+		out, err := exec.Command("/bin/sh", "-c", script, "sh", dir+"/cgroup.procs", fmt.Sprint(forks)).CombinedOutput()
 		if err != nil {
 			t.Logf("the shell: %v, %s", err, out) // it may die of the refusal
 		}
-		if err := group.Remove(within(t)); err != nil {
+		if err := parent.Remove(within(t)); err != nil {
 			t.Fatal(err)
 		}
 		c := newContainer(nil, newID(t), pool.Facts{})

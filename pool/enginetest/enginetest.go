@@ -144,7 +144,7 @@ func (s *suite) restart(t *testing.T) {
 // sweep destroys what a test left, and fails it if that cannot be done.
 func (s *suite) sweep(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience(30*time.Second))
 	defer cancel()
 	left, err := s.engine.List(ctx)
 	if err != nil {
@@ -159,7 +159,7 @@ func (s *suite) sweep(t *testing.T) {
 
 // patience is a context for what must work soon.
 func patience(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience(30*time.Second))
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -252,7 +252,7 @@ func waitExit(t *testing.T, c pool.Container) pool.Exit {
 	select {
 	case <-c.Exited():
 		return c.Exit()
-	case <-time.After(20 * time.Second):
+	case <-time.After(testenv.Patience(20 * time.Second)):
 		t.Fatalf("container %s does not end; its output: %q", c.ID(), c.Output())
 		panic("not reached")
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"paddock/internal/testenv"
 	"paddock/pool"
 )
 
@@ -98,7 +99,7 @@ func testCreateHonoursDeadline(t *testing.T, s *suite) {
 	if _, err := s.engine.Create(ctx, spec); err == nil {
 		t.Fatal("a container was made for a caller that is gone")
 	}
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > testenv.Patience(10*time.Second) {
 		t.Errorf("it took %v to notice", took)
 	}
 	s.sweep(t)
@@ -160,7 +161,7 @@ func testConcurrentLife(t *testing.T, s *suite) {
 				return
 			}
 			if d != nil {
-				if err := d.listener.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+				if err := d.listener.SetDeadline(time.Now().Add(testenv.Patience(20 * time.Second))); err != nil {
 					t.Error(err)
 				}
 				if conn, err := d.listener.Accept(); err != nil {
@@ -243,7 +244,7 @@ func testAdoptionOfTheDead(t *testing.T, s *suite) {
 		t.Fatal(err)
 	}
 	p.send(t, order{Op: "exit", N: 9})
-	if _, err := p.answer(10 * time.Second); err == nil {
+	if _, err := p.answer(testenv.Patience(10 * time.Second)); err == nil {
 		t.Fatal("it answered instead of ending")
 	}
 	s.engine = s.New(t, s.state)

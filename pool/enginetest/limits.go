@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	"paddock/pool"
 	"paddock/pool/cgroup"
 )
@@ -48,7 +49,7 @@ func testFreezeStopsEverything(t *testing.T, s *suite) {
 			}
 		}
 		// the answer to the ping that it slept through
-		if _, err := p.answer(10 * time.Second); err != nil {
+		if _, err := p.answer(testenv.Patience(10 * time.Second)); err != nil {
 			t.Fatalf("thawed, it does not answer: %v", err)
 		}
 		p.ask(t, order{Op: "ping"})
@@ -56,7 +57,7 @@ func testFreezeStopsEverything(t *testing.T, s *suite) {
 	// what cannot be stopped must be told
 	p.ask(t, order{Op: "spin", N: 1})
 	// on a busy machine it gets its turn late
-	for end := time.Now().Add(10 * time.Second); cpuOver(t, c, 200*time.Millisecond) < 20*time.Millisecond; {
+	for end := time.Now().Add(testenv.Patience(10 * time.Second)); cpuOver(t, c, 200*time.Millisecond) < 20*time.Millisecond; {
 		if time.Now().After(end) {
 			t.Fatal("the spinning container burns nothing: the test shows nothing")
 		}
@@ -170,7 +171,7 @@ func testPidsLimit(t *testing.T, s *suite) {
 			spec.Pids = 96 // the sentry's own tasks included
 		}
 	})
-	a, err := p.try(order{Op: "spawn", N: 200}, 20*time.Second)
+	a, err := p.try(order{Op: "spawn", N: 200}, testenv.Patience(20*time.Second))
 	if err != nil { // the sentry panics at its limit
 		e := waitExit(t, c)
 		if !e.PidsHit {
@@ -199,7 +200,7 @@ func testOutputIsBounded(t *testing.T, s *suite) {
 		t.Fatal(a.Error)
 	}
 	p.send(t, order{Op: "print", Path: "flood ", N: 1 << 40})
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(testenv.Patience(20 * time.Second))
 	for len(c.Output()) < 60<<10 {
 		if time.Now().After(deadline) {
 			t.Fatalf("output is %d bytes", len(c.Output()))

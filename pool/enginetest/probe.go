@@ -108,7 +108,7 @@ func listen(t *testing.T, s pool.Spec) *door {
 
 func (d *door) accept(t *testing.T, c pool.Container) *probe {
 	t.Helper()
-	if err := d.listener.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := d.listener.SetDeadline(time.Now().Add(testenv.Patience(20 * time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := d.listener.Accept()
@@ -151,7 +151,7 @@ func (p *probe) send(t *testing.T, o order) {
 // ask gives an order and waits for the answer.
 func (p *probe) ask(t *testing.T, o order) answer {
 	t.Helper()
-	a, err := p.try(o, 20*time.Second)
+	a, err := p.try(o, testenv.Patience(20*time.Second))
 	if err != nil {
 		t.Fatalf("order %+v: %v", o, err)
 	}

@@ -74,7 +74,7 @@ func (r *rig) engine(t *testing.T) *oci.Engine {
 
 func (r *rig) sweep(t *testing.T, e *oci.Engine) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience(20*time.Second))
 	defer cancel()
 	all, err := e.List(ctx)
 	if err != nil {
@@ -121,7 +121,7 @@ func (r *rig) keeperPid(t *testing.T) int {
 }
 
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience(20*time.Second))
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -217,7 +217,7 @@ func TestKeeperEndsWhatNobodyAdopts(t *testing.T) {
 					t.Fatal("the keeper stays")
 				}
 			}
-			if left, _ := filepath.Glob("/sys/fs/cgroup/*/paddock/" + r.ControllerID + "/*" + string(c.ID()) + "*"); len(left) > 0 {
+			if left, _ := filepath.Glob(testenv.GroupDir("*", "paddock/"+r.ControllerID+"/*"+string(c.ID())+"*")); len(left) > 0 {
 				t.Errorf("left behind: %q", left)
 			}
 			// the next controller sweeps up
@@ -241,7 +241,7 @@ func TestAGroupThatExistsIsRefused(t *testing.T) {
 			r := newRig(t, iso)
 			e := r.engine(t)
 			spec := r.spec(t, 1)
-			group := filepath.Join("/sys/fs/cgroup/memory/paddock", r.ControllerID, string(spec.ID))
+			group := testenv.GroupDir("memory", "paddock/"+r.ControllerID+"/"+string(spec.ID))
 			if err := os.MkdirAll(group, 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -284,7 +284,7 @@ func TestRuntimeThatHangs(t *testing.T) {
 	if _, err := e.Create(ctx, r.spec(t, 1)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v, want the deadline", err)
 	}
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > testenv.Patience(5*time.Second) {
 		t.Errorf("it took %v", took)
 	}
 	if out, _ := exec.Command("pgrep", "-f", mark).Output(); len(out) > 0 {
@@ -310,10 +310,14 @@ func TestRuntimeThatFails(t *testing.T) {
 
 // a runtime that sets no limits, or other ones, must not get away with it
 func TestRuntimeThatSetsNoLimits(t *testing.T) {
+	var dirs []string
+	for _, controller := range []string{"memory", "pids", "cpu", "cpuacct", "freezer"} {
+		dirs = append(dirs, testenv.GroupDir(controller, "$group"))
+	}
 	for name, script := range map[string]string{
 		"no group": `sleep 1000 & echo $! > $pidfile`,
 		"no limits": `sleep 1000 & pid=$!; echo $pid > $pidfile
-			for h in memory pids cpu cpuacct freezer; do mkdir -p /sys/fs/cgroup/$h/$group; echo $pid > /sys/fs/cgroup/$h/$group/cgroup.procs; done`,
+			for d in ` + strings.Join(dirs, " ") + `; do mkdir -p $d; echo $pid > $d/cgroup.procs; done`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, tenant.IsolationRunc)
@@ -360,7 +364,7 @@ func TestCloseIsIdempotentAndTakesTheKeeperAlong(t *testing.T) {
 	if _, err := keeper.StartTime(pid); err == nil {
 		t.Errorf("keeper %d stays though nothing is left", pid)
 	}
-	if left, _ := filepath.Glob("/sys/fs/cgroup/*/paddock/" + r.ControllerID); len(left) > 0 {
+	if left, _ := filepath.Glob(testenv.GroupDir("*", "paddock/"+r.ControllerID)); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
 	}
 }
@@ -372,8 +376,8 @@ func TestHalfMadeContainers(t *testing.T) {
 	id := func(n int) string { return fmt.Sprintf("%032d", n) }
 	for _, dir := range []string{
 		filepath.Join(r.StateDir, "b", id(1)), filepath.Join(r.StateDir, "r", id(2)), filepath.Join(r.StateDir, "r", "not-ours"),
-		filepath.Join("/sys/fs/cgroup/pids/paddock", r.ControllerID, id(3)),
-		filepath.Join("/sys/fs/cgroup/systemd/paddock", r.ControllerID, id(3)),
+		testenv.GroupDir("pids", "paddock/"+r.ControllerID+"/"+id(3)),
+		testenv.GroupDir("systemd", "paddock/"+r.ControllerID+"/"+id(3)),
 	} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)

@@ -144,7 +144,7 @@ func (h *host) start() {
 	h.Pool = p
 	select {
 	case <-p.Ready():
-	case <-time.After(time.Minute):
+	case <-time.After(testenv.Patience(time.Minute)):
 		h.t.Fatal("no sandbox became warm within a minute")
 	}
 }
@@ -152,7 +152,7 @@ func (h *host) start() {
 // stop ends the pool and checks that the engine has nothing left.
 func (h *host) stop() {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Patience(time.Minute))
 	defer cancel()
 	if err := h.Shutdown(ctx); err != nil {
 		h.t.Error(err)
@@ -173,7 +173,7 @@ func (h *host) req(t tenant.ID, source string, limit time.Duration) *call.Reques
 	h.n++
 	sum := sha256.Sum256([]byte(source))
 	return &call.Request{
-		ID: call.ID(fmt.Sprintf("%032d", h.n)), Tenant: t, Runtime: "node", Body: []byte(`{"n":20}`), Deadline: time.Now().Add(limit),
+		ID: call.ID(fmt.Sprintf("%032d", h.n)), Tenant: t, Runtime: "node", Body: []byte(`{"n":20}`), Deadline: time.Now().Add(testenv.Patience(limit)),
 		Code: call.Code{Hash: hex.EncodeToString(sum[:]), Kind: call.KindAuto, Name: "code.js", Source: []byte(source)},
 	}
 }
@@ -262,7 +262,7 @@ func testFreezeAndThaw(t *testing.T, h *host) {
 
 func (h *host) untilFrozen(id tenant.ID) {
 	h.t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(testenv.Patience(20 * time.Second)); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if all := h.Containers(id); len(all) == 1 && all[0].Frozen {
 			return
 		}

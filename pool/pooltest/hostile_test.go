@@ -11,6 +11,7 @@ import (
 	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	"paddock/pool"
 )
 
@@ -34,7 +35,7 @@ func testHostileCode(t *testing.T, h *host) {
 			case <-time.After(20 * time.Millisecond):
 			}
 			own := *req
-			own.Deadline = time.Now().Add(5 * time.Second)
+			own.Deadline = time.Now().Add(testenv.Patience(5 * time.Second))
 			res, err := h.Do(t.Context(), &own, nil)
 			if err != nil || res.Container != mine || string(res.Value) != "40" {
 				t.Errorf("the canary: %+v, %v", res, err)
@@ -73,10 +74,10 @@ func testHostileCode(t *testing.T, h *host) {
 			ok = ok || errs.Is(err, k) || k == "" && err == nil
 		}
 		t.Logf("%s: %v after %s", c.name, err, took.Round(time.Millisecond))
-		if !ok || took > c.limit+500*time.Millisecond {
+		if !ok || took > testenv.Patience(c.limit+500*time.Millisecond) {
 			t.Errorf("%s: %v after %s, want one of %v", c.name, err, took, c.want)
 		}
-		limit := stopLimit
+		limit := testenv.Patience(stopLimit)
 		if err == nil {
 			limit += lookPause
 		}
@@ -120,7 +121,7 @@ func (h *host) untilGone(c pool.Container, limit time.Duration) {
 	}
 	stopped := time.Since(began)
 	for h.holds(c.ID()) {
-		if time.Since(began) > goneLimit {
+		if time.Since(began) > testenv.Patience(goneLimit) {
 			h.t.Errorf("container %s is there %s after the answer: %+v", c.ID(), goneLimit, h.Containers(""))
 			return
 		}

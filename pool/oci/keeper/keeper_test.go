@@ -137,12 +137,12 @@ func (r *rig) run(t *testing.T, script string) (RunReply, error) {
 	// the script outlives the runtime, for a shell may wait for a child that ends before
 	runtime := fmt.Sprintf(`(while kill -0 $$ 2>/dev/null; do :; done; %s) & echo $! > %s`, script, pidFile)
 	return r.Run(soon(t), RunRequest{
-		ID: id, Argv: []string{"/bin/sh", "-c", runtime}, PidFile: pidFile, Timeout: 10 * time.Second, OOMScoreAdj: 500,
+		ID: id, Argv: []string{"/bin/sh", "-c", runtime}, PidFile: pidFile, Timeout: testenv.Patience(10 * time.Second), OOMScoreAdj: 500,
 	})
 }
 
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience(10*time.Second))
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -384,7 +384,7 @@ func TestEndsWhatNobodyAdopts(t *testing.T) {
 	r.gone(t)
 	r.Grace = 300 * time.Millisecond
 	r.spawn(t)
-	group := "/sys/fs/cgroup/pids/" + r.CgroupParent + "/" + id
+	group := testenv.GroupDir("pids", r.CgroupParent+"/"+id)
 	if err := os.MkdirAll(group, 0o755); err != nil {
 		t.Fatal(err)
 	}
