@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -89,6 +90,9 @@ func policySettings() []policySetting {
 			func(p *pb.Policy, h *pb.Hosts) { p.Egress = h }, (*pb.Policy).GetEgress),
 		hosts("egress-private", "host:port inside your own network that its code may reach; repeat",
 			func(p *pb.Policy, h *pb.Hosts) { p.EgressPrivate = h }, (*pb.Policy).GetEgressPrivate),
+		{"inject", `a secret for one host's requests, added outside: 'api.example.com Authorization: Bearer {SECRET}'; repeat`, &pb.Injections{},
+			func(p *pb.Policy, v any) { p.Inject = v.(*pb.Injections) },
+			func(p *pb.Policy) string { return injectionsText(p.GetInject()) }},
 	}
 }
 
@@ -96,6 +100,7 @@ func policySettings() []policySetting {
 func addPolicyFlags(c *cobra.Command) func() (*pb.Policy, error) {
 	f := c.Flags()
 	read := map[string]func() any{}
+	var wrong error
 	settings := policySettings()
 	for _, s := range settings {
 		switch def := s.value.(type) {
@@ -114,6 +119,13 @@ func addPolicyFlags(c *cobra.Command) func() (*pb.Policy, error) {
 		case []string:
 			v := f.StringArray(s.flag, def, s.help)
 			read[s.flag] = func() any { return *v }
+		case *pb.Injections:
+			v := f.StringArray(s.flag, nil, s.help)
+			read[s.flag] = func() any {
+				list, err := parseInjections(*v)
+				wrong = err
+				return list
+			}
 		case config.Bytes:
 			v := def
 			f.Var(&v, s.flag, s.help)
@@ -127,7 +139,7 @@ func addPolicyFlags(c *cobra.Command) func() (*pb.Policy, error) {
 				s.set(p, read[s.flag]())
 			}
 		}
-		return p, nil
+		return p, wrong
 	}
 }
 
@@ -144,6 +156,33 @@ func hostsText(h *pb.Hosts) string {
 		return "none"
 	}
 	return strings.Join(h.GetHosts(), ", ")
+}
+
+// injectionForm is how an injection is written: a host, a header, and in its value a secret's name in braces at the end.
+var injectionForm = regexp.MustCompile(`^(\S+) ([^:\s]+): ?([^{}]*)\{([^{}]+)\}$`)
+
+// parseInjections reads the flag's values; a single empty one stands for none, to take all away.
+func parseInjections(texts []string) (*pb.Injections, error) {
+	list := &pb.Injections{}
+	if len(texts) == 1 && texts[0] == "" {
+		return list, nil
+	}
+	for _, text := range texts {
+		m := injectionForm.FindStringSubmatch(text)
+		if m == nil {
+			return nil, fmt.Errorf("--inject %.200q: write it as 'HOST HEADER: VALUE{SECRET}', as 'api.example.com Authorization: Bearer {API_KEY}'", text)
+		}
+		list.Injections = append(list.Injections, &pb.Injection{Host: m[1], Header: m[2], Prefix: m[3], Secret: m[4]})
+	}
+	return list, nil
+}
+
+func injectionsText(list *pb.Injections) string {
+	var all []string
+	for _, in := range list.GetInjections() {
+		all = append(all, fmt.Sprintf("%s %s: %s{%s}", in.GetHost(), in.GetHeader(), in.GetPrefix(), in.GetSecret()))
+	}
+	return orDefault(strings.Join(all, ", "), "none")
 }
 
 func policyRows(p *pb.Policy) (rows [][]string) {

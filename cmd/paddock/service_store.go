@@ -10,6 +10,7 @@ import (
 	"paddock/controller/catalog"
 	"paddock/controller/etcdstore"
 	"paddock/internal/errs"
+	"paddock/pool/egress"
 )
 
 // storePart is what the service knows: the store and the catalogue in memory over it.
@@ -73,7 +74,7 @@ func (s *service) openCatalogue(ctx context.Context, remover catalog.Remover) (*
 	p := &s.store
 	svc, err := catalog.NewService(catalog.Options{
 		Store: p.etcd, View: p.view, Blobs: p.blobs, KEK: p.kek, Pepper: p.pepper, Remover: remover,
-		CheckEgress: checkEgressRule, Logger: s.log.With("part", "catalogue"),
+		CheckEgress: checkEgressRule, CheckInject: egress.CheckInjections, Logger: s.log.With("part", "catalogue"),
 	})
 	if err != nil {
 		return nil, err

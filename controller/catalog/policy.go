@@ -31,6 +31,7 @@ type Maxima struct {
 	DrainTimeout      time.Duration
 	Claims            float64 // burst and rate
 	EgressRules       int     // of each list
+	Injections        int
 }
 
 // DefaultMaxima returns the maxima of an operator who sets nothing. A body and a source together fit a gRPC message of
@@ -39,7 +40,7 @@ func DefaultMaxima() Maxima {
 	return Maxima{
 		Timeout: tenant.MaxTimeout, SourceBytes: 8 << 20, BodyBytes: 22 << 20, LogBytes: 4 << 20,
 		Concurrency: 10_000, RatePerSecond: 1e6, CallsPerContainer: 1024, MaxContainers: 256, MaxFunctions: 100_000,
-		Life: 7 * 24 * time.Hour, DrainTimeout: 10 * time.Minute, Claims: 1000, EgressRules: 256,
+		Life: 7 * 24 * time.Hour, DrainTimeout: 10 * time.Minute, Claims: 1000, EgressRules: 256, Injections: 64,
 	}
 }
 
@@ -93,6 +94,11 @@ func resolvePolicy(p *pb.Policy) tenant.Policy {
 	set(&out.ClaimsPerSecond, p.ClaimsPerSecond)
 	out.Egress = p.GetEgress().GetHosts()
 	out.EgressPrivate = p.GetEgressPrivate().GetHosts()
+	for _, in := range p.GetInject().GetInjections() {
+		out.Inject = append(out.Inject, tenant.Injection{
+			Host: in.GetHost(), Header: in.GetHeader(), Prefix: in.GetPrefix(), Secret: in.GetSecret(),
+		})
+	}
 	return out
 }
 
@@ -116,7 +122,10 @@ func setDuration(to *time.Duration, from *durationpb.Duration) {
 
 // showPolicy returns p with every field set.
 func showPolicy(p *tenant.Policy) *pb.Policy {
-	isolation := string(p.Isolation)
+	isolation, inject := string(p.Isolation), &pb.Injections{}
+	for _, in := range p.Inject {
+		inject.Injections = append(inject.Injections, &pb.Injection{Host: in.Host, Header: in.Header, Prefix: in.Prefix, Secret: in.Secret})
+	}
 	return &pb.Policy{
 		Isolation: &isolation, Timeout: durationpb.New(p.Timeout), MaxTimeout: durationpb.New(p.MaxTimeout),
 		SourceBytes: &p.SourceBytes, InputBytes: &p.InputBytes, OutputBytes: &p.OutputBytes, LogBytes: &p.LogBytes,
@@ -126,6 +135,7 @@ func showPolicy(p *tenant.Policy) *pb.Policy {
 		MaxCalls: &p.MaxCalls, DrainTimeout: durationpb.New(p.DrainTimeout), FreezeAfter: durationpb.New(p.FreezeAfter),
 		ClaimBurst: ptr32(p.ClaimBurst), ClaimsPerSecond: &p.ClaimsPerSecond,
 		Egress: &pb.Hosts{Hosts: p.Egress}, EgressPrivate: &pb.Hosts{Hosts: p.EgressPrivate},
+		Inject: inject,
 	}
 }
 
@@ -135,8 +145,8 @@ func ptr32(n int) *int32 {
 }
 
 // checkPolicy says whether the fields that are set in patch, and what they make of the whole policy, are within m.
-// checkRule judges an egress rule.
-func checkPolicy(patch *pb.Policy, whole tenant.Policy, m Maxima, checkRule func(string) error) error {
+// checkRule judges an egress rule, checkInject all injections.
+func checkPolicy(patch *pb.Policy, whole tenant.Policy, m Maxima, checkRule func(string) error, checkInject func([]tenant.Injection) error) error {
 	var c policyChecker
 	patch.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		if d, ok := v.Interface().(protoreflect.Message); ok {
@@ -172,6 +182,11 @@ func checkPolicy(patch *pb.Policy, whole tenant.Policy, m Maxima, checkRule func
 	c.number("claims_per_second", whole.ClaimsPerSecond, 0.001, m.Claims)
 	c.rules("egress", whole.Egress, m.EgressRules, checkRule)
 	c.rules("egress_private", whole.EgressPrivate, m.EgressRules, checkRule)
+	if n := len(whole.Inject); n > m.Injections {
+		c.fail("inject has %d entries: at most %d", n, m.Injections)
+	} else if err := checkInject(whole.Inject); err != nil {
+		c.fail("inject: %v", err)
+	}
 	return c.err
 }
 
@@ -208,6 +223,16 @@ func (c *policyChecker) rules(field string, rules []string, most int, check func
 			c.fail("%s: %v", field, err)
 		}
 	}
+}
+
+// checkComplete is the least that injections must be: each names a host, a header and a secret.
+func checkComplete(all []tenant.Injection) error {
+	for _, in := range all {
+		if in.Host == "" || in.Header == "" || in.Secret == "" {
+			return errs.New(errs.Invalid, "each needs a host, a header and a secret")
+		}
+	}
+	return nil
 }
 
 // checkHostPort is the least that an egress rule must be: "host:port", "*.example.com:443".

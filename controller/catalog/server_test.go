@@ -247,6 +247,7 @@ func TestShownPolicy(t *testing.T) {
 	op := as(t, identity.RoleOperator, "")
 	made, err := c.CreateTenant(op, &pb.CreateTenantRequest{Id: "acme", Policy: &pb.Policy{
 		Isolation: ptr("runc"), Egress: &pb.Hosts{Hosts: []string{"*.example.com:443"}}, MaxCalls: ptr[int64](5),
+		Inject: &pb.Injections{Injections: []*pb.Injection{{Host: "api.example.com", Header: "Authorization", Prefix: "Bearer ", Secret: "KEY"}}},
 	}})
 	must(t, err)
 	fields := made.Policy.ProtoReflect().Descriptor().Fields()

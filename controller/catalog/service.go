@@ -44,6 +44,8 @@ type Options struct {
 	Maxima  Maxima // the zero value is DefaultMaxima
 	// CheckEgress judges one egress rule; nil: only its form, host:port.
 	CheckEgress func(rule string) error
+	// CheckInject judges a policy's injections; nil: only that nothing is missing.
+	CheckInject func([]tenant.Injection) error
 	// Runtimes that functions may name; the first is the default. nil: node.
 	Runtimes []string
 	Logger   *slog.Logger
@@ -67,6 +69,9 @@ func NewService(o Options) (*Service, error) {
 	}
 	if o.CheckEgress == nil {
 		o.CheckEgress = checkHostPort
+	}
+	if o.CheckInject == nil {
+		o.CheckInject = checkComplete
 	}
 	if o.Runtimes == nil {
 		o.Runtimes = []string{"node"}

@@ -83,6 +83,8 @@ func TestPolicyBounds(t *testing.T) {
 		{&pb.Policy{Egress: &pb.Hosts{Hosts: []string{"example.com:0"}}}, []string{"65535"}},
 		{&pb.Policy{EgressPrivate: &pb.Hosts{Hosts: make([]string, 257)}}, []string{"257", "256"}},
 		{&pb.Policy{Egress: &pb.Hosts{Hosts: []string{strings.Repeat("a", 300) + ":1"}}}, []string{"302"}},
+		{&pb.Policy{Inject: &pb.Injections{Injections: []*pb.Injection{{Host: "a.example", Header: "X"}}}}, []string{"inject", "secret"}},
+		{&pb.Policy{Inject: &pb.Injections{Injections: make([]*pb.Injection, 65)}}, []string{"65", "64"}},
 	} {
 		_, err := w.service.CreateTenant(t.Context(), "acme", c.policy)
 		wantKind(t, err, errs.Invalid, c.says...)

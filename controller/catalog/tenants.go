@@ -89,7 +89,7 @@ func (s *Service) checkPolicy(patch, whole *pb.Policy) error {
 	if patch == nil {
 		patch = &pb.Policy{}
 	}
-	return checkPolicy(patch, resolvePolicy(whole), s.opts.Maxima, s.opts.CheckEgress)
+	return checkPolicy(patch, resolvePolicy(whole), s.opts.Maxima, s.opts.CheckEgress, s.opts.CheckInject)
 }
 
 // viewOf shows a record that was just written.

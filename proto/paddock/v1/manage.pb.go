@@ -51,6 +51,8 @@ type Policy struct {
 	Egress            *Hosts                 `protobuf:"bytes,21,opt,name=egress,proto3" json:"egress,omitempty"`
 	// Special-purpose destinations, allowed by name; operators only.
 	EgressPrivate *Hosts `protobuf:"bytes,22,opt,name=egress_private,json=egressPrivate,proto3" json:"egress_private,omitempty"`
+	// Secrets that are added to requests outside of the sandbox.
+	Inject        *Injections `protobuf:"bytes,23,opt,name=inject,proto3" json:"inject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -239,6 +241,13 @@ func (x *Policy) GetEgressPrivate() *Hosts {
 	return nil
 }
 
+func (x *Policy) GetInject() *Injections {
+	if x != nil {
+		return x.Inject
+	}
+	return nil
+}
+
 // Hosts is a list that can be set to empty.
 type Hosts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -284,6 +293,125 @@ func (x *Hosts) GetHosts() []string {
 	return nil
 }
 
+// Injections is a list that can be set to empty.
+type Injections struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Injections    []*Injection           `protobuf:"bytes,1,rep,name=injections,proto3" json:"injections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Injections) Reset() {
+	*x = Injections{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Injections) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Injections) ProtoMessage() {}
+
+func (x *Injections) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Injections.ProtoReflect.Descriptor instead.
+func (*Injections) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Injections) GetInjections() []*Injection {
+	if x != nil {
+		return x.Injections
+	}
+	return nil
+}
+
+// Injection adds a header with a secret to what the code sends to one host over http:, which goes out over https:. The host has
+// to be allowed by egress, too. Code does not get the secret itself any more.
+type Injection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "api.example.com": http: on port 80 goes to 443; "api.example.com:8443": to that port.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// As "Authorization".
+	Header string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	// Stands before the secret, as "Bearer ".
+	Prefix string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// The name of one of the tenant's secrets.
+	Secret        string `protobuf:"bytes,4,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Injection) Reset() {
+	*x = Injection{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Injection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Injection) ProtoMessage() {}
+
+func (x *Injection) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Injection.ProtoReflect.Descriptor instead.
+func (*Injection) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Injection) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Injection) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
+func (x *Injection) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Injection) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
 type Tenant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -302,7 +430,7 @@ type Tenant struct {
 
 func (x *Tenant) Reset() {
 	*x = Tenant{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[2]
+	mi := &file_paddock_v1_manage_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +442,7 @@ func (x *Tenant) String() string {
 func (*Tenant) ProtoMessage() {}
 
 func (x *Tenant) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[2]
+	mi := &file_paddock_v1_manage_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +455,7 @@ func (x *Tenant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tenant.ProtoReflect.Descriptor instead.
 func (*Tenant) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{2}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Tenant) GetId() string {
@@ -382,7 +510,7 @@ type CreateTenantRequest struct {
 
 func (x *CreateTenantRequest) Reset() {
 	*x = CreateTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[3]
+	mi := &file_paddock_v1_manage_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -394,7 +522,7 @@ func (x *CreateTenantRequest) String() string {
 func (*CreateTenantRequest) ProtoMessage() {}
 
 func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[3]
+	mi := &file_paddock_v1_manage_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -407,7 +535,7 @@ func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantRequest.ProtoReflect.Descriptor instead.
 func (*CreateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{3}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateTenantRequest) GetId() string {
@@ -433,7 +561,7 @@ type GetTenantRequest struct {
 
 func (x *GetTenantRequest) Reset() {
 	*x = GetTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[4]
+	mi := &file_paddock_v1_manage_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +573,7 @@ func (x *GetTenantRequest) String() string {
 func (*GetTenantRequest) ProtoMessage() {}
 
 func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[4]
+	mi := &file_paddock_v1_manage_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +586,7 @@ func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantRequest.ProtoReflect.Descriptor instead.
 func (*GetTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{4}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetTenantRequest) GetId() string {
@@ -478,7 +606,7 @@ type ListTenantsRequest struct {
 
 func (x *ListTenantsRequest) Reset() {
 	*x = ListTenantsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[5]
+	mi := &file_paddock_v1_manage_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +618,7 @@ func (x *ListTenantsRequest) String() string {
 func (*ListTenantsRequest) ProtoMessage() {}
 
 func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[5]
+	mi := &file_paddock_v1_manage_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +631,7 @@ func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsRequest.ProtoReflect.Descriptor instead.
 func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{5}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListTenantsRequest) GetPageSize() int32 {
@@ -530,7 +658,7 @@ type ListTenantsResponse struct {
 
 func (x *ListTenantsResponse) Reset() {
 	*x = ListTenantsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[6]
+	mi := &file_paddock_v1_manage_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +670,7 @@ func (x *ListTenantsResponse) String() string {
 func (*ListTenantsResponse) ProtoMessage() {}
 
 func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[6]
+	mi := &file_paddock_v1_manage_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +683,7 @@ func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsResponse.ProtoReflect.Descriptor instead.
 func (*ListTenantsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{6}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTenantsResponse) GetTenants() []*Tenant {
@@ -582,7 +710,7 @@ type UpdateTenantRequest struct {
 
 func (x *UpdateTenantRequest) Reset() {
 	*x = UpdateTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[7]
+	mi := &file_paddock_v1_manage_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +722,7 @@ func (x *UpdateTenantRequest) String() string {
 func (*UpdateTenantRequest) ProtoMessage() {}
 
 func (x *UpdateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[7]
+	mi := &file_paddock_v1_manage_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +735,7 @@ func (x *UpdateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTenantRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{7}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateTenantRequest) GetId() string {
@@ -634,7 +762,7 @@ type SuspendTenantRequest struct {
 
 func (x *SuspendTenantRequest) Reset() {
 	*x = SuspendTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[8]
+	mi := &file_paddock_v1_manage_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +774,7 @@ func (x *SuspendTenantRequest) String() string {
 func (*SuspendTenantRequest) ProtoMessage() {}
 
 func (x *SuspendTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[8]
+	mi := &file_paddock_v1_manage_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +787,7 @@ func (x *SuspendTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendTenantRequest.ProtoReflect.Descriptor instead.
 func (*SuspendTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{8}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SuspendTenantRequest) GetId() string {
@@ -685,7 +813,7 @@ type DeleteTenantRequest struct {
 
 func (x *DeleteTenantRequest) Reset() {
 	*x = DeleteTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[9]
+	mi := &file_paddock_v1_manage_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +825,7 @@ func (x *DeleteTenantRequest) String() string {
 func (*DeleteTenantRequest) ProtoMessage() {}
 
 func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[9]
+	mi := &file_paddock_v1_manage_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +838,7 @@ func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTenantRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{9}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteTenantRequest) GetId() string {
@@ -732,7 +860,7 @@ type DeleteTenantResponse struct {
 
 func (x *DeleteTenantResponse) Reset() {
 	*x = DeleteTenantResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[10]
+	mi := &file_paddock_v1_manage_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +872,7 @@ func (x *DeleteTenantResponse) String() string {
 func (*DeleteTenantResponse) ProtoMessage() {}
 
 func (x *DeleteTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[10]
+	mi := &file_paddock_v1_manage_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +885,7 @@ func (x *DeleteTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTenantResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTenantResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{10}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteTenantResponse) GetRevision() int64 {
@@ -808,7 +936,7 @@ type Function struct {
 
 func (x *Function) Reset() {
 	*x = Function{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[11]
+	mi := &file_paddock_v1_manage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +948,7 @@ func (x *Function) String() string {
 func (*Function) ProtoMessage() {}
 
 func (x *Function) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[11]
+	mi := &file_paddock_v1_manage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +961,7 @@ func (x *Function) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Function.ProtoReflect.Descriptor instead.
 func (*Function) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{11}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Function) GetName() string {
@@ -921,7 +1049,7 @@ type DeployFunctionRequest struct {
 
 func (x *DeployFunctionRequest) Reset() {
 	*x = DeployFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[12]
+	mi := &file_paddock_v1_manage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1061,7 @@ func (x *DeployFunctionRequest) String() string {
 func (*DeployFunctionRequest) ProtoMessage() {}
 
 func (x *DeployFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[12]
+	mi := &file_paddock_v1_manage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1074,7 @@ func (x *DeployFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployFunctionRequest.ProtoReflect.Descriptor instead.
 func (*DeployFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{12}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeployFunctionRequest) GetName() string {
@@ -993,7 +1121,7 @@ type GetFunctionRequest struct {
 
 func (x *GetFunctionRequest) Reset() {
 	*x = GetFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[13]
+	mi := &file_paddock_v1_manage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1133,7 @@ func (x *GetFunctionRequest) String() string {
 func (*GetFunctionRequest) ProtoMessage() {}
 
 func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[13]
+	mi := &file_paddock_v1_manage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1146,7 @@ func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFunctionRequest.ProtoReflect.Descriptor instead.
 func (*GetFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{13}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetFunctionRequest) GetName() string {
@@ -1038,7 +1166,7 @@ type ListFunctionsRequest struct {
 
 func (x *ListFunctionsRequest) Reset() {
 	*x = ListFunctionsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[14]
+	mi := &file_paddock_v1_manage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1178,7 @@ func (x *ListFunctionsRequest) String() string {
 func (*ListFunctionsRequest) ProtoMessage() {}
 
 func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[14]
+	mi := &file_paddock_v1_manage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1191,7 @@ func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsRequest.ProtoReflect.Descriptor instead.
 func (*ListFunctionsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{14}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListFunctionsRequest) GetPageSize() int32 {
@@ -1090,7 +1218,7 @@ type ListFunctionsResponse struct {
 
 func (x *ListFunctionsResponse) Reset() {
 	*x = ListFunctionsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[15]
+	mi := &file_paddock_v1_manage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1230,7 @@ func (x *ListFunctionsResponse) String() string {
 func (*ListFunctionsResponse) ProtoMessage() {}
 
 func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[15]
+	mi := &file_paddock_v1_manage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1243,7 @@ func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsResponse.ProtoReflect.Descriptor instead.
 func (*ListFunctionsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{15}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListFunctionsResponse) GetFunctions() []*Function {
@@ -1141,7 +1269,7 @@ type DeleteFunctionRequest struct {
 
 func (x *DeleteFunctionRequest) Reset() {
 	*x = DeleteFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[16]
+	mi := &file_paddock_v1_manage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1281,7 @@ func (x *DeleteFunctionRequest) String() string {
 func (*DeleteFunctionRequest) ProtoMessage() {}
 
 func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[16]
+	mi := &file_paddock_v1_manage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1294,7 @@ func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{16}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteFunctionRequest) GetName() string {
@@ -1185,7 +1313,7 @@ type DeleteFunctionResponse struct {
 
 func (x *DeleteFunctionResponse) Reset() {
 	*x = DeleteFunctionResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[17]
+	mi := &file_paddock_v1_manage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1325,7 @@ func (x *DeleteFunctionResponse) String() string {
 func (*DeleteFunctionResponse) ProtoMessage() {}
 
 func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[17]
+	mi := &file_paddock_v1_manage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1338,7 @@ func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{17}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteFunctionResponse) GetRevision() int64 {
@@ -1237,7 +1365,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	mi := &file_paddock_v1_manage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1377,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	mi := &file_paddock_v1_manage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1390,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{18}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Secret) GetName() string {
@@ -1312,7 +1440,7 @@ type SetSecretRequest struct {
 
 func (x *SetSecretRequest) Reset() {
 	*x = SetSecretRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	mi := &file_paddock_v1_manage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1452,7 @@ func (x *SetSecretRequest) String() string {
 func (*SetSecretRequest) ProtoMessage() {}
 
 func (x *SetSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	mi := &file_paddock_v1_manage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1465,7 @@ func (x *SetSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSecretRequest.ProtoReflect.Descriptor instead.
 func (*SetSecretRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{19}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetSecretRequest) GetName() string {
@@ -1369,7 +1497,7 @@ type ListSecretsRequest struct {
 
 func (x *ListSecretsRequest) Reset() {
 	*x = ListSecretsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	mi := &file_paddock_v1_manage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1509,7 @@ func (x *ListSecretsRequest) String() string {
 func (*ListSecretsRequest) ProtoMessage() {}
 
 func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	mi := &file_paddock_v1_manage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1522,7 @@ func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ListSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{20}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{22}
 }
 
 type ListSecretsResponse struct {
@@ -1406,7 +1534,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	mi := &file_paddock_v1_manage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1546,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	mi := &file_paddock_v1_manage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1559,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{21}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListSecretsResponse) GetSecrets() []*Secret {
@@ -1451,7 +1579,7 @@ type DeleteSecretRequest struct {
 
 func (x *DeleteSecretRequest) Reset() {
 	*x = DeleteSecretRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	mi := &file_paddock_v1_manage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1591,7 @@ func (x *DeleteSecretRequest) String() string {
 func (*DeleteSecretRequest) ProtoMessage() {}
 
 func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	mi := &file_paddock_v1_manage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1604,7 @@ func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSecretRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSecretRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{22}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteSecretRequest) GetName() string {
@@ -1502,7 +1630,7 @@ type DeleteSecretResponse struct {
 
 func (x *DeleteSecretResponse) Reset() {
 	*x = DeleteSecretResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	mi := &file_paddock_v1_manage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1642,7 @@ func (x *DeleteSecretResponse) String() string {
 func (*DeleteSecretResponse) ProtoMessage() {}
 
 func (x *DeleteSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	mi := &file_paddock_v1_manage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1655,7 @@ func (x *DeleteSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSecretResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSecretResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{23}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteSecretResponse) GetRevision() int64 {
@@ -1545,7 +1673,7 @@ type RotateDataKeyRequest struct {
 
 func (x *RotateDataKeyRequest) Reset() {
 	*x = RotateDataKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	mi := &file_paddock_v1_manage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1685,7 @@ func (x *RotateDataKeyRequest) String() string {
 func (*RotateDataKeyRequest) ProtoMessage() {}
 
 func (x *RotateDataKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	mi := &file_paddock_v1_manage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1698,7 @@ func (x *RotateDataKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateDataKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateDataKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{24}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{26}
 }
 
 type RotateDataKeyResponse struct {
@@ -1584,7 +1712,7 @@ type RotateDataKeyResponse struct {
 
 func (x *RotateDataKeyResponse) Reset() {
 	*x = RotateDataKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	mi := &file_paddock_v1_manage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1724,7 @@ func (x *RotateDataKeyResponse) String() string {
 func (*RotateDataKeyResponse) ProtoMessage() {}
 
 func (x *RotateDataKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	mi := &file_paddock_v1_manage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1737,7 @@ func (x *RotateDataKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateDataKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateDataKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{25}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RotateDataKeyResponse) GetSecrets() int32 {
@@ -1643,7 +1771,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	mi := &file_paddock_v1_manage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1783,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	mi := &file_paddock_v1_manage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1796,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{26}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Key) GetId() string {
@@ -1726,7 +1854,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	mi := &file_paddock_v1_manage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1866,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	mi := &file_paddock_v1_manage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1879,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{27}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateKeyRequest) GetTenant() string {
@@ -1794,7 +1922,7 @@ type CreateKeyResponse struct {
 
 func (x *CreateKeyResponse) Reset() {
 	*x = CreateKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	mi := &file_paddock_v1_manage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +1934,7 @@ func (x *CreateKeyResponse) String() string {
 func (*CreateKeyResponse) ProtoMessage() {}
 
 func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	mi := &file_paddock_v1_manage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +1947,7 @@ func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{28}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CreateKeyResponse) GetKey() *Key {
@@ -1852,7 +1980,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	mi := &file_paddock_v1_manage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +1992,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	mi := &file_paddock_v1_manage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +2005,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{29}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListKeysRequest) GetTenant() string {
@@ -1896,7 +2024,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	mi := &file_paddock_v1_manage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2036,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	mi := &file_paddock_v1_manage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2049,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{30}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -1940,7 +2068,7 @@ type RevokeKeyRequest struct {
 
 func (x *RevokeKeyRequest) Reset() {
 	*x = RevokeKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	mi := &file_paddock_v1_manage_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2080,7 @@ func (x *RevokeKeyRequest) String() string {
 func (*RevokeKeyRequest) ProtoMessage() {}
 
 func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	mi := &file_paddock_v1_manage_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2093,7 @@ func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{31}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RevokeKeyRequest) GetId() string {
@@ -1984,7 +2112,7 @@ type RevokeKeyResponse struct {
 
 func (x *RevokeKeyResponse) Reset() {
 	*x = RevokeKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	mi := &file_paddock_v1_manage_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2124,7 @@ func (x *RevokeKeyResponse) String() string {
 func (*RevokeKeyResponse) ProtoMessage() {}
 
 func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	mi := &file_paddock_v1_manage_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2137,7 @@ func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{32}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RevokeKeyResponse) GetRevision() int64 {
@@ -2027,7 +2155,7 @@ type RotateKEKRequest struct {
 
 func (x *RotateKEKRequest) Reset() {
 	*x = RotateKEKRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	mi := &file_paddock_v1_manage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2167,7 @@ func (x *RotateKEKRequest) String() string {
 func (*RotateKEKRequest) ProtoMessage() {}
 
 func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	mi := &file_paddock_v1_manage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2180,7 @@ func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKRequest.ProtoReflect.Descriptor instead.
 func (*RotateKEKRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{33}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{35}
 }
 
 type RotateKEKResponse struct {
@@ -2065,7 +2193,7 @@ type RotateKEKResponse struct {
 
 func (x *RotateKEKResponse) Reset() {
 	*x = RotateKEKResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	mi := &file_paddock_v1_manage_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2205,7 @@ func (x *RotateKEKResponse) String() string {
 func (*RotateKEKResponse) ProtoMessage() {}
 
 func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	mi := &file_paddock_v1_manage_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2218,7 @@ func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKResponse.ProtoReflect.Descriptor instead.
 func (*RotateKEKResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{34}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RotateKEKResponse) GetTenants() int32 {
@@ -2126,7 +2254,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	mi := &file_paddock_v1_manage_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2266,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	mi := &file_paddock_v1_manage_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2279,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{35}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Container) GetId() string {
@@ -2276,7 +2404,7 @@ type ListContainersRequest struct {
 
 func (x *ListContainersRequest) Reset() {
 	*x = ListContainersRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[36]
+	mi := &file_paddock_v1_manage_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2416,7 @@ func (x *ListContainersRequest) String() string {
 func (*ListContainersRequest) ProtoMessage() {}
 
 func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[36]
+	mi := &file_paddock_v1_manage_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2429,7 @@ func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
 func (*ListContainersRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{36}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListContainersRequest) GetTenant() string {
@@ -2320,7 +2448,7 @@ type ListContainersResponse struct {
 
 func (x *ListContainersResponse) Reset() {
 	*x = ListContainersResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[37]
+	mi := &file_paddock_v1_manage_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2460,7 @@ func (x *ListContainersResponse) String() string {
 func (*ListContainersResponse) ProtoMessage() {}
 
 func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[37]
+	mi := &file_paddock_v1_manage_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2473,7 @@ func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
 func (*ListContainersResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{37}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListContainersResponse) GetContainers() []*Container {
@@ -2363,7 +2491,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[38]
+	mi := &file_paddock_v1_manage_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2503,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[38]
+	mi := &file_paddock_v1_manage_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2516,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{38}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{40}
 }
 
 type PoolStatus struct {
@@ -2419,7 +2547,7 @@ type PoolStatus struct {
 
 func (x *PoolStatus) Reset() {
 	*x = PoolStatus{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[39]
+	mi := &file_paddock_v1_manage_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +2559,7 @@ func (x *PoolStatus) String() string {
 func (*PoolStatus) ProtoMessage() {}
 
 func (x *PoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[39]
+	mi := &file_paddock_v1_manage_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2572,7 @@ func (x *PoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStatus.ProtoReflect.Descriptor instead.
 func (*PoolStatus) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{39}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PoolStatus) GetController() string {
@@ -2583,7 +2711,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[40]
+	mi := &file_paddock_v1_manage_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2595,7 +2723,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[40]
+	mi := &file_paddock_v1_manage_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2608,7 +2736,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{40}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExplainRequest) GetTenant() string {
@@ -2634,7 +2762,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[41]
+	mi := &file_paddock_v1_manage_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2774,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[41]
+	mi := &file_paddock_v1_manage_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2787,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{41}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ExplainResponse) GetContainers() []*Explanation {
@@ -2684,7 +2812,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[42]
+	mi := &file_paddock_v1_manage_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +2824,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[42]
+	mi := &file_paddock_v1_manage_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +2837,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{42}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Explanation) GetContainer() *Container {
@@ -2758,7 +2886,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[43]
+	mi := &file_paddock_v1_manage_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2770,7 +2898,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[43]
+	mi := &file_paddock_v1_manage_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2783,7 +2911,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{43}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ResizeRequest) GetMinReady() int32 {
@@ -2819,7 +2947,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[44]
+	mi := &file_paddock_v1_manage_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +2959,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[44]
+	mi := &file_paddock_v1_manage_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +2972,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{44}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DrainRequest) GetContainer() string {
@@ -2877,7 +3005,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[45]
+	mi := &file_paddock_v1_manage_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2889,7 +3017,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[45]
+	mi := &file_paddock_v1_manage_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2902,7 +3030,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{45}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DrainResponse) GetContainers() int32 {
@@ -2917,7 +3045,8 @@ var File_paddock_v1_manage_proto protoreflect.FileDescriptor
 const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\n" +
 	"\x17paddock/v1/manage.proto\x12\n" +
-	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf1\t\n" +
+	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa1\n" +
+	"\n" +
 	"\x06Policy\x12!\n" +
 	"\tisolation\x18\x01 \x01(\tH\x00R\tisolation\x88\x01\x01\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12:\n" +
@@ -2946,7 +3075,8 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"claimBurst\x88\x01\x01\x12/\n" +
 	"\x11claims_per_second\x18\x14 \x01(\x01H\rR\x0fclaimsPerSecond\x88\x01\x01\x12)\n" +
 	"\x06egress\x18\x15 \x01(\v2\x11.paddock.v1.HostsR\x06egress\x128\n" +
-	"\x0eegress_private\x18\x16 \x01(\v2\x11.paddock.v1.HostsR\regressPrivateB\f\n" +
+	"\x0eegress_private\x18\x16 \x01(\v2\x11.paddock.v1.HostsR\regressPrivate\x12.\n" +
+	"\x06inject\x18\x17 \x01(\v2\x16.paddock.v1.InjectionsR\x06injectB\f\n" +
 	"\n" +
 	"_isolationB\x0f\n" +
 	"\r_source_bytesB\x0e\n" +
@@ -2965,7 +3095,17 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\f_claim_burstB\x14\n" +
 	"\x12_claims_per_second\"\x1d\n" +
 	"\x05Hosts\x12\x14\n" +
-	"\x05hosts\x18\x01 \x03(\tR\x05hosts\"\xca\x01\n" +
+	"\x05hosts\x18\x01 \x03(\tR\x05hosts\"C\n" +
+	"\n" +
+	"Injections\x125\n" +
+	"\n" +
+	"injections\x18\x01 \x03(\v2\x15.paddock.v1.InjectionR\n" +
+	"injections\"g\n" +
+	"\tInjection\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x16\n" +
+	"\x06header\x18\x02 \x01(\tR\x06header\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x16\n" +
+	"\x06secret\x18\x04 \x01(\tR\x06secret\"\xca\x01\n" +
 	"\x06Tenant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12*\n" +
@@ -3203,140 +3343,144 @@ func file_paddock_v1_manage_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_manage_proto_rawDescData
 }
 
-var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_paddock_v1_manage_proto_goTypes = []any{
 	(*Policy)(nil),                 // 0: paddock.v1.Policy
 	(*Hosts)(nil),                  // 1: paddock.v1.Hosts
-	(*Tenant)(nil),                 // 2: paddock.v1.Tenant
-	(*CreateTenantRequest)(nil),    // 3: paddock.v1.CreateTenantRequest
-	(*GetTenantRequest)(nil),       // 4: paddock.v1.GetTenantRequest
-	(*ListTenantsRequest)(nil),     // 5: paddock.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),    // 6: paddock.v1.ListTenantsResponse
-	(*UpdateTenantRequest)(nil),    // 7: paddock.v1.UpdateTenantRequest
-	(*SuspendTenantRequest)(nil),   // 8: paddock.v1.SuspendTenantRequest
-	(*DeleteTenantRequest)(nil),    // 9: paddock.v1.DeleteTenantRequest
-	(*DeleteTenantResponse)(nil),   // 10: paddock.v1.DeleteTenantResponse
-	(*Function)(nil),               // 11: paddock.v1.Function
-	(*DeployFunctionRequest)(nil),  // 12: paddock.v1.DeployFunctionRequest
-	(*GetFunctionRequest)(nil),     // 13: paddock.v1.GetFunctionRequest
-	(*ListFunctionsRequest)(nil),   // 14: paddock.v1.ListFunctionsRequest
-	(*ListFunctionsResponse)(nil),  // 15: paddock.v1.ListFunctionsResponse
-	(*DeleteFunctionRequest)(nil),  // 16: paddock.v1.DeleteFunctionRequest
-	(*DeleteFunctionResponse)(nil), // 17: paddock.v1.DeleteFunctionResponse
-	(*Secret)(nil),                 // 18: paddock.v1.Secret
-	(*SetSecretRequest)(nil),       // 19: paddock.v1.SetSecretRequest
-	(*ListSecretsRequest)(nil),     // 20: paddock.v1.ListSecretsRequest
-	(*ListSecretsResponse)(nil),    // 21: paddock.v1.ListSecretsResponse
-	(*DeleteSecretRequest)(nil),    // 22: paddock.v1.DeleteSecretRequest
-	(*DeleteSecretResponse)(nil),   // 23: paddock.v1.DeleteSecretResponse
-	(*RotateDataKeyRequest)(nil),   // 24: paddock.v1.RotateDataKeyRequest
-	(*RotateDataKeyResponse)(nil),  // 25: paddock.v1.RotateDataKeyResponse
-	(*Key)(nil),                    // 26: paddock.v1.Key
-	(*CreateKeyRequest)(nil),       // 27: paddock.v1.CreateKeyRequest
-	(*CreateKeyResponse)(nil),      // 28: paddock.v1.CreateKeyResponse
-	(*ListKeysRequest)(nil),        // 29: paddock.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 30: paddock.v1.ListKeysResponse
-	(*RevokeKeyRequest)(nil),       // 31: paddock.v1.RevokeKeyRequest
-	(*RevokeKeyResponse)(nil),      // 32: paddock.v1.RevokeKeyResponse
-	(*RotateKEKRequest)(nil),       // 33: paddock.v1.RotateKEKRequest
-	(*RotateKEKResponse)(nil),      // 34: paddock.v1.RotateKEKResponse
-	(*Container)(nil),              // 35: paddock.v1.Container
-	(*ListContainersRequest)(nil),  // 36: paddock.v1.ListContainersRequest
-	(*ListContainersResponse)(nil), // 37: paddock.v1.ListContainersResponse
-	(*GetPoolRequest)(nil),         // 38: paddock.v1.GetPoolRequest
-	(*PoolStatus)(nil),             // 39: paddock.v1.PoolStatus
-	(*ExplainRequest)(nil),         // 40: paddock.v1.ExplainRequest
-	(*ExplainResponse)(nil),        // 41: paddock.v1.ExplainResponse
-	(*Explanation)(nil),            // 42: paddock.v1.Explanation
-	(*ResizeRequest)(nil),          // 43: paddock.v1.ResizeRequest
-	(*DrainRequest)(nil),           // 44: paddock.v1.DrainRequest
-	(*DrainResponse)(nil),          // 45: paddock.v1.DrainResponse
-	nil,                            // 46: paddock.v1.PoolStatus.RecycledTotalEntry
-	(*durationpb.Duration)(nil),    // 47: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 48: google.protobuf.Timestamp
+	(*Injections)(nil),             // 2: paddock.v1.Injections
+	(*Injection)(nil),              // 3: paddock.v1.Injection
+	(*Tenant)(nil),                 // 4: paddock.v1.Tenant
+	(*CreateTenantRequest)(nil),    // 5: paddock.v1.CreateTenantRequest
+	(*GetTenantRequest)(nil),       // 6: paddock.v1.GetTenantRequest
+	(*ListTenantsRequest)(nil),     // 7: paddock.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),    // 8: paddock.v1.ListTenantsResponse
+	(*UpdateTenantRequest)(nil),    // 9: paddock.v1.UpdateTenantRequest
+	(*SuspendTenantRequest)(nil),   // 10: paddock.v1.SuspendTenantRequest
+	(*DeleteTenantRequest)(nil),    // 11: paddock.v1.DeleteTenantRequest
+	(*DeleteTenantResponse)(nil),   // 12: paddock.v1.DeleteTenantResponse
+	(*Function)(nil),               // 13: paddock.v1.Function
+	(*DeployFunctionRequest)(nil),  // 14: paddock.v1.DeployFunctionRequest
+	(*GetFunctionRequest)(nil),     // 15: paddock.v1.GetFunctionRequest
+	(*ListFunctionsRequest)(nil),   // 16: paddock.v1.ListFunctionsRequest
+	(*ListFunctionsResponse)(nil),  // 17: paddock.v1.ListFunctionsResponse
+	(*DeleteFunctionRequest)(nil),  // 18: paddock.v1.DeleteFunctionRequest
+	(*DeleteFunctionResponse)(nil), // 19: paddock.v1.DeleteFunctionResponse
+	(*Secret)(nil),                 // 20: paddock.v1.Secret
+	(*SetSecretRequest)(nil),       // 21: paddock.v1.SetSecretRequest
+	(*ListSecretsRequest)(nil),     // 22: paddock.v1.ListSecretsRequest
+	(*ListSecretsResponse)(nil),    // 23: paddock.v1.ListSecretsResponse
+	(*DeleteSecretRequest)(nil),    // 24: paddock.v1.DeleteSecretRequest
+	(*DeleteSecretResponse)(nil),   // 25: paddock.v1.DeleteSecretResponse
+	(*RotateDataKeyRequest)(nil),   // 26: paddock.v1.RotateDataKeyRequest
+	(*RotateDataKeyResponse)(nil),  // 27: paddock.v1.RotateDataKeyResponse
+	(*Key)(nil),                    // 28: paddock.v1.Key
+	(*CreateKeyRequest)(nil),       // 29: paddock.v1.CreateKeyRequest
+	(*CreateKeyResponse)(nil),      // 30: paddock.v1.CreateKeyResponse
+	(*ListKeysRequest)(nil),        // 31: paddock.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),       // 32: paddock.v1.ListKeysResponse
+	(*RevokeKeyRequest)(nil),       // 33: paddock.v1.RevokeKeyRequest
+	(*RevokeKeyResponse)(nil),      // 34: paddock.v1.RevokeKeyResponse
+	(*RotateKEKRequest)(nil),       // 35: paddock.v1.RotateKEKRequest
+	(*RotateKEKResponse)(nil),      // 36: paddock.v1.RotateKEKResponse
+	(*Container)(nil),              // 37: paddock.v1.Container
+	(*ListContainersRequest)(nil),  // 38: paddock.v1.ListContainersRequest
+	(*ListContainersResponse)(nil), // 39: paddock.v1.ListContainersResponse
+	(*GetPoolRequest)(nil),         // 40: paddock.v1.GetPoolRequest
+	(*PoolStatus)(nil),             // 41: paddock.v1.PoolStatus
+	(*ExplainRequest)(nil),         // 42: paddock.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 43: paddock.v1.ExplainResponse
+	(*Explanation)(nil),            // 44: paddock.v1.Explanation
+	(*ResizeRequest)(nil),          // 45: paddock.v1.ResizeRequest
+	(*DrainRequest)(nil),           // 46: paddock.v1.DrainRequest
+	(*DrainResponse)(nil),          // 47: paddock.v1.DrainResponse
+	nil,                            // 48: paddock.v1.PoolStatus.RecycledTotalEntry
+	(*durationpb.Duration)(nil),    // 49: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 50: google.protobuf.Timestamp
 }
 var file_paddock_v1_manage_proto_depIdxs = []int32{
-	47, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	47, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
-	47, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
-	47, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
-	47, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
-	47, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
+	49, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	49, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
+	49, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
+	49, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
+	49, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
+	49, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
 	1,  // 6: paddock.v1.Policy.egress:type_name -> paddock.v1.Hosts
 	1,  // 7: paddock.v1.Policy.egress_private:type_name -> paddock.v1.Hosts
-	0,  // 8: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
-	48, // 9: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
-	0,  // 10: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
-	2,  // 11: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
-	0,  // 12: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
-	48, // 13: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
-	11, // 14: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
-	48, // 15: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
-	18, // 16: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
-	48, // 17: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
-	48, // 18: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
-	47, // 19: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
-	26, // 20: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
-	26, // 21: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
-	48, // 22: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
-	48, // 23: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
-	48, // 24: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
-	35, // 25: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
-	46, // 26: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
-	42, // 27: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
-	35, // 28: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
-	47, // 29: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
-	3,  // 30: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
-	4,  // 31: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
-	5,  // 32: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
-	7,  // 33: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
-	8,  // 34: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
-	9,  // 35: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
-	12, // 36: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
-	13, // 37: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
-	14, // 38: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
-	16, // 39: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
-	19, // 40: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
-	20, // 41: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
-	22, // 42: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
-	24, // 43: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
-	27, // 44: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
-	29, // 45: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
-	31, // 46: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
-	33, // 47: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
-	36, // 48: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
-	38, // 49: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
-	40, // 50: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
-	43, // 51: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
-	44, // 52: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
-	2,  // 53: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
-	2,  // 54: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
-	6,  // 55: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
-	2,  // 56: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
-	2,  // 57: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
-	10, // 58: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
-	11, // 59: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
-	11, // 60: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
-	15, // 61: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
-	17, // 62: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
-	18, // 63: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
-	21, // 64: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
-	23, // 65: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
-	25, // 66: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
-	28, // 67: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
-	30, // 68: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
-	32, // 69: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
-	34, // 70: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
-	37, // 71: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
-	39, // 72: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
-	41, // 73: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
-	39, // 74: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
-	45, // 75: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
-	53, // [53:76] is the sub-list for method output_type
-	30, // [30:53] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	2,  // 8: paddock.v1.Policy.inject:type_name -> paddock.v1.Injections
+	3,  // 9: paddock.v1.Injections.injections:type_name -> paddock.v1.Injection
+	0,  // 10: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
+	50, // 11: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
+	0,  // 12: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
+	4,  // 13: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
+	0,  // 14: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
+	50, // 15: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
+	13, // 16: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
+	50, // 17: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
+	20, // 18: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
+	50, // 19: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
+	50, // 20: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
+	49, // 21: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
+	28, // 22: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
+	28, // 23: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
+	50, // 24: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
+	50, // 25: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
+	50, // 26: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
+	37, // 27: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
+	48, // 28: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
+	44, // 29: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
+	37, // 30: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
+	49, // 31: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
+	5,  // 32: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
+	6,  // 33: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
+	7,  // 34: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
+	9,  // 35: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
+	10, // 36: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
+	11, // 37: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
+	14, // 38: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
+	15, // 39: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
+	16, // 40: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
+	18, // 41: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
+	21, // 42: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
+	22, // 43: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
+	24, // 44: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
+	26, // 45: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
+	29, // 46: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
+	31, // 47: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
+	33, // 48: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
+	35, // 49: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
+	38, // 50: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
+	40, // 51: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
+	42, // 52: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
+	45, // 53: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
+	46, // 54: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
+	4,  // 55: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
+	4,  // 56: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
+	8,  // 57: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
+	4,  // 58: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
+	4,  // 59: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
+	12, // 60: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
+	13, // 61: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
+	13, // 62: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
+	17, // 63: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
+	19, // 64: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
+	20, // 65: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
+	23, // 66: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
+	25, // 67: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
+	27, // 68: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
+	30, // 69: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
+	32, // 70: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
+	34, // 71: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
+	36, // 72: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
+	39, // 73: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
+	41, // 74: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
+	43, // 75: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
+	41, // 76: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
+	47, // 77: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
+	55, // [55:78] is the sub-list for method output_type
+	32, // [32:55] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_manage_proto_init() }
@@ -3345,14 +3489,14 @@ func file_paddock_v1_manage_proto_init() {
 		return
 	}
 	file_paddock_v1_manage_proto_msgTypes[0].OneofWrappers = []any{}
-	file_paddock_v1_manage_proto_msgTypes[43].OneofWrappers = []any{}
+	file_paddock_v1_manage_proto_msgTypes[45].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_manage_proto_rawDesc), len(file_paddock_v1_manage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
