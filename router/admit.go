@@ -26,6 +26,7 @@ type admitted struct {
 	policy  *tenant.Policy // that bucket was made for
 	bucket  *rate.Limiter
 	running int
+	streams int // of calls, open
 }
 
 // leastSweep keeps small maps from being swept at every turn.
@@ -61,6 +62,26 @@ func (a *admission) take(t tenant.ID, p *tenant.Policy, now time.Time) (*admitte
 	return s, nil
 }
 
+// openStream admits a stream of calls: as many as the tenant may have calls at once, since each can hold a message that is
+// still coming. closed gives it back, exactly once.
+func (a *admission) openStream(t tenant.ID, p *tenant.Policy, now time.Time) (closed func(), _ *errs.Error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.stateLocked(t, p, now)
+	if s.streams >= p.Concurrency {
+		e := errs.New(errs.Limited, "tenant %s has %d streams open, its limit is %d: one stream carries many calls", t, s.streams,
+			p.Concurrency)
+		e.Cause, e.RetryAfter = "concurrency", time.Second
+		return nil, e
+	}
+	s.streams++
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		s.streams--
+	}, nil
+}
+
 // release gives back what take took. Exactly once per take.
 func (a *admission) release(s *admitted) {
 	a.mu.Lock()
@@ -90,7 +111,7 @@ func (a *admission) stateLocked(t tenant.ID, p *tenant.Policy, now time.Time) *a
 // sweepLocked drops tenants whose state says no more than a new one would.
 func (a *admission) sweepLocked(now time.Time) {
 	for t, s := range a.tenants {
-		if s.running == 0 && s.bucket.TokensAt(now) >= float64(s.bucket.Burst()) {
+		if s.running+s.streams == 0 && s.bucket.TokensAt(now) >= float64(s.bucket.Burst()) {
 			delete(a.tenants, t)
 		}
 	}

@@ -38,7 +38,7 @@ func (x *exchange) readRaw(limit int64, what string, deadline time.Time) ([]byte
 	if length > limit {
 		return nil, tooLarge(what, length, limit)
 	}
-	pace := pacer{w: x.w, deadline: deadline}
+	pace := pacer{w: x.w, stall: x.router.bodyStall, deadline: deadline}
 	pace.renew()
 	defer pace.stop()
 	var body []byte
@@ -120,6 +120,7 @@ func readUnknown(r io.Reader, limit int64, pace *pacer) ([]byte, error) {
 // callers, none would let others hold a slot for nothing.
 type pacer struct {
 	w        http.ResponseWriter
+	stall    time.Duration
 	deadline time.Time // the hard end; zero: none
 	set      time.Time
 }
@@ -127,7 +128,7 @@ type pacer struct {
 // renew grants another stretch.
 func (p *pacer) renew() {
 	p.set = time.Now()
-	until := p.set.Add(bodyStall)
+	until := p.set.Add(p.stall)
 	if !p.deadline.IsZero() && p.deadline.Before(until) {
 		until = p.deadline
 	}
@@ -136,7 +137,7 @@ func (p *pacer) renew() {
 
 // progress is told that bytes have come.
 func (p *pacer) progress() {
-	if time.Since(p.set) > time.Second {
+	if time.Since(p.set) > p.stall/10 {
 		p.renew()
 	}
 }

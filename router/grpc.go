@@ -53,6 +53,7 @@ func (r *Router) newGRPC() *grpc.Server {
 		grpc.StreamInterceptor(r.stream),
 		grpc.MaxRecvMsgSize(grpcMaxMessageBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.InTapHandle(r.tap),
 		grpc.MaxConcurrentStreams(grpcMaxStreams),
 		grpc.MaxHeaderListSize(grpcMaxHeaderBytes),
 		grpc.InitialWindowSize(grpcWindowBytes),
@@ -68,7 +69,7 @@ func (r *Router) newGRPC() *grpc.Server {
 		options = append(options, grpc.Creds(credentials.NewTLS(r.cfg.TLS.Clone())))
 	}
 	s := grpc.NewServer(options...)
-	r.registerServices(s)
+	r.registerServices(earlyServer{s, r.unaryRPC})
 	reflection.Register(s)
 	return s
 }
@@ -92,7 +93,7 @@ func (r *Router) registerServices(s grpc.ServiceRegistrar) {
 	}
 }
 
-// unary is the choke point of unary methods.
+// unary is the choke point of unary methods: of those that come by REST, since on the wire there are only streams.
 func (r *Router) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (res any, err error) {
 	q := r.newRequest(ctx, info.FullMethod)
 	defer func() {
@@ -111,6 +112,7 @@ func (r *Router) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (r *Router) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	q := r.newRequest(ss.Context(), info.FullMethod)
 	q.trailer = ss.SetTrailer
+	defer stopAwaiting(q.ctx)
 	defer func() {
 		if v := recover(); v != nil {
 			err = q.panicked(v)
@@ -118,6 +120,13 @@ func (r *Router) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	}()
 	if err := q.authorize(nil); err != nil {
 		return q.failed(err)
+	}
+	if q.rule.role == public {
+		leave, err := r.admitPublic(q.ctx)
+		if err != nil {
+			return q.failed(err)
+		}
+		defer leave()
 	}
 	ctx := q.context()
 	if !q.rule.call { // what would last for ever ends with the router; calls are drained instead
@@ -147,6 +156,7 @@ type request struct {
 	began   time.Time
 	who     identity.Identity
 	cred    credential
+	slot    *invocation // of a call that was admitted before its message was read
 	trailer func(metadata.MD)
 }
 

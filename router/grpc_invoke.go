@@ -27,7 +27,7 @@ type sandboxServer struct {
 func (s *sandboxServer) Invoke(ctx context.Context, req *pb.InvokeRequest) (*pb.InvokeResponse, error) {
 	q := requestFrom(ctx)
 	sink := &collector{wantLogs: req.GetWithLogs()}
-	c := grpcCall{router: s.router, id: q.id, who: q.who, transport: metrics.GRPC, began: q.began}
+	c := grpcCall{router: s.router, id: q.id, who: q.who, transport: metrics.GRPC, began: q.began, slot: q.slot}
 	res, err := c.run(ctx, req, sink)
 	e := errs.From(err)
 	if e != nil && !errs.Lookup(e.Kind).InBand {
@@ -53,14 +53,18 @@ type grpcCall struct {
 	who       identity.Identity
 	transport metrics.Transport
 	began     time.Time
+	slot      *invocation // nil: not admitted yet
 	stages    call.Stages
 }
 
-// run admits the call, runs it and accounts for it.
+// run admits the call if need be, runs it and accounts for it.
 func (c *grpcCall) run(ctx context.Context, req *pb.InvokeRequest, sink *collector) (*call.Result, error) {
-	inv, err := c.router.admit(c.id, c.who, c.transport, c.began)
-	if err != nil {
-		return nil, err
+	inv := c.slot
+	if inv == nil {
+		var err error
+		if inv, err = c.router.admit(c.id, c.who, c.transport, c.began); err != nil {
+			return nil, err
+		}
 	}
 	if c.router.tracer != nil {
 		md, _ := metadata.FromIncomingContext(ctx)

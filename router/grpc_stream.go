@@ -48,6 +48,11 @@ func (s *sandboxServer) InvokeStream(ss pb.Sandbox_InvokeStreamServer) error {
 	r := s.router
 	ctx, cancel := context.WithCancel(ss.Context())
 	defer cancel()
+	leave, err := r.admitStream(requestFrom(ctx).who.Tenant)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	cs := &callStream{router: r, q: requestFrom(ctx), ss: ss, ctx: ctx, cancel: cancel,
 		finished: make(chan struct{}), calls: map[uint64]context.CancelFunc{}}
 	if !r.drain.enter(cs) {

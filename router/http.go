@@ -52,12 +52,20 @@ const (
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if isGRPC(req) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // streams last as long as they last
+		if r.unaryRPC[req.URL.Path] {
+			var over func()
+			req, over = awaitMessageHTTP(w, req, r.messageTime)
+			defer over()
+		}
 		r.onHTTP.ServeHTTP(w, req)
 		return
 	}
 	x := exchange{router: r, w: w, r: req, id: newCallID(), began: time.Now()}
 	defer x.recovered()
 	w.Header()[hCallID] = []string{string(x.id)}
+	if doubtfulEnd(req) {
+		w.Header()["Connection"] = closeField
+	}
 	if err := x.serve(); err != nil {
 		x.fail(err)
 	}
@@ -65,6 +73,13 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		// net/http now reads a part of what is left, so that the connection can be used again: not for ever.
 		setReadDeadline(w, time.Now().Add(r.discardFor))
 	}
+}
+
+// doubtfulEnd says whether another reader, a proxy in front, may see this request end elsewhere, so that what follows on the
+// connection must not be taken for the next one: chunks beside which a length may have stood, and HTTP/1.0, where chunks may
+// have been stated and do not count. net/http has dropped the fields by now that would tell. RFC 9112, section 6.1.
+func doubtfulEnd(r *http.Request) bool {
+	return r.ProtoMajor == 1 && (len(r.TransferEncoding) > 0 || r.ProtoMinor == 0)
 }
 
 // isGRPC says whether a request is gRPC that came to the HTTP listener. It passes the same choke point as on its own.

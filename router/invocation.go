@@ -67,6 +67,20 @@ func (r *Router) admit(id call.ID, who identity.Identity, tr metrics.Transport, 
 	return inv, nil
 }
 
+// admitStream takes a place among the tenant's streams of calls. leave must follow.
+func (r *Router) admitStream(id tenant.ID) (leave func(), err error) {
+	t, ok := r.cfg.Catalogue.Tenant(id)
+	if !ok {
+		return nil, errs.New(errs.NotFound, "there is no tenant %q", id)
+	}
+	leave, e := r.admission.openStream(id, t.Policy, time.Now())
+	if e != nil {
+		r.metrics.Refused(e.Cause)
+		return nil, e
+	}
+	return leave, nil
+}
+
 func errDraining() *errs.Error {
 	e := errs.New(errs.NoCapacity, "this router is shutting down: try again, another one will answer")
 	e.Cause, e.RetryAfter = "draining", time.Second

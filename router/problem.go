@@ -32,6 +32,15 @@ const problemType = "urn:paddock:error:"
 
 // writeProblem answers with err. What only the operator may see stays out; an internal failure shows its id.
 func writeProblem(w http.ResponseWriter, r *http.Request, id call.ID, err error) {
+	status, body := problemInto(w.Header(), id, err)
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
+}
+
+// problemInto fills a header for err, and returns status and document.
+func problemInto(h http.Header, id call.ID, err error) (status int, document []byte) {
 	e := errs.From(err)
 	row := errs.Lookup(e.Kind)
 	p := problem{
@@ -46,7 +55,6 @@ func writeProblem(w http.ResponseWriter, r *http.Request, id call.ID, err error)
 		body.Reset()
 		body.WriteString("{}\n")
 	}
-	h := w.Header()
 	h["Content-Type"] = problemContentType
 	h["Content-Length"] = []string{strconv.Itoa(body.Len())}
 	h[hError] = []string{p.Kind}
@@ -61,10 +69,7 @@ func writeProblem(w http.ResponseWriter, r *http.Request, id call.ID, err error)
 	if e.RetryAfter > 0 {
 		h["Retry-After"] = []string{strconv.FormatInt(retrySeconds(e.RetryAfter), 10)}
 	}
-	w.WriteHeader(p.Status)
-	if r.Method != http.MethodHead {
-		_, _ = w.Write(body.Bytes())
-	}
+	return p.Status, body.Bytes()
 }
 
 // Field values that never change; net/http does not write to them.

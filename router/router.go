@@ -15,7 +15,6 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -30,6 +29,9 @@ import (
 const (
 	DefaultMaxInFlight = 10_000
 	DefaultMaxConns    = 20_000
+	addressShare       = 4 // of MaxConns, what one address may have
+	maxPublicStreams   = 1024
+	maxPublicAddress   = 64
 	readHeaderTimeout  = 10 * time.Second
 	idleTimeout        = 2 * time.Minute
 	maxHeaderBytes     = 32 << 10
@@ -53,9 +55,11 @@ type Config struct {
 
 	Runtimes   []string      // the first is the default; none: "node"
 	StreamIdle time.Duration // of HTTP-shaped streams; 0: tenant.DefaultStreamIdle
-	// MaxInFlight bounds the calls of all tenants together, MaxConns the connections of each listener; 0 is the default.
-	MaxInFlight int
-	MaxConns    int
+	// MaxInFlight bounds the calls of all tenants together, MaxConns the connections of each listener, MaxConnsPerAddress
+	// those that come from one IPv4 address or one IPv6 /64 network; 0 is the default, for an address a quarter of MaxConns.
+	MaxInFlight        int
+	MaxConns           int
+	MaxConnsPerAddress int
 
 	OpenAPI    string // the document at /openapi.json; "" is not served
 	Registerer prometheus.Registerer
@@ -74,9 +78,11 @@ type Router struct {
 	metrics   *metrics.Router
 	auth      *authenticator
 	admission *admission
+	public    *crowd // gRPC requests that need no credential
 	tracer    *tracer
 	tree      tree
 	byRPC     map[string]*rule
+	unaryRPC  map[string]bool
 	health    *health.Server
 	local     *local
 	gateway   *runtime.ServeMux
@@ -86,7 +92,9 @@ type Router struct {
 	grpc      *grpc.Server
 	onHTTP    *grpc.Server // gRPC that comes to the HTTP listener, so that clients need one address only
 
-	discardFor time.Duration // how long the rest of a body that nobody wanted is read
+	bodyStall   time.Duration // each stretch of it has to bring a part of a body
+	discardFor  time.Duration // how long the rest of a body that nobody wanted is read
+	messageTime time.Duration // how long the message of a unary method may take to come
 
 	ready    atomic.Bool
 	draining atomic.Bool
@@ -108,7 +116,10 @@ func New(cfg Config) (*Router, error) {
 		return nil, fmt.Errorf("router: metrics: %w", err)
 	}
 	r := &Router{cfg: cfg, log: cfg.Logger, metrics: m, admission: newAdmission(cfg.MaxInFlight),
-		tracer: newTracer(cfg.Tracer), health: health.NewServer(), down: make(chan struct{}), discardFor: bodyDiscard}
+		public: newCrowd(maxPublicStreams, maxPublicAddress),
+		tracer: newTracer(cfg.Tracer), health: health.NewServer(), down: make(chan struct{}), bodyStall: bodyStall,
+		discardFor: bodyDiscard, messageTime: grpcMessageTime}
+	r.unaryRPC = map[string]bool{}
 	r.lifetime, r.endLife = context.WithCancel(context.Background())
 	if r.auth, err = newAuthenticator(cfg.Catalogue, cfg.Keyring, m); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
@@ -148,6 +159,9 @@ func (c *Config) complete() error {
 	if c.MaxConns <= 0 {
 		c.MaxConns = DefaultMaxConns
 	}
+	if c.MaxConnsPerAddress <= 0 {
+		c.MaxConnsPerAddress = max(1, c.MaxConns/addressShare)
+	}
 	return nil
 }
 
@@ -177,8 +191,12 @@ func (r *Router) newHTTP() *http.Server {
 // Serve serves both listeners until Shutdown, or until one of them fails. It closes them.
 func (r *Router) Serve(httpListener, grpcListener net.Listener) error {
 	failed := make(chan error, 2)
-	go func() { failed <- r.serveHTTP(netutil.LimitListener(httpListener, r.cfg.MaxConns)) }()
-	go func() { failed <- r.grpc.Serve(netutil.LimitListener(grpcListener, r.cfg.MaxConns)) }()
+	sayHTTP, sayGRPC := refusalHTTP, refusalGRPC
+	if r.cfg.TLS != nil {
+		sayHTTP, sayGRPC = nil, nil // a caller that waits for a handshake understands neither
+	}
+	go func() { failed <- r.serveHTTP(r.newDoor("http", httpListener, sayHTTP)) }()
+	go func() { failed <- r.grpc.Serve(r.newDoor("grpc", grpcListener, sayGRPC)) }()
 	first := <-failed
 	if errors.Is(first, http.ErrServerClosed) || errors.Is(first, grpc.ErrServerStopped) || errors.Is(first, lane.ErrClosed) {
 		first = nil

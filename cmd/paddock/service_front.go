@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,6 +47,7 @@ func (s *service) startFront(ctx context.Context) error {
 		Catalogue: s.store.view, Keyring: catalog.NewKeyring(s.store.view, s.store.pepper), Nodes: router.OneNode(c),
 		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: c.Pools(), Logs: c.LogTails(),
 		OpenAPI: proto.OpenAPI(), Registerer: registry, Gatherer: prometheus.Gatherers{registry, etcdMetrics{}}, Tracer: tracer, TLS: s.front.tls,
+		MaxConns: s.maxConns(), MaxConnsPerAddress: s.cfg.MaxConnectionsPerAddress,
 		Logger: s.log.With("part", "router"),
 	})
 	if err != nil {
@@ -80,6 +82,20 @@ func (s *service) startSweeps(cat *catalog.Service) {
 		}
 	}()
 	s.onStop("sweeps", func(context.Context, bool) error { cancel(); <-done; return nil })
+}
+
+// maxConns is how many connections each listener takes. What is left of the descriptors is for sandboxes, whose links and
+// egress a flood of connections must not stop.
+func (s *service) maxConns() int {
+	if s.cfg.MaxConnections > 0 {
+		return s.cfg.MaxConnections
+	}
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		s.log.Warn("the limit of descriptors cannot be read", "err", err)
+		return router.DefaultMaxConns
+	}
+	return int(min(router.DefaultMaxConns, files.Cur/5*2))
 }
 
 func (s *service) loadTLS() (*tls.Config, error) {

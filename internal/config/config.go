@@ -49,6 +49,11 @@ type Config struct {
 	// HTTP and GRPC are the listeners, "host:port"; port 0 takes a free one.
 	HTTP string `yaml:"http"`
 	GRPC string `yaml:"grpc"`
+	// MaxConnections bounds the connections of each listener. 0 is 20,000, or two fifths of the descriptors that the process may
+	// open if that is less: sandboxes need some, too. MaxConnectionsPerAddress bounds those from one IPv4 address or one IPv6
+	// /64 network; 0 is a quarter of MaxConnections. Behind a proxy, whose address is everybody's, set both alike.
+	MaxConnections           int `yaml:"max_connections"`
+	MaxConnectionsPerAddress int `yaml:"max_connections_per_address"`
 	// ReadyFile, if set, is written once the first sandbox is warm and removed at exit.
 	ReadyFile string `yaml:"ready_file"`
 	// Insecure allows a listener that is not loopback without TLS: keys and code then travel in the clear.
@@ -165,6 +170,10 @@ func (c *Config) Check() error {
 		return fmt.Errorf("isolation %q: use gvisor or runc", c.Isolation)
 	case (c.TLS.Cert == "") != (c.TLS.Key == ""):
 		return errors.New("tls-cert and tls-key belong together: give both or none")
+	case c.MaxConnections < 0:
+		return fmt.Errorf("max_connections %d: use 0 (the default) or more", c.MaxConnections)
+	case c.MaxConnectionsPerAddress < 0:
+		return fmt.Errorf("max_connections_per_address %d: use 0 (a quarter of max_connections) or more", c.MaxConnectionsPerAddress)
 	case c.UIDBase < 100_000:
 		return fmt.Errorf("uid_base %d: use at least 100000, below live the machine's own users", c.UIDBase)
 	case uint64(c.UIDBase)+1<<16 > 1<<32-2:

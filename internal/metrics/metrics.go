@@ -89,6 +89,7 @@ type Router struct {
 	retries    prometheus.Counter
 	streams    prometheus.Gauge
 	headers    prometheus.Counter
+	conns      *prometheus.CounterVec
 }
 
 // NewRouter makes the router's metrics and registers them.
@@ -130,6 +131,10 @@ func NewRouter(reg prometheus.Registerer) (*Router, error) {
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "paddock_invoke_streams_open", Help: "Open InvokeStream streams.",
 		}),
+		conns: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "paddock_connections_refused_total",
+			Help: "Connections refused before anything was read, by listener (http, grpc) and by what was full (address, total).",
+		}, []string{"listener", "full"}),
 		headers: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "paddock_response_headers_dropped_total",
 			Help: "Header fields of functions' answers that the header filter dropped.",
@@ -143,7 +148,7 @@ func NewRouter(reg prometheus.Registerer) (*Router, error) {
 		}
 	}
 	return m, register(reg, stages, m.calls, m.accepted, m.inFlight, m.refused, m.authFailed, m.requests, m.retries,
-		m.streams, m.headers)
+		m.streams, m.headers, m.conns)
 }
 
 func register(reg prometheus.Registerer, all ...prometheus.Collector) error {
@@ -192,6 +197,11 @@ func (m *Router) series(kind errs.Kind, start call.StartKind, t Transport) prome
 
 // Refused counts a call that was not admitted: rate, concurrency, suspended, draining or overload.
 func (m *Router) Refused(cause string) { m.refused.WithLabelValues(cause).Inc() }
+
+// ConnectionRefused counts a connection that a listener did not take.
+func (m *Router) ConnectionRefused(listener, full string) {
+	m.conns.WithLabelValues(listener, full).Inc()
+}
 
 // AuthFailed counts a refusal of a credential. The reason is for the operator; callers all see the same answer.
 func (m *Router) AuthFailed(reason string) { m.authFailed.WithLabelValues(reason).Inc() }
