@@ -19,13 +19,15 @@ class Call {
     this.stream = stream;
     this.head = head;
     this.code = code;
-    this.turn = turn;
+    this.turn = turn; // in which its code began, for the CPU that it burns
+    this.started = turn.start; // when it came
     this.http = head.via === 'http';
     this.input = null; // the parsed value
     this.raw = ''; // its text, for an HTTP-shaped function called with a value
     this.chunks = null; // body still arriving
     this.received = 0; // bytes of it
     this.whole = false; // the body has ended
+    this.waiting = false; // for a turn in which it may begin
     this.onData = null; // (chunk, last): set by http.js while the body is streamed
     this.onWhole = null; // set by who waits for the body's end
     this.user = null; // a rule's objects
@@ -44,10 +46,6 @@ class Call {
     this.logDropped = 0;
     this.indent = ''; // of console.group
     this.warnings = null;
-  }
-
-  get started() {
-    return this.turn.start;
   }
 
   // answer ends the call with a value. settled: its code is over, too.
@@ -121,7 +119,8 @@ class Call {
     const answered = this.ended;
     this.ended = true; // what the callbacks of dropped parts write is dropped as well: nothing goes before the RESULT
     this.link.dropBody(this);
-    const never = !this.whole && (!this.http || this.onWhole !== null); // still waits for its input: the code never ran
+    // Waits for its turn, or for its input: the code never ran.
+    const never = this.waiting || (!this.whole && (!this.http || this.onWhole !== null));
     if (!answered) this.end('{"outcome":"cancelled"', '', never);
     try {
       if (this.controller !== null) abort(this.controller);

@@ -28,6 +28,7 @@ const ATTEMPTS = 240;
 const PAUSE_MS = 250;
 const READ_BUFFER = 256 << 10;
 const TURN_MS = 1; // a turn that lasts longer sends what it has
+const BURST_MS = 20; // and one that lasts longer than this begins no more calls: CANCEL and PING must be read in time
 
 const socketDescription = P.describe(net.Socket.prototype);
 const netConnect = net.connect;
@@ -60,11 +61,15 @@ class Link {
     this.calls = P.newMap(); // stream → Call that is not both settled and sent
     this.uploads = P.newMap(); // stream → LOAD whose source still comes
     this.turn = new Turn(0);
+    this.late = false; // the turn begins no more calls
+    this.backlog = []; // calls that wait for a later turn
     this.flushedAt = 0;
     this.flushAsked = false;
     this.onImmediate = () => {
       this.flushAsked = false;
       this.flush();
+      if (this.backlog.length > 0) this.goOn();
+      else this.late = false;
     };
     this.chunk = bufferAllocSlow(READ_BUFFER);
   }
@@ -143,7 +148,10 @@ class Link {
   }
 
   read(reader, b, size) {
-    if (!this.flushAsked) this.turn = new Turn(now());
+    if (!this.flushAsked) {
+      this.turn = new Turn(now());
+      this.late = false;
+    }
     this.flushedAt = this.turn.start;
     reader.feed(b, size);
     return true;
@@ -212,17 +220,47 @@ class Link {
       if (call.http) this.begin(call);
       this.take(call, b, body, end, (flags & END) !== 0);
     }
+    if (!this.tick() && !call.ended) this.wake(); // to know what the turn burned
+  }
+
+  // tick looks at the clock after a call has begun: it says whether the turn has sent what it has.
+  tick() {
     const time = now();
-    if (time - this.flushedAt > TURN_MS) {
-      this.flushedAt = time;
-      this.flush();
-    } else if (!call.ended) {
-      this.wake(); // to know what the turn burned
-    }
+    if (time - this.turn.start > BURST_MS) this.late = true;
+    if (time - this.flushedAt <= TURN_MS) return false;
+    this.flushedAt = time;
+    this.flush();
+    return true;
   }
 
   begin(call) {
+    if (this.late) {
+      call.waiting = true;
+      P.arrayPush(this.backlog, call);
+      return this.wake();
+    }
     this.options.context.run(call, this.options.run, call);
+  }
+
+  // goOn begins calls that had to wait, after what came meanwhile was read. Behind more work than their time allows, the
+  // oldest would each begin just before their deadline and be thrown away half done: then the newest goes first, and what
+  // has no time left is cancelled without ever having run.
+  goOn() {
+    this.turn = new Turn(now());
+    this.flushedAt = this.turn.start;
+    this.late = false;
+    const { backlog } = this;
+    while (backlog.length > 0 && !this.late) {
+      const oldest = backlog[0];
+      const hurry = this.turn.start - oldest.started > (oldest.head.ms ?? 0) / 2;
+      const call = hurry ? P.arrayPop(backlog) : P.arrayShift(backlog);
+      call.waiting = false;
+      if (call.ended || call.epoch !== this.epoch) continue;
+      call.turn = this.turn;
+      this.options.context.run(call, this.options.run, call);
+      this.tick();
+    }
+    this.wake();
   }
 
   data(flags, stream, b, start, end) {

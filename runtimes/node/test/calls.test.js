@@ -231,6 +231,56 @@ describe('logs', () => {
   );
 });
 
+describe('many calls that keep the loop busy', () => {
+  const busy = '(n) => { console.log(String(n)); for (const end = Date.now() + 40; Date.now() < end; ); return n }';
+  const ran = (calls) => calls.filter((c) => c.logs.length > 0).map((c) => Number(c.logs[0].text));
+
+  test(
+    'what waits for its turn is cancelled without having run, and a PING does not wait for all of them',
+    withHost(async (host) => {
+      await host.load(busy);
+      const calls = [];
+      for (let i = 0; i < 20; i++) calls.push(host.open(sha(busy), i));
+      await host.ping();
+      assert.ok(!calls[19].complete, 'the PING came after the last call');
+      for (const c of calls.slice(10)) host.cancel(c);
+      await Promise.all(calls.map((c) => c.answered));
+      const cancelled = calls.filter((c) => c.outcome === 'cancelled');
+      assert.ok(cancelled.length >= 5, `${cancelled.length} were cancelled`);
+      const never = cancelled.filter((c) => c.logs.length === 0);
+      assert.ok(never.length >= cancelled.length - 1, 'only one could run when the CANCEL came');
+      assert.ok(
+        never.every((c) => c.isSettled),
+        'what never ran is over',
+      );
+      assert.deepEqual(
+        ran(calls.slice(0, 10)),
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+        'the others ran in their order',
+      );
+    }),
+  );
+
+  test(
+    'with more work than time the newest goes first',
+    withHost(async (host) => {
+      await host.load(busy);
+      const order = [];
+      const calls = [];
+      for (let i = 0; i < 12; i++) {
+        const c = host.open(sha(busy), i, { ms: 200 });
+        c.answered.then(() => order.push(i));
+        calls.push(c);
+      }
+      await Promise.all(calls.map((c) => c.answered));
+      assert.equal(order[0], 0);
+      const second = order.indexOf(11);
+      assert.ok(second < 8, `the newest came ${second}th: ${order}`);
+      assert.ok(order[11] < 8, `the last was ${order[11]}: ${order}`);
+    }),
+  );
+});
+
 describe('cancel', () => {
   test(
     'answers at once, aborts the signal, settles when the code has ended',
