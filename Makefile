@@ -9,12 +9,12 @@ GEN := $(CURDIR)/.cache/gen
 export PADDOCK_RUNSC ?= $(CURDIR)/bin/runsc
 export PADDOCK_RUNC ?= $(CURDIR)/bin/runc
 
-.PHONY: all build tools setup demo run test bench generate verify clean help
+.PHONY: all build tools setup demo run test trace bench generate verify clean help
 
 all: build
 
 help: ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: ## install what is missing (as root), else say what to install
 	@scripts/setup.sh $(if $(filter docker,$(ENGINE)),docker,build)
@@ -40,6 +40,10 @@ run: build ## serve until Ctrl-C
 
 test: ## everything, with the race detector, on every engine
 	@scripts/test.sh
+
+trace: build ## under strace: the service touches no path that a tenant can write, on every engine
+	@command -v strace >/dev/null || { echo "trace: strace is missing: apt-get install strace" >&2; exit 1; }
+	PADDOCK_BIN=$(CURDIR)/bin/paddock go test -tags trace -count=1 -v -run TouchesNoTenantPath ./test/trace
 
 bench: build ## the figures, against a bare node server in the same run
 	go run ./bench -paddock bin/paddock

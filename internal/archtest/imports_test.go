@@ -60,7 +60,7 @@ func below(path, prefix string) bool { return path == prefix || strings.HasPrefi
 //
 //	cmd → router, controller → pool → runtimes → internal, proto
 var layers = [][]string{
-	{"cmd", "bench", "examples"},
+	{"cmd", "bench", "examples", "test"},
 	{"router", "controller"},
 	{"pool"},
 	{"runtimes"},
