@@ -36,6 +36,7 @@ type Op string
 // The comparisons. MaskedEqual: argument & Value == ValueTwo.
 const (
 	Equal       Op = "SCMP_CMP_EQ"
+	NotEqual    Op = "SCMP_CMP_NE"
 	MaskedEqual Op = "SCMP_CMP_MASKED_EQ"
 )
 
@@ -75,6 +76,7 @@ func For(v Variant, goarch string) (Profile, error) {
 	rules := []Rule{
 		{Names: slices.Clone(allowed), Action: Allow},
 		{Names: []string{"socket", "socketpair"}, Action: Allow, Args: []Arg{{Index: 0, Value: syscall.AF_UNIX, Op: Equal}}},
+		{Names: []string{"madvise"}, Action: Allow, Args: []Arg{{Index: 2, Value: syscall.MADV_MERGEABLE, Op: NotEqual}}},
 		{Names: []string{"clone"}, Action: Allow, Args: []Arg{{Index: 0, Value: namespaceFlags, Op: MaskedEqual}}},
 	}
 	clone3 := Rule{Names: []string{"clone3"}, Action: Errno, Errno: uint(syscall.ENOSYS)}

@@ -63,6 +63,9 @@ func TestProfileRulesAreDisjointAndConditional(t *testing.T) {
 	if a := seen["clone"].Args; len(a) != 1 || a[0].Value != 0x7e020000 || a[0].ValueTwo != 0 || a[0].Op != MaskedEqual {
 		t.Errorf("clone is allowed with %+v, want no namespace flags", a)
 	}
+	if a := seen["madvise"].Args; len(a) != 1 || a[0] != (Arg{Index: 2, Value: syscall.MADV_MERGEABLE, Op: NotEqual}) {
+		t.Errorf("madvise is allowed with %+v, want everything but MADV_MERGEABLE", a)
+	}
 	if r := seen["clone3"]; r.Action != Errno || r.Errno != uint(syscall.ENOSYS) {
 		t.Errorf("clone3 for runc is %+v, want ENOSYS, or C libraries do not fall back", r)
 	}
@@ -120,7 +123,7 @@ func TestDockerJSON(t *testing.T) {
 	if s := got.Syscalls[1]; s.Args[0].Value != 1 || s.Args[0].Op != "SCMP_CMP_EQ" {
 		t.Errorf("socket's rule is %+v", s)
 	}
-	if s := got.Syscalls[3]; s.ErrnoRet == nil || *s.ErrnoRet != 38 {
+	if s := got.Syscalls[4]; s.ErrnoRet == nil || *s.ErrnoRet != 38 {
 		t.Errorf("clone3's rule is %+v", s)
 	}
 }
