@@ -27,14 +27,15 @@ const (
 
 // attack is one line of the battery: a file, what it is told, and what must come of it.
 type attack struct {
-	id    string // "A1", "E7 zero"
-	file  string // in attacks/
-	input map[string]any
-	limit time.Duration // the call's deadline; 0: usual
-	ask   time.Duration // what the call really asks for, where the oracle is tried; 0: limit
-	fresh bool
-	http  bool // deployed, and called by its HTTP path
-	alone bool // the file stands without what the others share
+	id       string // "A1", "E7 zero"
+	file     string // in attacks/
+	input    map[string]any
+	limit    time.Duration // the call's deadline; 0: usual
+	ask      time.Duration // what the call really asks for, where the oracle is tried; 0: limit
+	fresh    bool
+	http     bool // deployed, and called by its HTTP path
+	peaceful bool // no attack at all
+	alone    bool // the file stands without what the others share
 	// policy of the attacker's tenant, over the defaults.
 	policy map[string]any
 	// want are the kinds that the answer may have: "ok", or Paddock-Error's, with "/cause" where that matters.
@@ -49,6 +50,9 @@ type attack struct {
 	// is wrong.
 	before       func(*attempt) error
 	after, later func(*attempt) []string
+	last         func(*attempt) []string // when its tenant is deleted and its containers are gone
+	// strike is the attack, where it is more than one call of the file.
+	strike func(*attempt) (answer, error)
 }
 
 // group is the letter that it belongs to.
@@ -81,6 +85,9 @@ type attempt struct {
 	clock     time.Duration // its CPU when the attack began
 	clockAt   time.Time
 	answer    answer
+	seen      chan []string // what a watcher found, at its end
+	stopWatch func()
+	host0     string // the host's state before
 	wrong     []string
 }
 
@@ -106,8 +113,11 @@ func (a *attack) deadline() time.Duration {
 // asked is what the call asks for.
 func (a *attack) asked() time.Duration { return cmp.Or(a.ask, a.deadline()) }
 
-// launch runs the attack's code once.
+// launch runs the attack's code, once if there is no more to it.
 func (a *attempt) launch() (answer, error) {
+	if a.strike != nil {
+		return a.strike(a)
+	}
 	source, err := a.source()
 	if err != nil {
 		return answer{}, err
@@ -116,10 +126,14 @@ func (a *attempt) launch() (answer, error) {
 		if err := a.service.deploy(a.tenant, "attack", source); err != nil {
 			return answer{}, err
 		}
-		return a.exchange("GET", "/v1/functions/attack/http/?input="+url.QueryEscape(fmt.Sprintf(`{"how":%q,"stream":%d}`, a.input["how"], ownStream)),
-			http.Header{"Paddock-Timeout": {a.asked().String()}}, nil)
+		return a.exchange("GET", httpPath(a.attack, ownStream), http.Header{"Paddock-Timeout": {a.asked().String()}}, nil)
 	}
 	return a.runSource(source, a.knowledge(a.attack), a.asked(), a.fresh)
+}
+
+// httpPath is where an HTTP-shaped attack is called.
+func httpPath(a *attack, stream int) string {
+	return "/v1/functions/attack/http/?input=" + url.QueryEscape(fmt.Sprintf(`{"how":%q,"stream":%d}`, a.input["how"], stream))
 }
 
 // runSource posts source text as the attacker.

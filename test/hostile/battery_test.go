@@ -50,7 +50,7 @@ type sort uint8
 const (
 	hostile  sort = iota // an attack: it has to be stopped
 	weakened             // an attack with a setting weakened: the oracle has to object
-	check                // what is judged over many attacks
+	check                // what is judged over many attacks, or is no attack
 )
 
 // result is a line of the table.
@@ -127,6 +127,9 @@ func (b *battery) run(a *attack) {
 		return
 	}
 	r := at.execute()
+	if a.peaceful {
+		r.sort = check
+	}
 	b.ends.Go(func() { // the next attack runs meanwhile
 		at.dispose(&r)
 		r.wrong = at.wrong
@@ -281,6 +284,9 @@ func (at *attempt) dispose(r *result) {
 	}
 	if boxes, err := b.service.boxes(at.tenant); err != nil || len(boxes) > 0 {
 		at.fail("after its tenant was deleted: containers %v, %v", boxes, err)
+	}
+	if at.last != nil {
+		at.wrong = append(at.wrong, at.last(at)...)
 	}
 }
 

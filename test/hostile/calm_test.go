@@ -14,6 +14,7 @@ type gauges struct{ goroutines, descriptors, inFlight, heap float64 }
 const heapSlack = 24 << 20
 
 func (b *battery) gauges() (g gauges, err error) {
+	b.service.http.CloseIdleConnections() // ours, and they have goroutines there
 	res, err := b.service.http.Get(b.service.URL + "/metrics")
 	if err != nil {
 		return g, err

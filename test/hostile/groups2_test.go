@@ -59,6 +59,25 @@ var answerAttacks = append([]attack{
 	{id: "E19 close", file: "e19-steal.js", input: in("how", "close"), limit: 5 * time.Second, want: append(protocol, crashed...), gone: true},
 	{id: "E19 replace", file: "e19-steal.js", input: in("how", "replace"), limit: 5 * time.Second, want: append(protocol, crashed...), gone: true},
 	{id: "E19 child", file: "e19-steal.js", input: in("how", "child"), limit: 5 * time.Second, want: append(answered, protocol...), gone: true},
+	{id: "E5 ten thousand", file: "e5-poison.js", want: answered, strike: poison},
+	{id: "E15 large", file: "e15-grpc.js", want: []string{"ResourceExhausted"}, strike: overGRPC("large")},
+	{id: "E15 metadata", file: "e15-grpc.js", want: []string{"ResourceExhausted", "Internal", "Unavailable", "Unauthenticated"}, strike: overGRPC("metadata")},
+	{id: "E15 open", file: "e15-grpc.js", limit: time.Second, want: []string{"DeadlineExceeded", "timeout", "ResourceExhausted"}, strike: overGRPC("open")},
+	{id: "E15 streams", file: "e15-grpc.js", want: []string{"bounded"}, strike: overGRPC("streams")},
+	{id: "E16 loop", file: "e16-check.js", limit: 300 * time.Millisecond, want: []string{"timeout", "limited"}, strike: checks("loop")},
+	{id: "E16 fail", file: "e16-check.js", limit: 3 * time.Second, want: userError, strike: checks("fail"), stays: true},
+	{id: "E16 flap", file: "e16-check.js", limit: 300 * time.Millisecond, want: []string{"timeout", "ok", "limited"}, strike: checks("flap")},
+	{id: "E16 lie", file: "e16-check.js", limit: 3 * time.Second, want: answered, strike: checks("lie"), stays: true},
+	{id: "E16 die", file: "e16-check.js", limit: time.Second, want: append(crashed, "limited", "timeout"), strike: checks("die")},
+	{id: "E20", file: "e20-endless-answer.js", http: true, limit: 1500 * time.Millisecond, want: []string{"cut"}, strike: neverRead},
+	{id: "E21 large", file: "e21-error-bomb.js", input: in("how", "large"), limit: 10 * time.Second, want: append(userError, "out_of_memory", "output_too_large"), after: shortError},
+	{id: "E21 deep", file: "e21-error-bomb.js", input: in("how", "deep"), limit: 10 * time.Second, want: append(userError, timeout...), after: shortError},
+	{id: "E21 circular", file: "e21-error-bomb.js", input: in("how", "circular"), limit: 5 * time.Second, want: userError, after: shortError, stays: true},
+	{id: "E21 accessors", file: "e21-error-bomb.js", input: in("how", "accessors"), limit: 5 * time.Second, want: userError, after: shortError, stays: true},
+	{id: "E21 spin", file: "e21-error-bomb.js", input: in("how", "accessors", "spin", true), want: timeout, gone: true},
+	{id: "E21 symbol", file: "e21-error-bomb.js", input: in("how", "symbol"), limit: 5 * time.Second, want: userError, after: shortError, stays: true},
+	{id: "E21 surrogates", file: "e21-error-bomb.js", input: in("how", "surrogates"), limit: 5 * time.Second, want: userError, after: shortError, stays: true},
+	{id: "E22", file: "e0-echo.js", limit: 5 * time.Second, want: append(answered, "invalid"), strike: namedBadly},
 	{id: "E19 connect", file: "e19-steal.js", input: in("how", "connect"), limit: 5 * time.Second, want: answered, after: held(1), stays: true},
 }, malformedAttacks()...)
 
@@ -72,6 +91,7 @@ func malformedAttacks() (list []attack) {
 // S: the sockets' directory.
 var socketAttacks = []attack{
 	{id: "S1", file: "s1-directory.js", limit: 5 * time.Second, want: answered, after: held(16), stays: true},
+	{id: "S5", file: "s5-identity.js", limit: 10 * time.Second, want: answered, before: canaryMayGo, after: all(held(12), nobodyCame), last: canaryStays, stays: true},
 	{id: "S3", file: "s3-others.js", limit: 5 * time.Second, want: answered, after: held(8), stays: true},
 }
 
@@ -82,12 +102,10 @@ var everywhere = map[string]any{"egress": map[string]any{"hosts": []string{"*:*"
 var networkAttacks = []attack{
 	{id: "N1", file: "n1-direct.js", limit: 10 * time.Second, want: answered, after: all(held(10), nothingConnected), stays: true},
 	{id: "N4", file: "n4-proxy.js", policy: everywhere, limit: 20 * time.Second, want: answered, after: all(held(120), nothingConnected), stays: true},
+	{id: "N2", file: "n2-sockets.js", limit: 5 * time.Second, want: answered, before: deliverProbe, after: held(60), stays: true},
+	{id: "N6", file: "n6-redirect.js", limit: 10 * time.Second, want: answered, before: mayGo, after: all(held(9), nothingConnected), stays: true},
+	{id: "N10 kept", file: "n10-kept-tunnel.js", limit: 10 * time.Second, want: answered, before: mayGo, after: held(1), last: tunnelsEnded},
 	{id: "N10", file: "n10-flood.js", policy: everywhere, limit: 10 * time.Second, want: answered, after: held(2), stays: true},
-}
-
-// H: the kernel, as far as JavaScript reaches.
-var kernelAttacks = []attack{
-	{id: "H5", file: "h5-kernel.js", limit: 5 * time.Second, want: answered, after: held(40), stays: true},
 }
 
 // cleanHead wants no field in the answer that a function may not set.
@@ -123,7 +141,7 @@ func inStep(at *attempt) []string {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(15 * time.Second))
-	path := "/v1/functions/attack/http/?input=" + url.QueryEscape(fmt.Sprintf(`{"how":%q,"stream":5}`, at.input["how"]))
+	path := httpPath(at.attack, ownStream+1)
 	in := bufio.NewReader(conn)
 	for _, r := range []string{path, "/healthz"} {
 		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nPaddock-Timeout: 1s\r\n\r\n", r, at.key)

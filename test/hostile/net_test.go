@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // listeners are on this machine, where no sandbox may come: TCP on loopback and on the machine's address, UDP on loopback.
@@ -16,6 +19,10 @@ type listeners struct {
 	port int
 	host string // the machine's own address, or loopback's
 	seen atomic.Int64
+
+	allowed int          // the port of a web server that some tenants may reach
+	came    atomic.Int64 // its requests
+	open    atomic.Int64 // its connections
 }
 
 func listen(t *testing.T) *listeners {
@@ -52,6 +59,7 @@ func listen(t *testing.T) *listeners {
 			}
 		}()
 	}
+	l.serveWeb(t)
 	udp, err := net.ListenPacket("udp", first.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +74,79 @@ func listen(t *testing.T) *listeners {
 		}
 	}()
 	return l
+}
+
+// serveWeb has a page that redirects to wherever it is told, and one that does not end.
+func (l *listeners) serveWeb(t *testing.T) {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/redirect", func(w http.ResponseWriter, r *http.Request) {
+		if to := r.FormValue("to"); to != "" {
+			w.Header().Set("Location", to)
+			w.WriteHeader(http.StatusFound)
+		}
+	})
+	mux.HandleFunc("/hold", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		l.came.Add(1)
+		mux.ServeHTTP(w, r)
+	}))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			l.open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			l.open.Add(-1)
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	l.allowed = s.Listener.Addr().(*net.TCPAddr).Port
+}
+
+// mayGo lets the attacker's tenant reach the web server.
+func mayGo(at *attempt) error { return at.letGo(at.tenant) }
+
+// letGo lets a tenant reach the web server, and nothing else.
+func (b *battery) letGo(tenant string) error {
+	to := fmt.Sprintf("127.0.0.1:%d", b.net.allowed)
+	policy := map[string]any{"egress": map[string]any{"hosts": []string{to}}, "egressPrivate": map[string]any{"hosts": []string{to}}}
+	return b.service.operator("PATCH", "/v1/tenants/"+tenant, "", map[string]any{"policy": policy}, nil)
+}
+
+// canaryMayGo lets another tenant go where the attacker may not.
+func canaryMayGo(at *attempt) error {
+	at.net.came.Store(0)
+	return at.letGo(canaryTenant)
+}
+
+// canaryStays takes that back.
+func canaryStays(at *attempt) []string {
+	policy := map[string]any{"egress": map[string]any{}, "egressPrivate": map[string]any{}}
+	if err := at.service.operator("PATCH", "/v1/tenants/"+canaryTenant, "", map[string]any{"policy": policy}, nil); err != nil {
+		return []string{err.Error()}
+	}
+	return nil
+}
+
+// nobodyCame wants the web server to have been left alone.
+func nobodyCame(at *attempt) []string {
+	if n := at.net.came.Load(); n > 0 {
+		return []string{fmt.Sprintf("%d requests came under another's name", n)}
+	}
+	return nil
+}
+
+// tunnelsEnded wants no connection to the web server to have outlived the sandbox.
+func tunnelsEnded(at *attempt) []string {
+	began := time.Now()
+	for at.net.open.Load() > 0 {
+		if time.Since(began) > time.Second+at.pulse.slack(began) {
+			return []string{fmt.Sprintf("%d tunnels are left", at.net.open.Load())}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return nil
 }
 
 // ownStream is the stream of an attack's call: a first call has used 1 to load and 2 to run, the attack's code is loaded on 3.
@@ -83,7 +164,7 @@ func (b *battery) knowledge(a *attack) map[string]any {
 	targets := [][2]string{{"127.0.0.1", strconv.Itoa(b.net.port)}, {b.net.host, strconv.Itoa(b.net.port)}, {"127.0.0.1", port}, {"127.0.0.1", grpc},
 		{"169.254.169.254", "80"}, {"localhost", strconv.Itoa(b.net.port)}, {"::1", strconv.Itoa(b.net.port)}, {"fd00:ec2::254", "80"}, {"127.0.0.1", "2379"}}
 	m := map[string]any{
-		"stream": ownStream, "planted": b.planted.path, "port": b.net.port, "targets": targets,
+		"stream": ownStream, "allowed": b.net.allowed, "router": port, "planted": b.planted.path, "port": b.net.port, "targets": targets,
 		"paths":   []string{b.service.data, b.service.data + "/private", b.service.data + "/operator.key", run, run + "/s", other, fmt.Sprintf("/proc/%d/root", b.service.PID), fmt.Sprintf("/proc/%d/environ", b.service.PID)},
 		"sockets": []string{"/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock", other + "/link", other + "/egress", run + "/s/oci/k/control", "/run/paddock/../c/link"},
 		"hosts":   append(specialHosts(), b.net.host, hostname),

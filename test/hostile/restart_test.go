@@ -10,11 +10,11 @@ import (
 // must not have died with the process that made them.
 var restartAttacks = []attack{
 	{id: "R1 memory", file: "b2-buffers.js", input: in("how", "buffer"), limit: 20 * time.Second, want: outOfMemory, gone: true},
-	{id: "R2 processes", file: "c10-pids-crash.js", limit: 10 * time.Second, want: atLimit, gone: true},
+	{id: "R2 processes", file: "c10-pids-crash.js", limit: 10 * time.Second, want: atLimit, gone: true, before: fewProcesses},
 	{id: "R3 crash", file: "c4-kill-init.js", input: in("how", "native"), limit: 5 * time.Second, want: crashed, gone: true},
 	{id: "R4 spin", file: "a1-spin.js", want: timeout, gone: true},
 	{id: "R5 breach", file: "e7-malformed.js", input: in("how", "random"), limit: 5 * time.Second, want: protocol, gone: true},
-	{id: "R6 heap", file: "b1-heap.js", limit: 20 * time.Second, want: outOfMemory, gone: true},
+	{id: "R6 heap", file: "b1-heap.js", limit: 60 * time.Second, want: outOfMemory, gone: true},
 	{id: "R7 leave", file: "d7-leave.js", limit: 5 * time.Second, want: answered, after: all(says(`[]`), nobodyFindsIt)},
 }
 

@@ -33,6 +33,9 @@ var program = sync.OnceValues(func() (string, error) {
 	return build("paddock/cmd/paddock")
 })
 
+// probe is the native code of some attacks.
+var probe = sync.OnceValues(func() (string, error) { return build("paddock/test/hostile/probe") })
+
 // build makes a static program of a package.
 func build(pkg string) (string, error) {
 	path := filepath.Join(built, filepath.Base(pkg))

@@ -1,0 +1,2 @@
+// Never answers: the caller is the attack.
+module.exports = () => new Promise(() => {});

@@ -1,0 +1,117 @@
+package hostile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "paddock/proto/paddock/v1"
+)
+
+// overGRPC attacks the other front door with the attacker's key. The kind of the answer is gRPC's code.
+func overGRPC(how string) func(*attempt) (answer, error) {
+	return func(at *attempt) (answer, error) {
+		conn, err := grpc.NewClient(at.service.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(1<<30)))
+		if err != nil {
+			return answer{}, err
+		}
+		defer conn.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+at.key)
+		source, err := at.source()
+		if err != nil {
+			return answer{}, err
+		}
+		client := pb.NewSandboxClient(conn)
+		run := &pb.InvokeRequest{Target: &pb.InvokeRequest_Source{Source: &pb.Source{Code: []byte(source)}}}
+		var kind string
+		switch how {
+		case "large":
+			run.Input = []byte(`"` + strings.Repeat("x", 64<<20) + `"`)
+			_, err = client.Invoke(ctx, run)
+			kind = status.Code(err).String()
+		case "metadata":
+			_, err = client.Invoke(metadata.AppendToOutgoingContext(ctx, "x-large", strings.Repeat("x", 1<<20)), run)
+			kind = status.Code(err).String()
+		case "open":
+			kind, err = leftOpen(ctx, client, run, at.asked())
+		case "streams":
+			kind, err = manyStreams(ctx, client)
+		}
+		detail := ""
+		if err != nil {
+			detail = err.Error()
+		}
+		return answer{kind: kind, detail: detail}, nil
+	}
+}
+
+// leftOpen sends calls on a stream without an end, reads their answers and never closes its side. The calls have their deadline
+// all the same.
+func leftOpen(ctx context.Context, client pb.SandboxClient, run *pb.InvokeRequest, limit time.Duration) (string, error) {
+	began := time.Now()
+	run.Timeout = durationpb.New(limit)
+	stream, err := client.InvokeStream(ctx)
+	if err != nil {
+		return status.Code(err).String(), err
+	}
+	go func() {
+		for tag := uint64(1); ctx.Err() == nil && tag < 100000; tag++ {
+			if stream.Send(&pb.InvokeStreamRequest{Tag: tag, Body: &pb.InvokeStreamRequest_Call{Call: run}}) != nil {
+				return
+			}
+		}
+	}()
+	var last string
+	for n := 0; n < 200 && time.Since(began) < 4*limit+5*time.Second; n++ {
+		got, err := stream.Recv()
+		if err != nil {
+			return status.Code(err).String(), err
+		}
+		if last = got.GetResult().GetError().GetKind(); last != "timeout" && last != "limited" && last != "no_capacity" && last != "" && !strings.HasPrefix(last, "sandbox_lost") {
+			return last, fmt.Errorf("a call ended as %s", last)
+		}
+	}
+	if took := time.Since(began); took > 4*limit+20*time.Second {
+		return "late", fmt.Errorf("the answers took %v", took)
+	}
+	return "timeout", nil
+}
+
+// manyStreams opens streams on one connection until no more are taken.
+func manyStreams(ctx context.Context, client pb.SandboxClient) (string, error) {
+	const most = 1200
+	open := 0
+	for ; open < most; open++ {
+		one, cancel := context.WithTimeout(ctx, time.Second)
+		opened := make(chan error, 1)
+		go func() {
+			_, err := client.InvokeStream(ctx) // waits where the connection has no room
+			opened <- err
+		}()
+		select {
+		case err := <-opened:
+			if err != nil && !errors.Is(err, io.EOF) && status.Code(err) != codes.OK {
+				cancel()
+				return "bounded", nil
+			}
+		case <-one.Done():
+			cancel()
+			return "bounded", nil
+		}
+		cancel()
+	}
+	return "unbounded", fmt.Errorf("%d streams are open on one connection", open)
+}
