@@ -104,7 +104,9 @@ func (inv *invocation) prepare(ctx context.Context, req *pb.InvokeRequest) error
 		if err != nil {
 			return err
 		}
-		return inv.setSource(ctx, target.Source.GetCode(), req.GetInput(), options{kind: kind, name: target.Source.GetName()})
+		return inv.setSource(ctx, target.Source.GetCode(), req.GetInput(), options{
+			kind: kind, name: target.Source.GetName(), configuration: target.Source.GetConfiguration(),
+		})
 	case *pb.InvokeRequest_Pipeline:
 		return errs.New(errs.NotFound, "tenant %s has no pipeline %.80q", inv.req.Tenant, target.Pipeline)
 	}

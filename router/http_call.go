@@ -76,6 +76,8 @@ type runBody struct {
 	Runtime    string          `json:"runtime"`
 	Fresh      *bool           `json:"fresh"`
 	Idempotent *bool           `json:"idempotent"`
+	// Configuration is laid over the tenant's secrets.
+	Configuration map[string]string `json:"configuration"`
 }
 
 func (x *exchange) readRunJSON(inv *invocation, o *options) (source, input []byte, err error) {
@@ -124,6 +126,7 @@ func (b *runBody) over(o *options, inv *invocation) (err error) {
 	if b.Runtime != "" {
 		o.runtime = b.Runtime
 	}
+	o.configuration = b.Configuration
 	if b.Fresh != nil {
 		o.fresh = *b.Fresh
 	}
@@ -151,10 +154,15 @@ func (inv *invocation) setSource(ctx context.Context, source, input []byte, o op
 		o.kind = call.KindAuto
 	}
 	inv.req.Code = sourceCode(source, o.kind, name)
-	if inv.req.Body, err = checkInput(input, inv.policy()); err != nil || !inv.role.Includes(identity.RoleDeploy) {
+	if inv.req.Body, err = checkInput(input, inv.policy()); err != nil {
 		return err
 	}
-	return inv.setSecrets(ctx, "")
+	if inv.role.Includes(identity.RoleDeploy) {
+		if err := inv.setSecrets(ctx, ""); err != nil {
+			return err
+		}
+	}
+	return inv.overlay(o.configuration)
 }
 
 // collected admits a call, lets prepare fill it, runs it and answers with the whole of what it yields.

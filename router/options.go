@@ -11,14 +11,15 @@ import (
 
 // options are what a caller may say about a call besides its target and input.
 type options struct {
-	timeout     time.Duration // 0 = the tenant's default
-	fresh       bool
-	idempotent  bool
-	kind        call.Kind // run only
-	name        string    // run only
-	runtime     string    // run only
-	input       string    // run with raw source only
-	minRevision int64
+	timeout       time.Duration // 0 = the tenant's default
+	fresh         bool
+	idempotent    bool
+	kind          call.Kind // run only
+	name          string    // run only
+	runtime       string    // run only
+	input         string    // run with raw source only
+	minRevision   int64
+	configuration map[string]string // run only: laid over the secrets
 }
 
 // headerOptions reads the options that any call may carry as header fields; the only way where the query is the

@@ -2,6 +2,8 @@ package router
 
 import (
 	"context"
+	"maps"
+	"strings"
 	"testing"
 
 	"paddock/controller/catalog"
@@ -54,4 +56,56 @@ func TestSecretsGoWithCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("gRPC source", "of all", "r2")
+}
+
+// TestConfigurationOfADraft: values that come with source text lie over the tenant's secrets, under a revision that is the
+// same for the same values only.
+func TestConfigurationOfADraft(t *testing.T) {
+	g := newRig(t, nil)
+	g.cat.secrets = map[string]*catalog.Secrets{"acme/": {Values: map[string]string{"A": "1", "B": "2"}, Revision: "r"}}
+	var got *call.Request
+	g.node.do = func(_ context.Context, req *call.Request, _ call.Sink) (*call.Result, error) {
+		got = req
+		return okResult(nil), nil
+	}
+	run := func(key, configuration string) (map[string]string, string) {
+		t.Helper()
+		got = nil
+		a := g.do("POST", "/v1/run", `{"source":"1","configuration":`+configuration+`}`, "Authorization: "+bearerOf(key),
+			"Content-Type: application/json")
+		if got == nil {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		return got.Secrets, got.SecretsRev
+	}
+	values, first := run("acme-deploy", `{"B":"draft","C":"3"}`)
+	if !maps.Equal(values, map[string]string{"A": "1", "B": "draft", "C": "3"}) {
+		t.Errorf("%v", values)
+	}
+	if _, again := run("acme-deploy", `{"C":"3","B":"draft"}`); again != first || first == "r" {
+		t.Errorf("revisions %q and %q", first, again)
+	}
+	if _, other := run("acme-deploy", `{"B":"draft","C":"4"}`); other == first {
+		t.Errorf("other values have the same revision %q", other)
+	}
+	if values, _ := run("acme-invoke", `{"B":"draft"}`); !maps.Equal(values, map[string]string{"B": "draft"}) {
+		t.Errorf("a key that may only call sees %v", values)
+	}
+	if values := g.cat.secrets["acme/"].Values; len(values) != 2 || values["B"] != "2" {
+		t.Errorf("the catalogue's own values became %v", values)
+	}
+	for _, bad := range []string{`{"a b":"1"}`, `{"__proto__":"1"}`, `{"A":1}`, `{"A":"` + strings.Repeat("x", catalog.MaxSecretsTotal) + `"}`} {
+		a := g.do("POST", "/v1/run", `{"source":"1","configuration":`+bad+`}`, "Authorization: "+bearerOf("acme-deploy"),
+			"Content-Type: application/json")
+		if a.status != 400 {
+			t.Errorf("%.40s: %d %s", bad, a.status, a.body)
+		}
+	}
+	client := pb.NewSandboxClient(g.conn)
+	draft := &pb.InvokeRequest{Target: &pb.InvokeRequest_Source{Source: &pb.Source{
+		Code: []byte("1"), Configuration: map[string]string{"B": "draft", "C": "3"},
+	}}}
+	if _, err := client.Invoke(ctxAs(t.Context(), "acme-deploy"), draft); err != nil || got.SecretsRev != first {
+		t.Errorf("gRPC: %v, revision %q, want %q", err, got.SecretsRev, first)
+	}
 }

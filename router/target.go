@@ -2,9 +2,14 @@ package router
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
+	"paddock/controller/catalog"
 	"paddock/internal/errs"
 )
 
@@ -98,4 +103,28 @@ func (inv *invocation) setRuntime(name string) error {
 		}
 	}
 	return errs.New(errs.Invalid, "runtime %.40q is not one of: %s", name, strings.Join(known, ", "))
+}
+
+// overlay lays values that came with the call over the tenant's secrets, under a revision of their own.
+func (inv *invocation) overlay(values map[string]string) error {
+	if len(values) == 0 {
+		return nil
+	}
+	all := make(map[string]string, len(inv.req.Secrets)+len(values))
+	maps.Copy(all, inv.req.Secrets)
+	sum, total := sha256.New(), 0
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if err := catalog.CheckSecretName(name); err != nil {
+			return err
+		}
+		value := values[name]
+		total += len(name) + len(value)
+		fmt.Fprintf(sum, "%d %s %d %s ", len(name), name, len(value), value)
+		all[name] = value
+	}
+	if total > catalog.MaxSecretsTotal {
+		return errs.New(errs.Invalid, "the configuration is %d bytes, at most %d are allowed", total, catalog.MaxSecretsTotal)
+	}
+	inv.req.Secrets, inv.req.SecretsRev = all, fmt.Sprintf("%s+%x", inv.req.SecretsRev, sum.Sum(nil)[:16])
+	return nil
 }

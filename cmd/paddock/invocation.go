@@ -42,7 +42,14 @@ func (a *app) call(ctx context.Context, f callFlags, req *pb.InvokeRequest) erro
 	}
 	return a.withTenant(ctx, func(ctx context.Context, cc *grpc.ClientConn, _ string) error {
 		began := time.Now()
-		resp, logs, err := a.exchange(ctx, cc, req)
+		var logs []*pb.LogLine
+		resp, err := exchange(ctx, cc, req, func(l *pb.LogLine) {
+			if a.jsonOut {
+				logs = append(logs, l)
+			} else {
+				a.printLog(l)
+			}
+		})
 		if err != nil {
 			return err
 		}
@@ -51,36 +58,33 @@ func (a *app) call(ctx context.Context, f callFlags, req *pb.InvokeRequest) erro
 	})
 }
 
-// exchange sends the call and collects what comes back. With --json the log lines are kept for the answer, else printed.
-func (a *app) exchange(ctx context.Context, cc *grpc.ClientConn, req *pb.InvokeRequest) (*pb.InvokeResponse, []*pb.LogLine, error) {
+// exchange sends the call and returns its outcome; onLog gets the lines that come before it.
+func exchange(
+	ctx context.Context, cc *grpc.ClientConn, req *pb.InvokeRequest, onLog func(*pb.LogLine),
+) (*pb.InvokeResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := pb.NewSandboxClient(cc).InvokeStream(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	const tag = 1
 	if err := stream.Send(&pb.InvokeStreamRequest{Tag: tag, Body: &pb.InvokeStreamRequest_Call{Call: req}}); err != nil && !errors.Is(err, io.EOF) {
-		return nil, nil, err
+		return nil, err
 	}
-	var logs []*pb.LogLine
 	for {
 		m, err := stream.Recv()
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				err = status.Error(codes.Unavailable, "the service ended the stream without an answer")
 			}
-			return nil, nil, err
+			return nil, err
 		}
 		switch b := m.GetBody().(type) {
 		case *pb.InvokeStreamResponse_Log:
-			if a.jsonOut {
-				logs = append(logs, b.Log)
-			} else {
-				a.printLog(b.Log)
-			}
+			onLog(b.Log)
 		case *pb.InvokeStreamResponse_Result:
-			return b.Result, logs, nil
+			return b.Result, nil
 		}
 	}
 }

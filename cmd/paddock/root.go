@@ -51,7 +51,7 @@ func (a *app) rootCommand() *cobra.Command {
 		}
 	}
 	add("serve", a.upCommand(), a.doctorCommand())
-	add("code", a.client(a.runCommand()), a.client(a.deployCommand()), a.client(a.invokeCommand()),
+	add("code", a.client(a.runCommand()), a.client(a.testCommand()), a.client(a.deployCommand()), a.client(a.invokeCommand()),
 		a.client(a.functionsCommand()), a.client(a.logsCommand()))
 	add("manage", a.client(a.tenantsCommand()), a.client(a.keysCommand()), a.client(a.secretsCommand()),
 		a.client(a.poolCommand()), a.client(a.topCommand()))

@@ -188,7 +188,9 @@ type Source struct {
 	// auto (default), function, rule, webtask, action.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// For stack traces, e.g. "check.js".
-	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Laid over the tenant's secrets for this call: how a draft is tried with values of its own.
+	Configuration map[string]string `protobuf:"bytes,4,rep,name=configuration,proto3" json:"configuration,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +244,13 @@ func (x *Source) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *Source) GetConfiguration() map[string]string {
+	if x != nil {
+		return x.Configuration
+	}
+	return nil
 }
 
 type InvokeResponse struct {
@@ -1098,11 +1107,15 @@ const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"idempotent\x12\x1b\n" +
 	"\twith_logs\x18\b \x01(\bR\bwithLogs\x12!\n" +
 	"\fmin_revision\x18\t \x01(\x03R\vminRevisionB\b\n" +
-	"\x06target\"D\n" +
+	"\x06target\"\xd3\x01\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\fR\x04code\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"\xb6\x02\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12K\n" +
+	"\rconfiguration\x18\x04 \x03(\v2%.paddock.v1.Source.ConfigurationEntryR\rconfiguration\x1a@\n" +
+	"\x12ConfigurationEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb6\x02\n" +
 	"\x0eInvokeResponse\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x16\n" +
 	"\x06output\x18\x02 \x01(\fR\x06output\x12+\n" +
@@ -1184,7 +1197,7 @@ func file_paddock_v1_sandbox_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_sandbox_proto_rawDescData
 }
 
-var file_paddock_v1_sandbox_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_paddock_v1_sandbox_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_paddock_v1_sandbox_proto_goTypes = []any{
 	(*InvokeRequest)(nil),         // 0: paddock.v1.InvokeRequest
 	(*Source)(nil),                // 1: paddock.v1.Source
@@ -1198,34 +1211,36 @@ var file_paddock_v1_sandbox_proto_goTypes = []any{
 	(*GoAway)(nil),                // 9: paddock.v1.GoAway
 	(*LogLine)(nil),               // 10: paddock.v1.LogLine
 	(*TailRequest)(nil),           // 11: paddock.v1.TailRequest
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	nil,                           // 12: paddock.v1.Source.ConfigurationEntry
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_paddock_v1_sandbox_proto_depIdxs = []int32{
 	1,  // 0: paddock.v1.InvokeRequest.source:type_name -> paddock.v1.Source
-	12, // 1: paddock.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
-	3,  // 2: paddock.v1.InvokeResponse.error:type_name -> paddock.v1.CallError
-	5,  // 3: paddock.v1.InvokeResponse.stages:type_name -> paddock.v1.Stages
-	10, // 4: paddock.v1.InvokeResponse.logs:type_name -> paddock.v1.LogLine
-	4,  // 5: paddock.v1.CallError.thrown:type_name -> paddock.v1.Thrown
-	12, // 6: paddock.v1.CallError.retry_after:type_name -> google.protobuf.Duration
-	0,  // 7: paddock.v1.InvokeStreamRequest.call:type_name -> paddock.v1.InvokeRequest
-	7,  // 8: paddock.v1.InvokeStreamRequest.cancel:type_name -> paddock.v1.CancelCall
-	2,  // 9: paddock.v1.InvokeStreamResponse.result:type_name -> paddock.v1.InvokeResponse
-	10, // 10: paddock.v1.InvokeStreamResponse.log:type_name -> paddock.v1.LogLine
-	9,  // 11: paddock.v1.InvokeStreamResponse.goaway:type_name -> paddock.v1.GoAway
-	13, // 12: paddock.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 13: paddock.v1.Sandbox.Invoke:input_type -> paddock.v1.InvokeRequest
-	6,  // 14: paddock.v1.Sandbox.InvokeStream:input_type -> paddock.v1.InvokeStreamRequest
-	11, // 15: paddock.v1.Logs.Tail:input_type -> paddock.v1.TailRequest
-	2,  // 16: paddock.v1.Sandbox.Invoke:output_type -> paddock.v1.InvokeResponse
-	8,  // 17: paddock.v1.Sandbox.InvokeStream:output_type -> paddock.v1.InvokeStreamResponse
-	10, // 18: paddock.v1.Logs.Tail:output_type -> paddock.v1.LogLine
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	13, // 1: paddock.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
+	12, // 2: paddock.v1.Source.configuration:type_name -> paddock.v1.Source.ConfigurationEntry
+	3,  // 3: paddock.v1.InvokeResponse.error:type_name -> paddock.v1.CallError
+	5,  // 4: paddock.v1.InvokeResponse.stages:type_name -> paddock.v1.Stages
+	10, // 5: paddock.v1.InvokeResponse.logs:type_name -> paddock.v1.LogLine
+	4,  // 6: paddock.v1.CallError.thrown:type_name -> paddock.v1.Thrown
+	13, // 7: paddock.v1.CallError.retry_after:type_name -> google.protobuf.Duration
+	0,  // 8: paddock.v1.InvokeStreamRequest.call:type_name -> paddock.v1.InvokeRequest
+	7,  // 9: paddock.v1.InvokeStreamRequest.cancel:type_name -> paddock.v1.CancelCall
+	2,  // 10: paddock.v1.InvokeStreamResponse.result:type_name -> paddock.v1.InvokeResponse
+	10, // 11: paddock.v1.InvokeStreamResponse.log:type_name -> paddock.v1.LogLine
+	9,  // 12: paddock.v1.InvokeStreamResponse.goaway:type_name -> paddock.v1.GoAway
+	14, // 13: paddock.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	0,  // 14: paddock.v1.Sandbox.Invoke:input_type -> paddock.v1.InvokeRequest
+	6,  // 15: paddock.v1.Sandbox.InvokeStream:input_type -> paddock.v1.InvokeStreamRequest
+	11, // 16: paddock.v1.Logs.Tail:input_type -> paddock.v1.TailRequest
+	2,  // 17: paddock.v1.Sandbox.Invoke:output_type -> paddock.v1.InvokeResponse
+	8,  // 18: paddock.v1.Sandbox.InvokeStream:output_type -> paddock.v1.InvokeStreamResponse
+	10, // 19: paddock.v1.Logs.Tail:output_type -> paddock.v1.LogLine
+	17, // [17:20] is the sub-list for method output_type
+	14, // [14:17] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_sandbox_proto_init() }
@@ -1253,7 +1268,7 @@ func file_paddock_v1_sandbox_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_sandbox_proto_rawDesc), len(file_paddock_v1_sandbox_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
