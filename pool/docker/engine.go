@@ -32,8 +32,8 @@ type Options struct {
 	// Host is the engine's socket, "unix:///var/run/docker.sock" if empty. Engines on other machines are refused: link sockets
 	// and control groups are here.
 	Host string
-	// Runtime is "" or "runc" for runc, "runsc" for gVisor where the engine has it. Docker gives no container a user namespace of
-	// its own, so gVisor's kernel runs as the host's root there: package pool/oci isolates it better.
+	// Runtime is "" or "runc" for runc, "runsc" for gVisor where the engine has it. Docker gives no container a user id of its own for
+	// gVisor's kernel (see sentryWarning): package pool/oci isolates it better.
 	Runtime      string
 	ControllerID string
 	// MemoryBudgetBytes caps the control group that all containers of this controller are in; 0 caps nothing. Only with the
@@ -115,7 +115,7 @@ func (e *Engine) configure(o Options, host HostInfo) error {
 	e.isolation, e.overhead = tenant.IsolationRunc, runcOverhead
 	if e.settings.gvisor {
 		e.isolation, e.overhead = tenant.IsolationGVisor, gvisorOverhead
-		e.logger.Warn("gVisor under Docker runs its kernel as the host's root, for want of a user namespace: prefer engine oci")
+		e.logger.Warn(sentryWarning(host.RunscArgs))
 		if missing := missingArgs(host.RunscArgs, wantRunsc); len(missing) > 0 {
 			e.logger.Warn("Docker starts runsc without some of its protections: add them to its runtimeArgs", "flags", missing)
 		}

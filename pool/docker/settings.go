@@ -104,6 +104,16 @@ var (
 	wantRunsc = []string{"--network=none", "--oci-seccomp=true", "--net-raw=false", "--allow-suid=false", "--host-fifo=none"}
 )
 
+// sentryWarning says as whom gVisor's kernel runs. Without directfs, where another process opens its files for it, runsc gives it the
+// host's user nobody, no capability and a user namespace with that one id; with it, the host's user 0 in a namespace that maps all ids.
+func sentryWarning(args []string) string {
+	if len(missingArgs(args, []string{"--directfs=false"})) == 0 {
+		return "gVisor under Docker runs the kernels of all sandboxes as the host's user nobody: prefer engine oci, where each has its own"
+	}
+	return "gVisor under Docker runs its kernel as the host's user 0: add --directfs=false to its runtimeArgs (then as nobody, without capabilities), " +
+		"or use engine oci"
+}
+
 // missingArgs says which flags are not there, in either of the ways to write them.
 func missingArgs(have, want []string) []string {
 	var missing []string

@@ -78,6 +78,17 @@ func TestRing(t *testing.T) {
 	}
 }
 
+func TestWarnsAsWhomTheSentryRuns(t *testing.T) {
+	for args, want := range map[string]string{
+		"": "--directfs=false", "--directfs=true": "--directfs=false", "--directfs": "--directfs=false",
+		"--directfs=false": "user nobody", "--directfs false": "user nobody",
+	} {
+		if got := sentryWarning(strings.Fields(args)); !strings.Contains(got, want) {
+			t.Errorf("%q: %q, want %q", args, got, want)
+		}
+	}
+}
+
 func TestRunscArgs(t *testing.T) {
 	host := HostInfo{Runtimes: []string{"runc", "runsc"}}
 	if _, err := newSettings(Options{Runtime: "runsc"}, host); err == nil || !strings.Contains(err.Error(), "--host-uds=open") {
