@@ -45,6 +45,17 @@ trace: build ## under strace: the service touches no path that a tenant can writ
 	@command -v strace >/dev/null || { echo "trace: strace is missing: apt-get install strace" >&2; exit 1; }
 	PADDOCK_BIN=$(CURDIR)/bin/paddock go test -tags trace -count=1 -v -run TouchesNoTenantPath ./test/trace
 
+hostile: HOSTILE_TAGS := -tags hostile
+hostile: build hostile-run ## every attack of test/hostile on every engine, with a table (a quarter of an hour)
+
+hostile-quick: build hostile-run ## the attacks that stand for each group, as make test runs them
+
+.PHONY: hostile hostile-quick hostile-run
+hostile-run:
+	@mkdir -p .cache && rm -f .cache/hostile.txt
+	@PADDOCK_BIN=$(CURDIR)/bin/paddock go test $(HOSTILE_TAGS) -count=1 -timeout 60m -v ./test/hostile -hostile.table $(CURDIR)/.cache/hostile.txt; \
+	  status=$$?; tail -n 1 .cache/hostile.txt; exit $$status
+
 bench: build ## the figures, against a bare node server in the same run
 	go run ./bench -paddock bin/paddock
 
