@@ -46,6 +46,7 @@ trace: build ## under strace: the service touches no path that a tenant can writ
 	PADDOCK_BIN=$(CURDIR)/bin/paddock go test -tags trace -count=1 -v -run TouchesNoTenantPath ./test/trace
 
 hostile: HOSTILE_TAGS := -tags hostile
+hostile hostile-quick: ENGINE := docker
 hostile: build hostile-run ## every attack of test/hostile on every engine, with a table (a quarter of an hour)
 
 hostile-quick: build hostile-run ## the attacks that stand for each group, as make test runs them
