@@ -52,7 +52,7 @@ func (h *Host) docker(ctx context.Context, needed bool) Fact {
 	f := Fact{Name: "docker", Verdict: OK, Value: strings.TrimSpace(v.Version + " " + v.Path)}
 	switch {
 	case err != nil && needed:
-		f.Verdict, f.Value, f.Advice = Bad, err.Error(), "start the Docker engine, or use --engine oci, which needs none"
+		f.Verdict, f.Value, f.Advice = Bad, err.Error(), "start the Docker engine or give it what it lacks, or use --engine oci, which needs none"
 	case err != nil:
 		f.Value = "no engine answers (only --engine docker needs one)"
 	case v.Problem != "":
