@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"paddock/internal/call"
 	"paddock/internal/tenant"
@@ -72,5 +73,8 @@ func (p *Pool) outside(c *container, req *call.Request) *call.Request {
 	c.door.SetSecrets(held)
 	inside := *req
 	inside.Secrets = kept
+	if len(held) > 0 && req.SecretsRev != "" { // other secrets than that revision's: an instance that has those is another
+		inside.SecretsRev = req.SecretsRev + "-" + strings.Join(slices.Sorted(maps.Keys(held)), "-")
+	}
 	return &inside
 }

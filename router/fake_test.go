@@ -68,6 +68,9 @@ func (c *fakeCatalogue) Source(context.Context, tenant.ID, string) ([]byte, erro
 }
 
 func (c *fakeCatalogue) Secrets(_ context.Context, t tenant.ID, function string) (*catalog.Secrets, error) {
+	if c.secrets == nil {
+		return nil, nil
+	}
 	return c.secrets[string(t)+"/"+function], nil
 }
 

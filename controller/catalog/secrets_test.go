@@ -41,7 +41,8 @@ func (w *world) gets(id, function string) (values, revision string) {
 }
 
 func TestSecretLife(t *testing.T) {
-	w := newWorld(t, mem(t))
+	var told []SecretEvent
+	w := newWorld(t, mem(t), func(_ *ViewOptions, o *Options) { o.OnSecret = func(e SecretEvent) { told = append(told, e) } })
 	w.tenant("acme", nil)
 	w.tenant("other", nil)
 	if got, _ := w.gets("acme", "f"); got != "none" {
@@ -109,6 +110,10 @@ func TestSecretLife(t *testing.T) {
 	_, err = w.service.DeleteSecret(t.Context(), "acme", "TOKEN", "g")
 	must(t, err)
 	want("acme", "g", "none")
+	if len(told) != 10 || told[1] != (SecretEvent{Tenant: "acme", Name: "KEY", Function: "f"}) ||
+		told[5] != (SecretEvent{Tenant: "acme", Name: "KEY", Function: "f", Removed: true}) {
+		t.Errorf("told of %+v", told)
+	}
 	u := &pb.UsageRecord{}
 	_, err = w.service.get(t.Context(), store.Usage("acme"), u)
 	must(t, err)

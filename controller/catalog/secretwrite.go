@@ -27,6 +27,20 @@ type NewSecret struct {
 	Author   string // the key's id
 }
 
+// SecretEvent is a change of a secret, for those who keep account of it.
+type SecretEvent struct {
+	Tenant   tenant.ID
+	Name     string
+	Function string // "": all functions of the tenant
+	Removed  bool   // otherwise set
+}
+
+func (s *Service) tellSecret(e SecretEvent) {
+	if s.opts.OnSecret != nil {
+		s.opts.OnSecret(e)
+	}
+}
+
 // SetSecret makes a secret or replaces its value. The next call sees it.
 func (s *Service) SetSecret(ctx context.Context, t tenant.ID, n NewSecret) (*SecretView, error) {
 	if err := checkSecret(n); err != nil {
@@ -58,6 +72,7 @@ func (s *Service) SetSecret(ctx context.Context, t tenant.ID, n NewSecret) (*Sec
 	if err != nil {
 		return nil, err
 	}
+	s.tellSecret(SecretEvent{Tenant: t, Name: n.Name, Function: n.Function})
 	return secretView(rec), nil
 }
 
@@ -67,7 +82,7 @@ func (s *Service) DeleteSecret(ctx context.Context, t tenant.ID, name, function 
 		return 0, err
 	}
 	ref := secretRef(name, function)
-	return s.write(ctx, "delete secret", string(t), func() (store.Txn, error) {
+	rev, err := s.write(ctx, "delete secret", string(t), func() (store.Txn, error) {
 		rec := &pb.SecretRecord{}
 		rev, err := s.get(ctx, store.Secret(t, ref), rec)
 		if err != nil {
@@ -87,6 +102,10 @@ func (s *Service) DeleteSecret(ctx context.Context, t tenant.ID, name, function 
 		}
 		return txn, putUsage(t, u, usageRev, &txn)
 	})
+	if err == nil {
+		s.tellSecret(SecretEvent{Tenant: t, Name: name, Function: function, Removed: true})
+	}
+	return rev, err
 }
 
 // countSecret takes the place that a secret needs, in txn, and returns the revision of the change.
