@@ -261,6 +261,9 @@ func (at *attempt) dispose(r *result) {
 			at.fail("its container was to be destroyed: %v", err)
 		}
 		r.gone = took
+		if !at.awaitReason() {
+			at.fail("the operator's log does not say why its container ended")
+		}
 	} else if at.stays {
 		if boxes, err := b.service.boxes(at.tenant); err != nil || !holds(boxes, at.container) {
 			at.fail("its container was to stay, but there are %v, %v", boxes, err)
@@ -288,6 +291,18 @@ func (at *attempt) dispose(r *result) {
 	if at.last != nil {
 		at.wrong = append(at.wrong, at.last(at)...)
 	}
+}
+
+// awaitReason waits until the operator's log says why the container was recycled: soon after it is gone.
+func (at *attempt) awaitReason() bool {
+	for end := time.Now().Add(goneWithin); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for line := range strings.Lines(at.service.log.about(at.container)) {
+			if strings.Contains(line, `"container recycled"`) && strings.Contains(line, `"cause":`) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func holds(boxes []box, id string) bool {
