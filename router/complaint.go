@@ -29,6 +29,9 @@ func complaint(err error) string {
 
 // undecoded is the refusal of a management request whose body or query is not what the method takes. err is the gateway's.
 func (x *exchange) undecoded(err error) error {
+	if x.rule.resource == "secrets" { // the decoder quotes what it does not like, which may be the value
+		return errs.New(errs.Invalid, "the request cannot be read: send {\"value\": \"…\", \"function\": \"…\"}, the value as a string")
+	}
 	said := strings.TrimPrefix(strings.ReplaceAll(errs.From(err).Message, "\u00a0", " "), "proto: ")
 	if said == io.ErrUnexpectedEOF.Error() {
 		said = complaint(io.ErrUnexpectedEOF)

@@ -109,3 +109,19 @@ func TestConfigurationOfADraft(t *testing.T) {
 		t.Errorf("gRPC: %v, revision %q, want %q", err, got.SecretsRev, first)
 	}
 }
+
+// TestBadSecretIsNotRepeated: what a request for a secret holds does not come back in the refusal, nor in the log.
+func TestBadSecretIsNotRepeated(t *testing.T) {
+	g := newRig(t, nil)
+	for _, body := range []string{
+		`{"value":987654321}`, `{"value":["987654321"]}`, `{"value":"987654321`, `{"987654321":1}`, `{"value":"a","function":987654321}`, `987654321`,
+	} {
+		a := g.do("PUT", "/v1/secrets/KEY", body, "Authorization: "+bearerOf("acme-admin"))
+		if a.status != 400 || strings.Contains(a.body, "987654321") || !strings.Contains(a.body, "the value as a string") {
+			t.Errorf("%s: %d %s", body, a.status, a.body)
+		}
+	}
+	if strings.Contains(g.logs.String(), "987654321") {
+		t.Error("the log repeats a value")
+	}
+}
