@@ -3,9 +3,11 @@ package hostile
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +28,8 @@ var controls = []control{
 		"want out_of_memory"},
 	{attack{id: "C control", file: "c8-threads.js", limit: 5 * time.Second, want: answered, after: held(1), before: unlimitedProcesses,
 		only: []string{"runc"}}, "broke through"},
+	{attack{id: "C limit", file: "c10-pids-crash.js", limit: 10 * time.Second, want: atLimit, before: unlimitedProcesses, only: []string{"gvisor"}},
+		"want sandbox_lost/pids"},
 	{attack{id: "D control", file: "d1-inodes.js", limit: 5 * time.Second, want: answered, after: held(3), only: []string{"runc"},
 		before: inMounts(func(*attempt) error {
 			return unix.Mount("", "/tmp", "", unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "nr_inodes=0")
@@ -35,8 +39,10 @@ var controls = []control{
 	{attack{id: "E control", file: "e0-echo.js", want: answered, before: tellSecret}, "planted secret"},
 	{attack{id: "S control", file: "s1-directory.js", limit: 5 * time.Second, want: answered, after: held(16), only: []string{"runc"},
 		before: openDirectory}, "broke through"},
+	{attack{id: "S name", file: "s5-identity.js", limit: 10 * time.Second, want: answered, after: held(12), before: mayGo}, "broke through: no claim"},
 	{attack{id: "N control", file: "n4-proxy.js", limit: 10 * time.Second, want: answered, after: held(1), policy: everywhere, before: openLoopback},
 		"broke through"},
+	{attack{id: "H uid", file: "h9-quotas.js", limit: 10 * time.Second, want: answered, after: aloneWithItsID, before: shareID}, "has its user id"},
 	{attack{id: "H control", file: "h6-kernel.js", limit: 5 * time.Second, want: answered, after: held(30), only: []string{"runc"},
 		before: inMounts(func(*attempt) error { return unix.Unmount("/proc/kallsyms", unix.MNT_DETACH) })}, "broke through: /proc/kallsyms"},
 }
@@ -94,6 +100,28 @@ func likeAnyOther(at *attempt) error {
 		}
 	}
 	return err
+}
+
+// shareID starts a process on the host with the user id of the container's.
+func shareID(at *attempt) error {
+	pids, err := at.host.group.Procs()
+	if err != nil || len(pids) == 0 {
+		return fmt.Errorf("its processes are %v, %v", pids, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d", pids[0]), &st); err != nil {
+		return err
+	}
+	other := exec.Command("sleep", "60")
+	other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: st.Uid, Gid: st.Gid}, Pdeathsig: syscall.SIGKILL}
+	if err := other.Start(); err != nil {
+		return err
+	}
+	at.t.Cleanup(func() {
+		other.Process.Kill()
+		other.Wait()
+	})
+	return nil
 }
 
 // tellSecret gives the attacker what it could not have come by.
