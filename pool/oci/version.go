@@ -30,10 +30,13 @@ const runcSafeSeries = 5 // 1.5
 // runscOldest is the release date of the oldest runsc that is supported: gVisor has no series, only dates.
 const runscOldest = 20260101
 
+// versionTimeout is far beyond what saying a version takes: on a machine that is busy with other things a start must not fail of it.
+const versionTimeout = 30 * time.Second
+
 // Detect asks a runtime binary for its version and judges it. An error means that the binary does not run or is neither
 // runc nor runsc.
 func Detect(ctx context.Context, path string) (Version, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
