@@ -275,7 +275,7 @@ func (l *Log) commit(batch []entry) {
 	var err error
 	if why := l.failed.Load(); why != nil {
 		err = *why // the lines wait for the next tick
-	} else if err = l.write(); err == nil && len(waiting) > 0 {
+	} else if err = l.write(); err == nil && (len(waiting) > 0 || len(l.unsynced) > maxUnwritten/4) {
 		err = l.sync()
 	}
 	if err != nil {

@@ -59,11 +59,11 @@ func (s *Sampler) Note(from string, e Event) {
 	}
 	now := time.Now()
 	if !src.limit.AllowN(now, 1) || !s.all.AllowN(now, 1) {
-		src.dropped++
+		src.dropped += 1 + e.Dropped
 		s.mu.Unlock()
 		return
 	}
-	e.Dropped, src.dropped = src.dropped, 0
+	e.Dropped, src.dropped = e.Dropped+src.dropped, 0
 	s.mu.Unlock()
 	s.log.Note(e)
 }
