@@ -142,6 +142,9 @@ func (a *apply) putKey(id string, value []byte) error {
 	if err != nil {
 		return err
 	}
+	if old, ok := a.keys.get(id); ok {
+		k.used = old.used
+	}
 	a.keys.set(id, k)
 	a.notice(KeyChanged, k.Tenant, id)
 	return nil

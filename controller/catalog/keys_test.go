@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"encoding/base64"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,9 +113,10 @@ func TestKeyLimit(t *testing.T) {
 	w.tenant("acme", nil)
 	var all sync.WaitGroup
 	var made, limited atomic.Int32
-	for range MaxKeys + 20 {
+	for i := range MaxKeys + 20 {
 		all.Go(func() {
-			_, _, _, err := w.service.CreateKey(t.Context(), NewKey{Tenant: "acme", Role: identity.RoleInvoke})
+			n := NewKey{Tenant: "acme", Role: identity.RoleInvoke, Owner: fmt.Sprint("service ", i)}
+			_, _, _, err := w.service.CreateKey(t.Context(), n)
 			switch errs.KindOf(err) {
 			case "":
 				made.Add(1)
@@ -128,6 +130,102 @@ func TestKeyLimit(t *testing.T) {
 	all.Wait()
 	if made.Load() != MaxKeys || limited.Load() != 20 {
 		t.Errorf("%d made, %d refused", made.Load(), limited.Load())
+	}
+}
+
+// TestTwoLiveKeysPerOwner: one in use and one to replace it, also when both are made at once; a third is refused with what
+// helps to choose.
+func TestTwoLiveKeysPerOwner(t *testing.T) {
+	w := newWorld(t, mem(t))
+	w.tenant("acme", nil)
+	w.tenant("other", nil)
+	login := NewKey{Tenant: "acme", Role: identity.RoleInvoke, Owner: "login"}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var made []*KeyInfo
+	for range 10 {
+		all.Go(func() {
+			k, _, _, err := w.service.CreateKey(t.Context(), login)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				made = append(made, k)
+			} else if !errs.Is(err, errs.Limited) {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if len(made) != MaxLiveKeys {
+		t.Fatalf("%d keys were made", len(made))
+	}
+	v, _ := w.view.Key(made[0].ID)
+	v.Use(time.Now())
+	_, _, _, err := w.service.CreateKey(t.Context(), login)
+	wantKind(t, err, errs.Limited, `"login"`, made[0].ID, made[1].ID, "never used", "last used", "revoke one")
+	if text := errs.From(err).Message; strings.Index(text, made[1].ID) > strings.Index(text, made[0].ID) {
+		t.Errorf("the key that is in use comes first: %s", text)
+	}
+	for _, n := range []NewKey{
+		{Tenant: "acme", Role: identity.RoleInvoke, Owner: "batch"}, {Tenant: "acme", Role: identity.RoleInvoke},
+		{Tenant: "acme", Role: identity.RoleDeploy}, {Tenant: "other", Role: identity.RoleInvoke, Owner: "login"},
+	} {
+		if _, _, _, err := w.service.CreateKey(t.Context(), n); err != nil {
+			t.Errorf("%+v: %v", n, err)
+		}
+	}
+	_, err = w.service.RevokeKey(t.Context(), "acme", made[1].ID)
+	must(t, err)
+	short := login
+	short.TTL = time.Nanosecond // does not count once it is over
+	for range 3 {
+		_, _, _, err = w.service.CreateKey(t.Context(), short)
+		must(t, err)
+	}
+	_, _, _, err = w.service.CreateKey(t.Context(), login)
+	must(t, err)
+}
+
+// TestKeyUse: the last use is exact where it was seen and reaches others within the hour, for one write.
+func TestKeyUse(t *testing.T) {
+	s := mem(t)
+	here := newWorld(t, s)
+	there := openWorld(t, s, here.dir)
+	here.tenant("acme", nil)
+	scopes, _ := identity.ParseScopes([]string{"call"})
+	k, token, _, err := here.service.CreateKey(t.Context(), NewKey{Tenant: "acme", Role: identity.RoleInvoke, Note: "n", Scopes: scopes})
+	must(t, err)
+	v, _ := here.view.Key(k.ID)
+	now := time.Now()
+	v.Use(now)
+	if got := here.service.Keys("acme", false)[0].Used; got.Unix() != now.Unix() {
+		t.Errorf("used %v, shown %v", now, got)
+	}
+	must(t, here.service.SaveKeyUse(t.Context()))
+	saved := here.view.Revision()
+	there.sees(saved)
+	if got := there.service.Keys("acme", false)[0]; got.Used.Unix() != now.Unix() || got.Note != "n" || got.Scopes != "call" {
+		t.Errorf("elsewhere: %+v", got)
+	}
+	v, _ = here.view.Key(k.ID)
+	v.Use(now.Add(usePrecision - time.Minute))
+	must(t, here.service.SaveKeyUse(t.Context()))
+	if rev := here.view.Revision(); rev != saved {
+		t.Errorf("a use within the hour was written: revision %d after %d", rev, saved)
+	}
+	v.Use(now.Add(usePrecision + time.Minute))
+	must(t, here.service.SaveKeyUse(t.Context()))
+	if got := here.service.Keys("acme", false)[0].Used; got.Unix() != now.Add(usePrecision+time.Minute).Unix() {
+		t.Errorf("shown %v", got)
+	}
+	if _, err := here.keyring.VerifyKey(token); err != nil {
+		t.Error(err)
+	}
+	_, err = here.service.RevokeKey(t.Context(), "acme", k.ID)
+	must(t, err)
+	must(t, here.service.saveUse(t.Context(), k.ID, now.Add(9*time.Hour)))
+	if len(here.service.Keys("acme", false)) != 0 {
+		t.Error("noting its use brought a revoked key back")
 	}
 }
 

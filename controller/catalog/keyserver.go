@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"strings"
 
 	"paddock/internal/errs"
 	"paddock/internal/identity"
@@ -57,7 +58,14 @@ func (s *KeyServer) CreateKey(ctx context.Context, r *pb.CreateKeyRequest) (*pb.
 		}
 		t = tenant.ID(r.GetTenant()) // the tenant that the caller acts for otherwise does not count here
 	}
-	n := NewKey{Tenant: t, Role: identity.Role(r.GetRole()), Note: r.GetNote()}
+	n := NewKey{Tenant: t, Role: identity.Role(r.GetRole()), Note: r.GetNote(), Owner: r.GetOwner()}
+	var unknown string
+	if n.Scopes, unknown = identity.ParseScopes(r.GetScopes()); unknown != "" {
+		return nil, errs.New(errs.Invalid, "there is no scope %.40q: use %s", unknown, strings.Join(identity.Resources(), ", "))
+	}
+	if id, _ := identity.From(ctx); !id.Scopes.Include(n.Scopes) {
+		return nil, errs.New(errs.Denied, "a key with scopes makes no key with more: name scopes among %s", id.Scopes)
+	}
 	if r.Ttl != nil {
 		if n.TTL = r.Ttl.AsDuration(); r.Ttl.CheckValid() != nil || n.TTL <= 0 {
 			return nil, errs.New(errs.Invalid, "a key's time to live must be above 0 and at most %v", MaxKeyTTL)
@@ -116,6 +124,6 @@ func (s *KeyServer) RotateKEK(ctx context.Context, _ *pb.RotateKEKRequest) (*pb.
 func showKey(k *KeyInfo) *pb.Key {
 	return &pb.Key{
 		Id: k.ID, Tenant: string(k.Tenant), Role: string(k.Role), Note: k.Note, Created: asTimestamp(k.Created),
-		Expires: asTimestamp(k.Expires),
+		Expires: asTimestamp(k.Expires), Owner: k.Owner, Scopes: k.Scopes.List(), LastUsed: asTimestamp(k.Used),
 	}
 }

@@ -11,7 +11,13 @@ import (
 	"paddock/internal/identity"
 )
 
-const operatorNote = "made at the first start"
+const (
+	operatorNote  = "made at the first start"
+	operatorOwner = "this machine"
+)
+
+// anyNumber lets the operator's key of this machine be made whatever others there are: without it nobody could revoke them.
+func anyNumber(context.Context, NewKey) error { return nil }
 
 // EnsureOperatorKey sees to it that path holds an operator's key, in a file that only its owner can read: the first start
 // makes one. A file whose key stands in the store is left alone. While no operator's key works at all (a start that was
@@ -44,7 +50,7 @@ func (s *Service) EnsureOperatorKey(ctx context.Context, path string) error {
 		s.log.Warn("the operator's key in the file was revoked; others work", "file", path)
 		return nil
 	}
-	_, _, err = s.putKey(ctx, NewKey{Role: identity.RoleOperator, Note: operatorNote}, id, secret)
+	_, _, err = s.putKey(ctx, NewKey{Role: identity.RoleOperator, Note: operatorNote, Owner: operatorOwner}, id, secret, anyNumber)
 	return err
 }
 
@@ -54,7 +60,7 @@ func (s *Service) makeOperatorKey(ctx context.Context, path string) error {
 	if err := writeSecret(path, []byte(formatToken(id, secret)+"\n"), false); err != nil {
 		return fmt.Errorf("operator's key: %w", err)
 	}
-	if _, _, err := s.putKey(ctx, NewKey{Role: identity.RoleOperator, Note: operatorNote}, id, secret); err != nil {
+	if _, _, err := s.putKey(ctx, NewKey{Role: identity.RoleOperator, Note: operatorNote, Owner: operatorOwner}, id, secret, anyNumber); err != nil {
 		return err
 	}
 	s.log.Info("operator's key made", "file", path, "key", id)

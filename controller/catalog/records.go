@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -44,13 +45,41 @@ type KeyView struct {
 	Role    identity.Role
 	Expires time.Time // zero: never
 	MAC     []byte    // of the secret
+	Scopes  identity.Scopes
+	used    *lastUse // the same for every version of the record; nil: not noted
+}
+
+// lastUse is when a key was last used here, in seconds since 1970.
+type lastUse struct{ at atomic.Int64 }
+
+// Use notes that the key was used. Calls pay for it: once a second it writes, else it looks.
+func (v *KeyView) Use(now time.Time) {
+	if v.used == nil {
+		return
+	}
+	if s := now.Unix(); v.used.at.Load() < s {
+		v.used.at.Store(s)
+	}
+}
+
+// usedAt is the last use that is known here.
+func (e *keyEntry) usedAt() time.Time {
+	at := e.lastUsed
+	if e.used != nil {
+		if s := e.used.at.Load(); s > 0 && time.Unix(s, 0).After(at) {
+			at = time.Unix(s, 0)
+		}
+	}
+	return at
 }
 
 // keyEntry is a key with what only listings want.
 type keyEntry struct {
 	KeyView
-	note    string
-	created time.Time
+	note     string
+	owner    string
+	created  time.Time
+	lastUsed time.Time // that the record says
 }
 
 // VersionView is one version of a function. Nobody changes one.
@@ -131,11 +160,16 @@ func decodeKey(id string, value []byte) (*keyEntry, error) {
 	case len(r.GetMac()) != macBytes:
 		return nil, fmt.Errorf("a MAC of %d bytes", len(r.GetMac()))
 	}
+	scopes, unknown := identity.ParseScopes(r.GetScopes())
+	if unknown != "" { // written by a newer version: not to be taken for a key without scopes
+		return nil, fmt.Errorf("unknown scope %.40q", unknown)
+	}
 	return &keyEntry{
 		KeyView: KeyView{
 			ID: id, Tenant: tenant.ID(r.GetTenant()), Role: role, Expires: asTime(r.GetExpires()), MAC: r.GetMac(),
+			Scopes: scopes, used: &lastUse{},
 		},
-		note: r.GetNote(), created: asTime(r.GetCreated()),
+		note: r.GetNote(), owner: ownerOf(r.GetOwner(), role), created: asTime(r.GetCreated()), lastUsed: asTime(r.GetLastUsed()),
 	}, nil
 }
 

@@ -4,6 +4,8 @@ package identity
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"paddock/internal/tenant"
 )
@@ -45,12 +47,50 @@ func (r Role) rank() int {
 // Includes says whether r may do what needs asks for. An unknown role includes nothing and is included in nothing.
 func (r Role) Includes(needs Role) bool { return needs.rank() > 0 && r.rank() >= needs.rank() }
 
+// Resources is what scopes name and the route table is divided into.
+func Resources() []string {
+	return []string{"call", "logs", "functions", "secrets", "keys", "tenants", "pool", "audit"}
+}
+
+// Scopes are the resources that a credential is held to, joined by spaces; "" is all that its role may.
+type Scopes string
+
+// ParseScopes makes Scopes of names, sorted; unknown is the first that is no resource, "" if all are.
+func ParseScopes(names []string) (s Scopes, unknown string) {
+	known := Resources()
+	names = slices.Clone(names)
+	slices.Sort(names)
+	for _, n := range names {
+		if !slices.Contains(known, n) {
+			return "", n
+		}
+	}
+	return Scopes(strings.Join(slices.Compact(names), " ")), ""
+}
+
+// List returns the names, none for all.
+func (s Scopes) List() []string { return strings.Fields(string(s)) }
+
+// Allow says whether a resource is within s.
+func (s Scopes) Allow(resource string) bool {
+	return s == "" || slices.Contains(s.List(), resource)
+}
+
+// Include says whether s is at least as wide as t.
+func (s Scopes) Include(t Scopes) bool {
+	if s == "" {
+		return true
+	}
+	return t != "" && !slices.ContainsFunc(t.List(), func(r string) bool { return !s.Allow(r) })
+}
+
 // Identity is who asks. It is a value: nobody changes one that is in a context.
 type Identity struct {
 	KeyID string // for logs and authorship; not secret
 	Role  Role
 	// Tenant is the effective tenant: the credential's own, or the one that an operator named; "" if it named none.
 	Tenant tenant.ID
+	Scopes Scopes
 }
 
 type contextKey struct{}

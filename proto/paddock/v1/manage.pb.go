@@ -1764,7 +1764,13 @@ type Key struct {
 	Note    string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
 	Created *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created,proto3" json:"created,omitempty"`
 	// Unset: never.
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	// Who uses it. An owner may have two live keys, so that one can be replaced by the other; an unnamed owner is the role.
+	Owner string `protobuf:"bytes,7,opt,name=owner,proto3" json:"owner,omitempty"`
+	// What of the role it may use: call, functions, logs, keys, tenants, pool, audit. Empty: all.
+	Scopes []string `protobuf:"bytes,8,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// Unset: not yet. To the hour where another router saw it.
+	LastUsed      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1841,13 +1847,38 @@ func (x *Key) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Key) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Key) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *Key) GetLastUsed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsed
+	}
+	return nil
+}
+
 type CreateKeyRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	Role   string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	Note   string                 `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
 	// Unset: never expires.
-	Ttl           *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// "" = the role.
+	Owner string `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Empty: all that the role may.
+	Scopes        []string `protobuf:"bytes,6,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1906,6 +1937,20 @@ func (x *CreateKeyRequest) GetNote() string {
 func (x *CreateKeyRequest) GetTtl() *durationpb.Duration {
 	if x != nil {
 		return x.Ttl
+	}
+	return nil
+}
+
+func (x *CreateKeyRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *CreateKeyRequest) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
 	}
 	return nil
 }
@@ -3040,6 +3085,388 @@ func (x *DrainResponse) GetContainers() int32 {
 	return 0
 }
 
+type RecycleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Either all, or those that fit all of what is set.
+	All           bool   `protobuf:"varint,1,opt,name=all,proto3" json:"all,omitempty"`
+	Tenant        string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Runtime       string `protobuf:"bytes,3,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecycleRequest) Reset() {
+	*x = RecycleRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecycleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecycleRequest) ProtoMessage() {}
+
+func (x *RecycleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecycleRequest.ProtoReflect.Descriptor instead.
+func (*RecycleRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RecycleRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *RecycleRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *RecycleRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+type RecycleProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Containers to replace in all.
+	Total int32 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	// Replaced so far, or gone by themselves meanwhile.
+	Done int32 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	// The container that was replaced last, "" at the beginning.
+	Container string `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"`
+	// What it was: ready or assigned.
+	State  string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Tenant string `protobuf:"bytes,5,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// It was drained without a successor, since none could be made in time.
+	Unprepared    bool `protobuf:"varint,6,opt,name=unprepared,proto3" json:"unprepared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecycleProgress) Reset() {
+	*x = RecycleProgress{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecycleProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecycleProgress) ProtoMessage() {}
+
+func (x *RecycleProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecycleProgress.ProtoReflect.Descriptor instead.
+func (*RecycleProgress) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *RecycleProgress) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *RecycleProgress) GetDone() int32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *RecycleProgress) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *RecycleProgress) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *RecycleProgress) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *RecycleProgress) GetUnprepared() bool {
+	if x != nil {
+		return x.Unprepared
+	}
+	return false
+}
+
+type TailAuditRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Follow bool                   `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"`
+	// So many of the newest records that fit; 0 = 100.
+	Lines int32 `protobuf:"varint,2,opt,name=lines,proto3" json:"lines,omitempty"`
+	// Only of this tenant.
+	Tenant string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Only this action, or, ending in a dot, all that begin so: "Keys.".
+	Action        string `protobuf:"bytes,4,opt,name=action,proto3" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailAuditRequest) Reset() {
+	*x = TailAuditRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailAuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailAuditRequest) ProtoMessage() {}
+
+func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailAuditRequest.ProtoReflect.Descriptor instead.
+func (*TailAuditRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *TailAuditRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *TailAuditRequest) GetLines() int32 {
+	if x != nil {
+		return x.Lines
+	}
+	return 0
+}
+
+func (x *TailAuditRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *TailAuditRequest) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+type AuditRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Seq   int64                  `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// Id of the credential.
+	Key  string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	Role string `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	// Address of the caller.
+	Source string `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
+	Tenant string `protobuf:"bytes,6,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Action string `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"`
+	Object string `protobuf:"bytes,8,opt,name=object,proto3" json:"object,omitempty"`
+	// allow or deny.
+	Decision string `protobuf:"bytes,9,opt,name=decision,proto3" json:"decision,omitempty"`
+	// ok, begun, or the kind of the failure.
+	Result string            `protobuf:"bytes,10,opt,name=result,proto3" json:"result,omitempty"`
+	CallId string            `protobuf:"bytes,11,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	Detail map[string]string `protobuf:"bytes,12,rep,name=detail,proto3" json:"detail,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Events like this one that were left out before it.
+	Dropped       int64  `protobuf:"varint,13,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Prev          string `protobuf:"bytes,14,opt,name=prev,proto3" json:"prev,omitempty"`
+	Hash          string `protobuf:"bytes,15,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditRecord) Reset() {
+	*x = AuditRecord{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditRecord) ProtoMessage() {}
+
+func (x *AuditRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
+func (*AuditRecord) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *AuditRecord) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *AuditRecord) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AuditRecord) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetDetail() map[string]string {
+	if x != nil {
+		return x.Detail
+	}
+	return nil
+}
+
+func (x *AuditRecord) GetDropped() int64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *AuditRecord) GetPrev() string {
+	if x != nil {
+		return x.Prev
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
 var File_paddock_v1_manage_proto protoreflect.FileDescriptor
 
 const file_paddock_v1_manage_proto_rawDesc = "" +
@@ -3193,19 +3620,24 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x14RotateDataKeyRequest\"G\n" +
 	"\x15RotateDataKeyResponse\x12\x18\n" +
 	"\asecrets\x18\x01 \x01(\x05R\asecrets\x12\x14\n" +
-	"\x05blobs\x18\x02 \x01(\x05R\x05blobs\"\xc1\x01\n" +
+	"\x05blobs\x18\x02 \x01(\x05R\x05blobs\"\xa8\x02\n" +
 	"\x03Key\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x12\n" +
 	"\x04note\x18\x04 \x01(\tR\x04note\x124\n" +
 	"\acreated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
-	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x7f\n" +
+	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x14\n" +
+	"\x05owner\x18\a \x01(\tR\x05owner\x12\x16\n" +
+	"\x06scopes\x18\b \x03(\tR\x06scopes\x127\n" +
+	"\tlast_used\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\"\xad\x01\n" +
 	"\x10CreateKeyRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
 	"\x04note\x18\x03 \x01(\tR\x04note\x12+\n" +
-	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"j\n" +
+	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x14\n" +
+	"\x05owner\x18\x05 \x01(\tR\x05owner\x12\x16\n" +
+	"\x06scopes\x18\x06 \x03(\tR\x06scopes\"j\n" +
 	"\x11CreateKeyResponse\x12!\n" +
 	"\x03key\x18\x01 \x01(\v2\x0f.paddock.v1.KeyR\x03key\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\x12\x1a\n" +
@@ -3303,7 +3735,45 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\rDrainResponse\x12\x1e\n" +
 	"\n" +
 	"containers\x18\x01 \x01(\x05R\n" +
-	"containers2\xb3\b\n" +
+	"containers\"T\n" +
+	"\x0eRecycleRequest\x12\x10\n" +
+	"\x03all\x18\x01 \x01(\bR\x03all\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x18\n" +
+	"\aruntime\x18\x03 \x01(\tR\aruntime\"\xa7\x01\n" +
+	"\x0fRecycleProgress\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\x05R\x05total\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x05R\x04done\x12\x1c\n" +
+	"\tcontainer\x18\x03 \x01(\tR\tcontainer\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n" +
+	"\x06tenant\x18\x05 \x01(\tR\x06tenant\x12\x1e\n" +
+	"\n" +
+	"unprepared\x18\x06 \x01(\bR\n" +
+	"unprepared\"p\n" +
+	"\x10TailAuditRequest\x12\x16\n" +
+	"\x06follow\x18\x01 \x01(\bR\x06follow\x12\x14\n" +
+	"\x05lines\x18\x02 \x01(\x05R\x05lines\x12\x16\n" +
+	"\x06tenant\x18\x03 \x01(\tR\x06tenant\x12\x16\n" +
+	"\x06action\x18\x04 \x01(\tR\x06action\"\xdc\x03\n" +
+	"\vAuditRecord\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\tR\x06source\x12\x16\n" +
+	"\x06tenant\x18\x06 \x01(\tR\x06tenant\x12\x16\n" +
+	"\x06action\x18\a \x01(\tR\x06action\x12\x16\n" +
+	"\x06object\x18\b \x01(\tR\x06object\x12\x1a\n" +
+	"\bdecision\x18\t \x01(\tR\bdecision\x12\x16\n" +
+	"\x06result\x18\n" +
+	" \x01(\tR\x06result\x12\x17\n" +
+	"\acall_id\x18\v \x01(\tR\x06callId\x12;\n" +
+	"\x06detail\x18\f \x03(\v2#.paddock.v1.AuditRecord.DetailEntryR\x06detail\x12\x18\n" +
+	"\adropped\x18\r \x01(\x03R\adropped\x12\x12\n" +
+	"\x04prev\x18\x0e \x01(\tR\x04prev\x12\x12\n" +
+	"\x04hash\x18\x0f \x01(\tR\x04hash\x1a9\n" +
+	"\vDetailEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xb3\b\n" +
 	"\aCatalog\x12C\n" +
 	"\fCreateTenant\x12\x1f.paddock.v1.CreateTenantRequest\x1a\x12.paddock.v1.Tenant\x12=\n" +
 	"\tGetTenant\x12\x1c.paddock.v1.GetTenantRequest\x1a\x12.paddock.v1.Tenant\x12N\n" +
@@ -3323,13 +3793,16 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\tCreateKey\x12\x1c.paddock.v1.CreateKeyRequest\x1a\x1d.paddock.v1.CreateKeyResponse\x12E\n" +
 	"\bListKeys\x12\x1b.paddock.v1.ListKeysRequest\x1a\x1c.paddock.v1.ListKeysResponse\x12H\n" +
 	"\tRevokeKey\x12\x1c.paddock.v1.RevokeKeyRequest\x1a\x1d.paddock.v1.RevokeKeyResponse\x12H\n" +
-	"\tRotateKEK\x12\x1c.paddock.v1.RotateKEKRequest\x1a\x1d.paddock.v1.RotateKEKResponse2\xde\x02\n" +
+	"\tRotateKEK\x12\x1c.paddock.v1.RotateKEKRequest\x1a\x1d.paddock.v1.RotateKEKResponse2\xa4\x03\n" +
 	"\x05Pools\x12W\n" +
 	"\x0eListContainers\x12!.paddock.v1.ListContainersRequest\x1a\".paddock.v1.ListContainersResponse\x12=\n" +
 	"\aGetPool\x12\x1a.paddock.v1.GetPoolRequest\x1a\x16.paddock.v1.PoolStatus\x12B\n" +
 	"\aExplain\x12\x1a.paddock.v1.ExplainRequest\x1a\x1b.paddock.v1.ExplainResponse\x12;\n" +
 	"\x06Resize\x12\x19.paddock.v1.ResizeRequest\x1a\x16.paddock.v1.PoolStatus\x12<\n" +
-	"\x05Drain\x12\x18.paddock.v1.DrainRequest\x1a\x19.paddock.v1.DrainResponseB$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
+	"\x05Drain\x12\x18.paddock.v1.DrainRequest\x1a\x19.paddock.v1.DrainResponse\x12D\n" +
+	"\aRecycle\x12\x1a.paddock.v1.RecycleRequest\x1a\x1b.paddock.v1.RecycleProgress0\x012H\n" +
+	"\x05Audit\x12?\n" +
+	"\x04Tail\x12\x1c.paddock.v1.TailAuditRequest\x1a\x17.paddock.v1.AuditRecord0\x01B$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
 
 var (
 	file_paddock_v1_manage_proto_rawDescOnce sync.Once
@@ -3343,7 +3816,7 @@ func file_paddock_v1_manage_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_manage_proto_rawDescData
 }
 
-var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_paddock_v1_manage_proto_goTypes = []any{
 	(*Policy)(nil),                 // 0: paddock.v1.Policy
 	(*Hosts)(nil),                  // 1: paddock.v1.Hosts
@@ -3393,94 +3866,106 @@ var file_paddock_v1_manage_proto_goTypes = []any{
 	(*ResizeRequest)(nil),          // 45: paddock.v1.ResizeRequest
 	(*DrainRequest)(nil),           // 46: paddock.v1.DrainRequest
 	(*DrainResponse)(nil),          // 47: paddock.v1.DrainResponse
-	nil,                            // 48: paddock.v1.PoolStatus.RecycledTotalEntry
-	(*durationpb.Duration)(nil),    // 49: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 50: google.protobuf.Timestamp
+	(*RecycleRequest)(nil),         // 48: paddock.v1.RecycleRequest
+	(*RecycleProgress)(nil),        // 49: paddock.v1.RecycleProgress
+	(*TailAuditRequest)(nil),       // 50: paddock.v1.TailAuditRequest
+	(*AuditRecord)(nil),            // 51: paddock.v1.AuditRecord
+	nil,                            // 52: paddock.v1.PoolStatus.RecycledTotalEntry
+	nil,                            // 53: paddock.v1.AuditRecord.DetailEntry
+	(*durationpb.Duration)(nil),    // 54: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 55: google.protobuf.Timestamp
 }
 var file_paddock_v1_manage_proto_depIdxs = []int32{
-	49, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	49, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
-	49, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
-	49, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
-	49, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
-	49, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
+	54, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	54, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
+	54, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
+	54, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
+	54, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
+	54, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
 	1,  // 6: paddock.v1.Policy.egress:type_name -> paddock.v1.Hosts
 	1,  // 7: paddock.v1.Policy.egress_private:type_name -> paddock.v1.Hosts
 	2,  // 8: paddock.v1.Policy.inject:type_name -> paddock.v1.Injections
 	3,  // 9: paddock.v1.Injections.injections:type_name -> paddock.v1.Injection
 	0,  // 10: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
-	50, // 11: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
+	55, // 11: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
 	0,  // 12: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
 	4,  // 13: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
 	0,  // 14: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
-	50, // 15: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
+	55, // 15: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
 	13, // 16: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
-	50, // 17: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
+	55, // 17: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
 	20, // 18: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
-	50, // 19: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
-	50, // 20: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
-	49, // 21: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
-	28, // 22: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
-	28, // 23: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
-	50, // 24: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
-	50, // 25: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
-	50, // 26: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
-	37, // 27: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
-	48, // 28: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
-	44, // 29: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
-	37, // 30: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
-	49, // 31: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
-	5,  // 32: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
-	6,  // 33: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
-	7,  // 34: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
-	9,  // 35: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
-	10, // 36: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
-	11, // 37: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
-	14, // 38: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
-	15, // 39: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
-	16, // 40: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
-	18, // 41: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
-	21, // 42: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
-	22, // 43: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
-	24, // 44: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
-	26, // 45: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
-	29, // 46: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
-	31, // 47: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
-	33, // 48: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
-	35, // 49: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
-	38, // 50: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
-	40, // 51: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
-	42, // 52: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
-	45, // 53: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
-	46, // 54: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
-	4,  // 55: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
-	4,  // 56: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
-	8,  // 57: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
-	4,  // 58: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
-	4,  // 59: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
-	12, // 60: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
-	13, // 61: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
-	13, // 62: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
-	17, // 63: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
-	19, // 64: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
-	20, // 65: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
-	23, // 66: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
-	25, // 67: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
-	27, // 68: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
-	30, // 69: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
-	32, // 70: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
-	34, // 71: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
-	36, // 72: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
-	39, // 73: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
-	41, // 74: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
-	43, // 75: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
-	41, // 76: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
-	47, // 77: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
-	55, // [55:78] is the sub-list for method output_type
-	32, // [32:55] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	55, // 19: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
+	55, // 20: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
+	55, // 21: paddock.v1.Key.last_used:type_name -> google.protobuf.Timestamp
+	54, // 22: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
+	28, // 23: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
+	28, // 24: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
+	55, // 25: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
+	55, // 26: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
+	55, // 27: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
+	37, // 28: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
+	52, // 29: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
+	44, // 30: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
+	37, // 31: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
+	54, // 32: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
+	55, // 33: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	53, // 34: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
+	5,  // 35: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
+	6,  // 36: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
+	7,  // 37: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
+	9,  // 38: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
+	10, // 39: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
+	11, // 40: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
+	14, // 41: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
+	15, // 42: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
+	16, // 43: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
+	18, // 44: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
+	21, // 45: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
+	22, // 46: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
+	24, // 47: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
+	26, // 48: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
+	29, // 49: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
+	31, // 50: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
+	33, // 51: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
+	35, // 52: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
+	38, // 53: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
+	40, // 54: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
+	42, // 55: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
+	45, // 56: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
+	46, // 57: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
+	48, // 58: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
+	50, // 59: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
+	4,  // 60: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
+	4,  // 61: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
+	8,  // 62: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
+	4,  // 63: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
+	4,  // 64: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
+	12, // 65: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
+	13, // 66: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
+	13, // 67: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
+	17, // 68: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
+	19, // 69: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
+	20, // 70: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
+	23, // 71: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
+	25, // 72: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
+	27, // 73: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
+	30, // 74: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
+	32, // 75: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
+	34, // 76: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
+	36, // 77: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
+	39, // 78: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
+	41, // 79: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
+	43, // 80: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
+	41, // 81: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
+	47, // 82: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
+	49, // 83: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
+	51, // 84: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
+	60, // [60:85] is the sub-list for method output_type
+	35, // [35:60] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_manage_proto_init() }
@@ -3496,9 +3981,9 @@ func file_paddock_v1_manage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_manage_proto_rawDesc), len(file_paddock_v1_manage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   54,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   4,
 		},
 		GoTypes:           file_paddock_v1_manage_proto_goTypes,
 		DependencyIndexes: file_paddock_v1_manage_proto_depIdxs,

@@ -864,6 +864,7 @@ const (
 	Pools_Explain_FullMethodName        = "/paddock.v1.Pools/Explain"
 	Pools_Resize_FullMethodName         = "/paddock.v1.Pools/Resize"
 	Pools_Drain_FullMethodName          = "/paddock.v1.Pools/Drain"
+	Pools_Recycle_FullMethodName        = "/paddock.v1.Pools/Recycle"
 )
 
 // PoolsClient is the client API for Pools service.
@@ -879,6 +880,9 @@ type PoolsClient interface {
 	Resize(ctx context.Context, in *ResizeRequest, opts ...grpc.CallOption) (*PoolStatus, error)
 	// Drain recycles containers: one, a tenant's, or all (after a patch).
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
+	// Recycle replaces containers one after the other, without failing a call: warm ones first, then each assigned one once
+	// its successor is bound and has its code. It tells how far it is; when the caller goes away it stops there.
+	Recycle(ctx context.Context, in *RecycleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RecycleProgress], error)
 }
 
 type poolsClient struct {
@@ -939,6 +943,25 @@ func (c *poolsClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *poolsClient) Recycle(ctx context.Context, in *RecycleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RecycleProgress], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Pools_ServiceDesc.Streams[0], Pools_Recycle_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RecycleRequest, RecycleProgress]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Pools_RecycleClient = grpc.ServerStreamingClient[RecycleProgress]
+
 // PoolsServer is the server API for Pools service.
 // All implementations must embed UnimplementedPoolsServer
 // for forward compatibility.
@@ -952,6 +975,9 @@ type PoolsServer interface {
 	Resize(context.Context, *ResizeRequest) (*PoolStatus, error)
 	// Drain recycles containers: one, a tenant's, or all (after a patch).
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
+	// Recycle replaces containers one after the other, without failing a call: warm ones first, then each assigned one once
+	// its successor is bound and has its code. It tells how far it is; when the caller goes away it stops there.
+	Recycle(*RecycleRequest, grpc.ServerStreamingServer[RecycleProgress]) error
 	mustEmbedUnimplementedPoolsServer()
 }
 
@@ -976,6 +1002,9 @@ func (UnimplementedPoolsServer) Resize(context.Context, *ResizeRequest) (*PoolSt
 }
 func (UnimplementedPoolsServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedPoolsServer) Recycle(*RecycleRequest, grpc.ServerStreamingServer[RecycleProgress]) error {
+	return status.Error(codes.Unimplemented, "method Recycle not implemented")
 }
 func (UnimplementedPoolsServer) mustEmbedUnimplementedPoolsServer() {}
 func (UnimplementedPoolsServer) testEmbeddedByValue()               {}
@@ -1088,6 +1117,17 @@ func _Pools_Drain_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Pools_Recycle_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RecycleRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PoolsServer).Recycle(m, &grpc.GenericServerStream[RecycleRequest, RecycleProgress]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Pools_RecycleServer = grpc.ServerStreamingServer[RecycleProgress]
+
 // Pools_ServiceDesc is the grpc.ServiceDesc for Pools service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1116,6 +1156,123 @@ var Pools_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Pools_Drain_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Recycle",
+			Handler:       _Pools_Recycle_Handler,
+			ServerStreams: true,
+		},
+	},
+	Metadata: "paddock/v1/manage.proto",
+}
+
+const (
+	Audit_Tail_FullMethodName = "/paddock.v1.Audit/Tail"
+)
+
+// AuditClient is the client API for Audit service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Audit shows who did what. Operators only; reading it is written down as well.
+type AuditClient interface {
+	// Tail sends the newest records, oldest first, then, with follow, live ones.
+	Tail(ctx context.Context, in *TailAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[AuditRecord], error)
+}
+
+type auditClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewAuditClient(cc grpc.ClientConnInterface) AuditClient {
+	return &auditClient{cc}
+}
+
+func (c *auditClient) Tail(ctx context.Context, in *TailAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[AuditRecord], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Audit_ServiceDesc.Streams[0], Audit_Tail_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TailAuditRequest, AuditRecord]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Audit_TailClient = grpc.ServerStreamingClient[AuditRecord]
+
+// AuditServer is the server API for Audit service.
+// All implementations must embed UnimplementedAuditServer
+// for forward compatibility.
+//
+// Audit shows who did what. Operators only; reading it is written down as well.
+type AuditServer interface {
+	// Tail sends the newest records, oldest first, then, with follow, live ones.
+	Tail(*TailAuditRequest, grpc.ServerStreamingServer[AuditRecord]) error
+	mustEmbedUnimplementedAuditServer()
+}
+
+// UnimplementedAuditServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedAuditServer struct{}
+
+func (UnimplementedAuditServer) Tail(*TailAuditRequest, grpc.ServerStreamingServer[AuditRecord]) error {
+	return status.Error(codes.Unimplemented, "method Tail not implemented")
+}
+func (UnimplementedAuditServer) mustEmbedUnimplementedAuditServer() {}
+func (UnimplementedAuditServer) testEmbeddedByValue()               {}
+
+// UnsafeAuditServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to AuditServer will
+// result in compilation errors.
+type UnsafeAuditServer interface {
+	mustEmbedUnimplementedAuditServer()
+}
+
+func RegisterAuditServer(s grpc.ServiceRegistrar, srv AuditServer) {
+	// If the following call panics, it indicates UnimplementedAuditServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Audit_ServiceDesc, srv)
+}
+
+func _Audit_Tail_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TailAuditRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AuditServer).Tail(m, &grpc.GenericServerStream[TailAuditRequest, AuditRecord]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Audit_TailServer = grpc.ServerStreamingServer[AuditRecord]
+
+// Audit_ServiceDesc is the grpc.ServiceDesc for Audit service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Audit_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "paddock.v1.Audit",
+	HandlerType: (*AuditServer)(nil),
+	Methods:     []grpc.MethodDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Tail",
+			Handler:       _Audit_Tail_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "paddock/v1/manage.proto",
 }

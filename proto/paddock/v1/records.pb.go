@@ -199,9 +199,14 @@ type KeyRecord struct {
 	Role   string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
 	Note   string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
 	// HMAC-SHA-256 of the secret with the pepper.
-	Mac           []byte                 `protobuf:"bytes,5,opt,name=mac,proto3" json:"mac,omitempty"`
-	Created       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created,proto3" json:"created,omitempty"`
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires,proto3" json:"expires,omitempty"`
+	Mac     []byte                 `protobuf:"bytes,5,opt,name=mac,proto3" json:"mac,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created,proto3" json:"created,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires,proto3" json:"expires,omitempty"`
+	// "": the role.
+	Owner  string   `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	Scopes []string `protobuf:"bytes,9,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// Written once an hour at most.
+	LastUsed      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -281,6 +286,27 @@ func (x *KeyRecord) GetCreated() *timestamppb.Timestamp {
 func (x *KeyRecord) GetExpires() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Expires
+	}
+	return nil
+}
+
+func (x *KeyRecord) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *KeyRecord) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *KeyRecord) GetLastUsed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsed
 	}
 	return nil
 }
@@ -716,7 +742,7 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\x04keys\x18\x02 \x01(\x05R\x04keys\x12\x18\n" +
 	"\asecrets\x18\x03 \x01(\x05R\asecrets\x12!\n" +
 	"\fsecret_bytes\x18\x04 \x01(\x03R\vsecretBytes\x12'\n" +
-	"\x0fsecret_revision\x18\x05 \x01(\x03R\x0esecretRevision\"\xd9\x01\n" +
+	"\x0fsecret_revision\x18\x05 \x01(\x03R\x0esecretRevision\"\xc0\x02\n" +
 	"\tKeyRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -724,7 +750,11 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\x04note\x18\x04 \x01(\tR\x04note\x12\x10\n" +
 	"\x03mac\x18\x05 \x01(\fR\x03mac\x124\n" +
 	"\acreated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
-	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"T\n" +
+	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x14\n" +
+	"\x05owner\x18\b \x01(\tR\x05owner\x12\x16\n" +
+	"\x06scopes\x18\t \x03(\tR\x06scopes\x127\n" +
+	"\tlast_used\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\"T\n" +
 	"\x0eFunctionRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\x03R\x06active\x12\x16\n" +
@@ -792,14 +822,15 @@ var file_paddock_v1_records_proto_depIdxs = []int32{
 	9, // 2: paddock.v1.TenantRecord.key_replaced:type_name -> google.protobuf.Timestamp
 	9, // 3: paddock.v1.KeyRecord.created:type_name -> google.protobuf.Timestamp
 	9, // 4: paddock.v1.KeyRecord.expires:type_name -> google.protobuf.Timestamp
-	9, // 5: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
-	9, // 6: paddock.v1.SecretRecord.updated:type_name -> google.protobuf.Timestamp
-	9, // 7: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	9, // 5: paddock.v1.KeyRecord.last_used:type_name -> google.protobuf.Timestamp
+	9, // 6: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
+	9, // 7: paddock.v1.SecretRecord.updated:type_name -> google.protobuf.Timestamp
+	9, // 8: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_records_proto_init() }
