@@ -5,12 +5,14 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
 	"paddock/controller/catalog"
 	"paddock/controller/logs"
 	"paddock/controller/store"
+	"paddock/internal/audit"
 	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/tenant"
@@ -27,7 +29,7 @@ type Catalogue interface {
 	Subscribe() *catalog.Subscription
 }
 
-// Config is what a Controller is made of. All fields but Logger and Address must be set.
+// Config is what a Controller is made of. All fields but Logger, Audit and Address must be set.
 type Config struct {
 	ID        string // 8 hex digits, from the data directory
 	Address   string // where routers on other machines reach it, "" = nowhere
@@ -37,6 +39,7 @@ type Config struct {
 	Store     store.Store
 	Catalogue Catalogue // seen once already: containers of tenants that it does not know are destroyed
 	Logs      *logs.Hub
+	Audit     *audit.Sampler // what sandboxes do that an operator should hear of; nil: nobody
 	Logger    *slog.Logger
 }
 
@@ -269,6 +272,31 @@ func (o observer) Released(a pool.Assignment, cause pool.Cause) {
 // Recycled logs the end of a container.
 func (o observer) Recycled(r pool.Recycled) {
 	o.c.log.Info("container recycled", "container", r.Container, "tenant", r.Tenant, "cause", r.Cause, "age", r.Age, "calls", r.Calls)
+	if suspicious[r.Cause] {
+		o.c.event(audit.Event{Action: "container.tainted", Tenant: string(r.Tenant), Object: string(r.Container), Detail: map[string]string{
+			"cause": string(r.Cause), "calls": strconv.FormatInt(r.Calls, 10),
+		}})
+	}
+}
+
+// suspicious are the ends of containers whose code may have tried more than to run.
+var suspicious = map[pool.Cause]bool{
+	pool.CauseTainted: true, pool.CauseProtocol: true, pool.CauseStuck: true, pool.CausePids: true,
+}
+
+// Quarantined writes it down: it is what an attack on the pool looks like.
+func (o observer) Quarantined(t tenant.ID, hash string, until time.Time) {
+	o.c.log.Warn("code is quarantined: it has ended its sandbox again and again", "tenant", t, "code", hash, "until", until)
+	o.c.event(audit.Event{Action: "code.quarantined", Tenant: string(t), Object: hash, Detail: map[string]string{
+		"until": until.UTC().Format(time.RFC3339),
+	}})
+}
+
+// event hands what happened to the audit log, if there is one.
+func (c *Controller) event(e audit.Event) {
+	if c.cfg.Audit != nil {
+		c.cfg.Audit.Note(e.Action+" "+e.Tenant, e)
+	}
 }
 
 // LogLine keeps and spreads a line of a tenant's code.

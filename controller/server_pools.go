@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -180,4 +181,39 @@ func (s *PoolsServer) Drain(ctx context.Context, req *pb.DrainRequest) (*pb.Drai
 	}
 	s.c.log.Info("containers drain by an operator's wish", "containers", n)
 	return &pb.DrainResponse{Containers: int32(n)}, nil
+}
+
+// Recycle replaces containers one after the other and tells how far it is.
+func (s *PoolsServer) Recycle(req *pb.RecycleRequest, stream grpc.ServerStreamingServer[pb.RecycleProgress]) error {
+	if err := operatorOnly(stream.Context()); err != nil {
+		return err
+	}
+	runtime := s.c.cfg.Pool.Image.Runtime
+	switch named := req.GetTenant() != "" || req.GetRuntime() != ""; {
+	case named == req.GetAll():
+		return errs.New(errs.Invalid, "name all, or a tenant, a runtime or both")
+	case req.GetRuntime() != "" && req.GetRuntime() != runtime:
+		return errs.New(errs.NotFound, "there are no containers of runtime %.40q here; there is %s", req.GetRuntime(), runtime)
+	}
+	began := time.Now()
+	var last pool.RenewStep
+	err := s.c.pool.Renew(stream.Context(), pool.Renewal{Tenant: tenant.ID(req.GetTenant())}, func(step pool.RenewStep) error {
+		last = step
+		return stream.Send(progress(step))
+	})
+	s.c.log.Info("containers were replaced by an operator's wish", "done", last.Done, "total", last.Total, "took", time.Since(began), "err", err)
+	if err != nil {
+		return errs.Wrap(errs.Cancelled, "recycle", err, "stopped: %d of %d containers were replaced", last.Done, last.Total)
+	}
+	return nil
+}
+
+func progress(s pool.RenewStep) *pb.RecycleProgress {
+	out := &pb.RecycleProgress{
+		Total: int32(s.Total), Done: int32(s.Done), Container: string(s.Container), Tenant: string(s.Tenant), Unprepared: s.Unprepared,
+	}
+	if s.Container != "" {
+		out.State = stateName(s.State)
+	}
+	return out
 }

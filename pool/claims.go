@@ -78,22 +78,25 @@ type record struct {
 	until  time.Time
 }
 
-// strike charges the loss of c to the code that ran in it, or to the last that did.
-func (t *tenantState) strike(c *container, now time.Time) {
-	if len(c.calls) == 0 {
-		t.strikeHash(c.lastHash, now)
-		return
-	}
-	done := map[string]bool{}
+// strikeLocked charges the loss of c to the code that ran in it, or to the last that did.
+func (p *Pool) strikeLocked(c *container, now time.Time) {
+	t, hashes := c.tenant, map[string]bool{}
 	for _, f := range c.calls {
-		if !done[f.hash] {
-			done[f.hash] = true
-			t.strikeHash(f.hash, now)
+		hashes[f.hash] = true
+	}
+	if len(c.calls) == 0 {
+		hashes[c.lastHash] = true
+	}
+	for hash := range hashes {
+		if until := t.strikeHash(hash, now); !until.IsZero() {
+			id := t.id
+			p.noteLocked(func(o Observer) { o.Quarantined(id, hash, until) })
 		}
 	}
 }
 
-func (t *tenantState) strikeHash(hash string, now time.Time) {
+// strikeHash charges a loss to code and returns until when that quarantines it, zero if it does not.
+func (t *tenantState) strikeHash(hash string, now time.Time) (until time.Time) {
 	r := t.marks[hash]
 	if r == nil {
 		if len(t.marks) >= maxRecords {
@@ -114,11 +117,12 @@ func (t *tenantState) strikeHash(hash string, now time.Time) {
 	}
 	r.losses = append(kept, now)
 	if len(r.losses) < strikes {
-		return
+		return time.Time{}
 	}
 	r.losses = r.losses[1:] // one more within the window, and it is back
 	r.until = now.Add(backoff(r.times, quarantineMin, quarantineMax))
 	r.times++
+	return r.until
 }
 
 func (t *tenantState) forgetOldest() {

@@ -73,7 +73,7 @@ func (p *Pool) spoilLocked(c *container, u Usage, now time.Time) {
 	c.spoiled = true
 	p.cfg.Logger.Warn("a container is destroyed because it ran into a limit", "container", c.id, "tenant", c.latch,
 		"reason", "limit", "forks_refused", u.PidsRefused, "oom_kills", u.OOMKills, "calls", c.inflight)
-	c.tenant.strike(c, now)
+	p.strikeLocked(c, now)
 	p.drainLocked(c, CauseTainted, now)
 	p.dispatchLocked(now)
 }

@@ -198,7 +198,7 @@ func (p *Pool) loseLocked(c *container, l loss, now time.Time) {
 	close(c.lost)
 	p.counts.lost[l.cause]++
 	if c.tenant != nil && l.blames() && !c.spoiled { // once is enough
-		c.tenant.strike(c, now)
+		p.strikeLocked(c, now)
 	}
 	p.laterLocked(func() { c.engine.Kill() }) // now, not when a teardown has its turn
 	p.failLocked(c, l.cause, now)

@@ -25,23 +25,26 @@ type Recycled struct {
 	Calls     int64
 }
 
-// Observer is told what happens to containers. Assigned, Released and Recycled are called by one goroutine, in the order
-// of the events, not under a lock; LogLine by many. None may block.
+// Observer is told what happens to containers. All but LogLine are called by one goroutine, in the order of the events, not
+// under a lock; LogLine by many. None may block.
 type Observer interface {
 	Assigned(Assignment)
 	// Released follows Assigned when the container takes no more calls, for whatever cause.
 	Released(Assignment, Cause)
 	// Recycled is called for every container that was Ready once, when nothing of it is left.
 	Recycled(Recycled)
+	// Quarantined is called when a tenant's code, by its hash, has ended so many containers that it may not run until then.
+	Quarantined(t tenant.ID, hash string, until time.Time)
 	LogLine(call.LogLine)
 }
 
 type nobody struct{}
 
-func (nobody) Assigned(Assignment)        {}
-func (nobody) Released(Assignment, Cause) {}
-func (nobody) Recycled(Recycled)          {}
-func (nobody) LogLine(call.LogLine)       {}
+func (nobody) Assigned(Assignment)                      {}
+func (nobody) Released(Assignment, Cause)               {}
+func (nobody) Recycled(Recycled)                        {}
+func (nobody) Quarantined(tenant.ID, string, time.Time) {}
+func (nobody) LogLine(call.LogLine)                     {}
 
 // noteLocked queues one call of the observer.
 func (p *Pool) noteLocked(f func(Observer)) { p.notes = append(p.notes, f) }

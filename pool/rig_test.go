@@ -30,12 +30,13 @@ type rig struct {
 
 // ear is an Observer.
 type ear struct {
-	mu       sync.Mutex
-	assigned map[pool.ContainerID]tenant.ID
-	released map[pool.ContainerID]pool.Cause
-	recycled map[pool.ContainerID]pool.Recycled
-	lines    []call.LogLine
-	wrong    []string
+	mu          sync.Mutex
+	assigned    map[pool.ContainerID]tenant.ID
+	released    map[pool.ContainerID]pool.Cause
+	recycled    map[pool.ContainerID]pool.Recycled
+	lines       []call.LogLine
+	wrong       []string
+	quarantined []string
 }
 
 func newEar() *ear {
@@ -65,6 +66,12 @@ func (e *ear) Recycled(r pool.Recycled) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.recycled[r.Container] = r
+}
+
+func (e *ear) Quarantined(t tenant.ID, hash string, until time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.quarantined = append(e.quarantined, fmt.Sprintf("%s %s %v", t, hash, until.After(time.Now())))
 }
 
 func (e *ear) LogLine(l call.LogLine) {

@@ -32,19 +32,24 @@ func (p *Pool) awaitSuccessorLocked(c *container, now time.Time) bool {
 		p.setTimerLocked(&c.timer, now.Add(lookAgain))
 		return true
 	}
+	p.replaceLocked(c, CauseMaxLife, now)
+	return true
+}
+
+// replaceLocked takes a Ready container to be c's successor. There must be one.
+func (p *Pool) replaceLocked(c *container, cause Cause, now time.Time) {
 	c.successor = true
 	s := p.popReadyLocked()
 	c.tenant.granting++
 	p.assignToLocked(s, c.tenant, false, now)
 	s.setPowerLocked(powerBinding)
 	codes := append([]call.Code(nil), c.recent...)
-	p.laterLocked(func() { p.succeed(c, s, codes) })
+	p.laterLocked(func() { p.succeed(c, s, cause, codes) })
 	p.refillLocked(now)
-	return true
 }
 
 // succeed binds and loads s, then drains c.
-func (p *Pool) succeed(c, s *container, codes []call.Code) {
+func (p *Pool) succeed(c, s *container, cause Cause, codes []call.Code) {
 	err := p.latch(s)
 	if l, ok := s.conn.(Loader); ok && err == nil {
 		for _, code := range codes {
@@ -63,6 +68,6 @@ func (p *Pool) succeed(c, s *container, codes []call.Code) {
 		p.cfg.Logger.Error("a successor could not be bound", "container", s.id, "err", err)
 		p.failLocked(s, CauseBind, now)
 	}
-	p.drainLocked(c, CauseMaxLife, now)
+	p.drainLocked(c, cause, now)
 	p.dispatchLocked(now)
 }
