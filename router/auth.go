@@ -55,24 +55,35 @@ func newAuthenticator(known Catalogue, keys Keyring, m *metrics.Router) (*authen
 }
 
 // authorize is the choke point of HTTP and gRPC: who may pass the route, and for which tenant. Every bad credential gets
-// the same answer, whatever is wrong with it.
-func (a *authenticator) authorize(ru *rule, c credential) (identity.Identity, error) {
+// the same answer, whatever is wrong with it; the operator's metrics and audit log have the reason, which is "" unless
+// somebody was turned away.
+func (a *authenticator) authorize(ru *rule, c credential) (id identity.Identity, reason string, err error) {
 	if ru.role == public {
-		return identity.Identity{}, nil
+		return identity.Identity{}, "", nil
 	}
-	key, reason := a.authenticate(c.authorization)
+	key, claimed, reason := a.authenticate(c.authorization)
 	if reason != "" {
-		return identity.Identity{}, a.refuse(reason)
+		a.metrics.AuthFailed(reason)
+		return identity.Identity{KeyID: claimed}, reason, errBadCredential()
 	}
-	if !key.Role.Includes(ru.role) {
-		a.metrics.AuthFailed("role")
-		return identity.Identity{}, denied("this key's role may not do that: it needs " + string(ru.role))
+	id = identity.Identity{KeyID: key.ID, Role: key.Role, Tenant: key.Tenant, Scopes: key.Scopes}
+	if reason, err = a.permit(&id, key, ru, c.tenant); reason != "" {
+		a.metrics.AuthFailed(reason)
 	}
-	id := identity.Identity{KeyID: key.ID, Role: key.Role, Tenant: key.Tenant}
-	if key.Role == identity.RoleOperator {
-		return id, a.nameTenant(&id, ru, c.tenant)
+	return id, reason, err
+}
+
+// permit holds a good key to its role, its scopes and its tenant.
+func (a *authenticator) permit(id *identity.Identity, key *catalog.KeyView, ru *rule, named string) (reason string, err error) {
+	switch {
+	case !key.Role.Includes(ru.role):
+		return "role", denied("this key's role may not do that: it needs " + string(ru.role))
+	case !key.Scopes.Allow(ru.resource):
+		return "scope", denied("this key's scopes do not have " + string(ru.resource))
+	case key.Role == identity.RoleOperator:
+		return "", a.nameTenant(id, ru, named)
 	}
-	return id, a.ownTenant(id, ru, c.tenant)
+	return a.ownTenant(id, named)
 }
 
 // nameTenant puts the tenant that an operator names into id.
@@ -99,55 +110,58 @@ func (a *authenticator) nameTenant(id *identity.Identity, ru *rule, name string)
 }
 
 // ownTenant holds a tenant's key to its tenant. What it says does not depend on whether another tenant exists.
-func (a *authenticator) ownTenant(id identity.Identity, ru *rule, name string) error {
+func (a *authenticator) ownTenant(id *identity.Identity, name string) (reason string, err error) {
 	if id.Tenant == "" || name != "" && name != string(id.Tenant) {
-		a.metrics.AuthFailed("tenant")
-		return denied("this key belongs to another tenant")
+		return "tenant", denied("this key belongs to another tenant")
 	}
 	t, ok := a.known.Tenant(id.Tenant)
 	if !ok {
-		a.metrics.AuthFailed("tenant")
-		return errBadCredential()
+		return "tenant", errBadCredential()
 	}
 	if t.Policy.Suspended {
-		a.metrics.AuthFailed("suspended")
-		return denied("tenant " + string(id.Tenant) + " is suspended: ask the operator")
+		return "suspended", denied("tenant " + string(id.Tenant) + " is suspended: ask the operator")
 	}
-	return nil
+	return "", nil
 }
 
-// authenticate returns the key of an Authorization field, or why there is none.
-func (a *authenticator) authenticate(field string) (*catalog.KeyView, string) {
+// nobodysKey stands in where there is no key of an id, so that a token of an unknown key costs the same work as a wrong
+// secret of one that exists.
+var nobodysKey = &catalog.KeyView{MAC: make([]byte, sha256.Size)}
+
+// authenticate returns the key of an Authorization field, or why there is none, with the id that was claimed.
+func (a *authenticator) authenticate(field string) (key *catalog.KeyView, claimed, reason string) {
 	token, ok := bearer(field)
 	if !ok {
 		if field == "" {
-			return nil, "missing"
+			return nil, "", "missing"
 		}
-		return nil, "malformed"
+		return nil, "", "malformed"
 	}
 	id, secret, ok := a.keys.Parse(token)
 	if !ok {
-		return nil, "malformed"
+		return nil, "", "malformed"
 	}
-	key, ok := a.keys.Key(id)
-	if !ok {
-		return nil, "unknown"
-	}
-	if a.keys.Stale() {
-		return nil, "stale"
+	key, known := a.keys.Key(id)
+	if !known {
+		key = nobodysKey
 	}
 	digest := sha256.Sum256([]byte(token))
 	seen, hit := a.cache.Get(id)
 	if !hit || seen.key != key || subtle.ConstantTimeCompare(seen.digest[:], digest[:]) != 1 {
-		if !a.keys.Verify(key, secret) {
-			return nil, "unknown"
+		if !a.keys.Verify(key, secret) || !known {
+			return nil, id, "unknown"
 		}
 		a.cache.Add(id, verified{key, digest})
 	}
-	if !key.Expires.IsZero() && !a.now().Before(key.Expires) {
-		return nil, "expired"
+	now := a.now()
+	switch {
+	case a.keys.Stale():
+		return nil, id, "stale"
+	case !key.Expires.IsZero() && !now.Before(key.Expires):
+		return nil, id, "expired"
 	}
-	return key, ""
+	key.Use(now)
+	return key, id, ""
 }
 
 // bearer returns the token of "Bearer TOKEN".
@@ -157,12 +171,6 @@ func bearer(field string) (string, bool) {
 		return "", false
 	}
 	return strings.TrimSpace(field[len(scheme):]), true
-}
-
-// refuse is the one answer to a bad credential.
-func (a *authenticator) refuse(reason string) error {
-	a.metrics.AuthFailed(reason)
-	return errBadCredential()
 }
 
 // slowDown turns the answer to a bad credential into "wait" for an address ("ip:port") that keeps sending them.

@@ -1,9 +1,10 @@
 package router
 
 import (
-	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/dynamicpb"
 
 	"paddock/internal/errs"
 	"paddock/internal/identity"
@@ -46,6 +46,9 @@ func TestRouteTableIsComplete(t *testing.T) {
 		if ru.role != public {
 			if _, ok := identity.ParseRole(string(ru.role)); !ok {
 				t.Errorf("%+v has no role", ru)
+			}
+			if !slices.Contains(identity.Resources(), ru.resource) {
+				t.Errorf("%+v: no scope can name its resource", ru)
 			}
 		}
 	}
@@ -92,94 +95,36 @@ func TestRouteTableIsComplete(t *testing.T) {
 	}
 }
 
-func TestUnlistedMethodStopsTheStart(t *testing.T) {
+// TestUnlistedStopsTheStart takes every line of the table away, one at a time: what it stood for is then served without one.
+func TestUnlistedStopsTheStart(t *testing.T) {
 	g := newRig(t, nil)
-	err := g.router.checkServices(map[string]grpc.ServiceInfo{"x.Y": {Methods: []grpc.MethodInfo{{Name: "Z"}}}})
-	if err == nil || !strings.Contains(err.Error(), "/x.Y/Z") {
-		t.Errorf("%v", err)
+	handlers := g.router.handlers()
+	for i, ru := range rules {
+		cut := append(append([]rule(nil), rules[:i]...), rules[i+1:]...)
+		r := &Router{cfg: g.router.cfg}
+		err := r.index(cut)
+		if err == nil {
+			err = r.checkServices(g.router.grpc.GetServiceInfo())
+		}
+		if ru.rpc == "" && handlers[ru.http] == nil {
+			t.Errorf("%+v stands for nothing", ru)
+		}
+		if name := ru.rpc + ru.http; err == nil || !strings.Contains(err.Error(), ru.rpc) && !strings.Contains(err.Error(), ru.http) {
+			t.Errorf("without the line of %s: %v", name, err)
+		}
+	}
+	extra := maps.Clone(g.router.grpc.GetServiceInfo())
+	extra["x.Y"] = grpc.ServiceInfo{Methods: []grpc.MethodInfo{{Name: "Z"}}}
+	if err := g.router.checkServices(extra); err == nil || !strings.Contains(err.Error(), "/x.Y/Z") {
+		t.Errorf("one more method: %v", err)
 	}
 	r := &Router{cfg: g.router.cfg}
-	if err := r.index([]rule{{http: "GET /v1/new", role: public, resource: "x"}}); err == nil {
+	if err := r.index(append([]rule{{http: "GET /v1/new", role: public, resource: "x"}}, rules...)); err == nil {
 		t.Error("a route without a handler was taken")
 	}
 	if err := (&Router{cfg: g.router.cfg}).index(append([]rule{rules[0]}, rules...)); err == nil {
 		t.Error("a method listed twice was taken")
 	}
-}
-
-// samplePath fills a pattern's wildcards.
-func samplePath(pattern string) (method, path string) {
-	method, path, _ = strings.Cut(pattern, " ")
-	if method == anyMethod {
-		method = "POST"
-	}
-	return method, strings.NewReplacer("{name}", "echo", "{id}", "acme", "{path...}", "a/b").Replace(path)
-}
-
-func TestEveryRouteNeedsItsCredential(t *testing.T) {
-	g := newRig(t, func(c *Config) { c.Logs = nil })
-	bad := map[string][]string{
-		"none":      {"Authorization: "},
-		"basic":     {"Authorization: Basic b3A6eA=="},
-		"empty":     {"Authorization: Bearer "},
-		"unknown":   {"Authorization: Bearer nobody.secret-nobody"},
-		"wrong":     {"Authorization: Bearer op.secret-acme-admin"},
-		"expired":   {"Authorization: " + bearerOf("gone")},
-		"malformed": {"Authorization: Bearer op"},
-	}
-	g.router.auth.guard = mustGuard(t)
-	for i := range rules {
-		ru := &rules[i]
-		if ru.http == "" || ru.role == public || !g.router.serves(ru) {
-			continue
-		}
-		method, path := samplePath(ru.http)
-		bodies := map[string]bool{}
-		for name, fields := range bad {
-			a := g.do(method, path, "{}", fields...)
-			if a.status != 401 || a.header.Get("Www-Authenticate") == "" {
-				t.Errorf("%s with %s: %d %s", ru.http, name, a.status, a.body)
-			}
-			bodies[strings.ReplaceAll(a.body, string(a.problem.CallID), "")] = true
-		}
-		if len(bodies) != 1 {
-			t.Errorf("%s: bad credentials can be told apart: %v", ru.http, bodies)
-		}
-		for _, role := range []identity.Role{identity.RoleInvoke, identity.RoleDeploy, identity.RoleTenantAdmin} {
-			if role.Includes(ru.role) {
-				continue
-			}
-			key := "acme-" + strings.TrimPrefix(string(role), "tenant-")
-			if a := g.do(method, path, "{}", "Authorization: "+bearerOf(key)); a.status != 403 {
-				t.Errorf("%s as %s: %d %s", ru.http, role, a.status, a.body)
-			}
-		}
-		own := "Authorization: " + bearerOf("acme-admin")
-		if ru.role != identity.RoleOperator {
-			there := g.do(method, path, "{}", own, "Paddock-Tenant: other")
-			absent := g.do(method, path, "{}", own, "Paddock-Tenant: absent")
-			if there.status != 403 || absent.status != 403 || there.problem.Detail != absent.problem.Detail {
-				t.Errorf("%s in another tenant: %d %d %q %q", ru.http, there.status, absent.status, there.problem.Detail,
-					absent.problem.Detail)
-			}
-			if a := g.do(method, path, "{}", "Authorization: "+bearerOf("halted-admin")); a.status != 403 {
-				t.Errorf("%s of a suspended tenant: %d", ru.http, a.status)
-			}
-		}
-		if ru.tenant == tenantActs {
-			if a := g.do(method, path, "{}", "Authorization: "+bearerOf("op")); a.status != 400 ||
-				!strings.Contains(a.problem.Detail, "Paddock-Tenant") {
-				t.Errorf("%s as operator without tenant: %d %s", ru.http, a.status, a.body)
-			}
-			if a := g.do(method, path, "{}", "Authorization: "+bearerOf("op"), "Paddock-Tenant: absent"); a.status != 404 {
-				t.Errorf("%s as operator in an absent tenant: %d", ru.http, a.status)
-			}
-		}
-	}
-	if n := g.node.calls.Load(); n != 0 {
-		t.Errorf("%d calls reached the node", n)
-	}
-	g.idle()
 }
 
 // mustGuard makes a guard that never says "slow down": the test sends more bad credentials than anybody may.
@@ -191,47 +136,6 @@ func mustGuard(t *testing.T) *guard {
 	}
 	gd.burst = 1 << 30
 	return gd
-}
-
-func TestEveryMethodNeedsItsCredential(t *testing.T) {
-	g := newRig(t, nil)
-	g.router.auth.guard = mustGuard(t)
-	for _, s := range allServices() {
-		for i := range s.Methods().Len() {
-			m := s.Methods().Get(i)
-			full := "/" + string(s.FullName()) + "/" + string(m.Name())
-			ru := g.router.byRPC[full]
-			try := func(key string, more ...string) error {
-				ctx, cancel := context.WithTimeout(ctxAs(context.Background(), key, more...), 5*time.Second)
-				defer cancel()
-				desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: m.IsStreamingClient()}
-				st, err := g.conn.NewStream(ctx, desc, full)
-				if err != nil {
-					return err
-				}
-				_ = st.SendMsg(dynamicpb.NewMessage(m.Input()))
-				_ = st.CloseSend()
-				return st.RecvMsg(dynamicpb.NewMessage(m.Output()))
-			}
-			for _, key := range []string{"", "nobody", "gone"} {
-				if c := status.Code(try(key)); c != codes.Unauthenticated {
-					t.Errorf("%s with key %q: %s", full, key, c)
-				}
-			}
-			if ru.role == identity.RoleOperator {
-				if c := status.Code(try("acme-admin")); c != codes.PermissionDenied {
-					t.Errorf("%s as tenant-admin: %s", full, c)
-				}
-				continue
-			}
-			if c := status.Code(try("acme-admin", "paddock-tenant", "other")); c != codes.PermissionDenied {
-				t.Errorf("%s in another tenant: %s", full, c)
-			}
-			if c := status.Code(try("halted-admin")); c != codes.PermissionDenied {
-				t.Errorf("%s of a suspended tenant: %s", full, c)
-			}
-		}
-	}
 }
 
 func TestMessagesNameOnlyOnesOwnTenant(t *testing.T) {

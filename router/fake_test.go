@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"paddock/controller/catalog"
+	"paddock/internal/audit"
 	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/identity"
@@ -197,6 +199,7 @@ type rig struct {
 	keys     *fakeKeys
 	registry *prometheus.Registry
 	logs     *lockedBuffer
+	audit    *audit.Log
 	url      string
 	grpcAddr string
 	conn     *grpc.ClientConn
@@ -249,9 +252,16 @@ func newRig(t testing.TB, change func(*Config)) *rig {
 		OpenAPI: proto.OpenAPI(), Registerer: g.registry, Gatherer: g.registry,
 		Logger: slog.New(slog.NewJSONHandler(g.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
+	log, err := audit.Open(audit.Options{Dir: filepath.Join(t.TempDir(), "audit")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	cfg.Audit = log
 	if change != nil {
 		change(&cfg)
 	}
+	g.audit = cfg.Audit
 	r, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

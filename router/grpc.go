@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"runtime"
@@ -91,6 +92,9 @@ func (r *Router) registerServices(s grpc.ServiceRegistrar) {
 	if r.cfg.Pools != nil {
 		pb.RegisterPoolsServer(s, r.cfg.Pools)
 	}
+	if r.cfg.Audit != nil {
+		pb.RegisterAuditServer(s, &auditServer{log: r.cfg.Audit})
+	}
 }
 
 // unary is the choke point of unary methods: of those that come by REST, since on the wire there are only streams.
@@ -101,10 +105,14 @@ func (r *Router) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 			res, err = nil, q.panicked(v)
 		}
 	}()
-	if err := q.authorize(req); err != nil {
+	if err := q.authorize(); err != nil {
+		return nil, q.failed(err)
+	}
+	if err := q.begin(req); err != nil {
 		return nil, q.failed(err)
 	}
 	res, err = next(q.context(), req)
+	err = q.record.end(q.ctx, res, fromService(err))
 	return res, q.ended(err)
 }
 
@@ -118,7 +126,7 @@ func (r *Router) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 			err = q.panicked(v)
 		}
 	}()
-	if err := q.authorize(nil); err != nil {
+	if err := q.authorize(); err != nil {
 		return q.failed(err)
 	}
 	if q.rule.role == public {
@@ -128,14 +136,49 @@ func (r *Router) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		}
 		defer leave()
 	}
-	ctx := q.context()
-	if !q.rule.call { // what would last for ever ends with the router; calls are drained instead
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(r.lifetime, cancel)()
+	if q.rule.call || r.unaryRPC[q.method] { // calls of a stream are each authorized, and drained when the router ends
+		return q.ended(next(srv, &authorizedStream{ServerStream: ss, ctx: q.context()}))
 	}
-	return q.ended(next(srv, &authorizedStream{ServerStream: ss, ctx: ctx}))
+	ctx, stop := r.lasting(q.context(), q.rule, q.cred)
+	defer stop()
+	err = next(srv, &managementStream{authorizedStream{ServerStream: ss, ctx: ctx}, q})
+	return q.ended(q.record.end(ctx, nil, whyEnded(ctx, fromService(err))))
+}
+
+// recheckEvery is how often the credential of a stream that lasts is looked at again.
+const recheckEvery = 2 * time.Second
+
+// lasting is the context of what would last for ever: it ends with the router, and when the credential it was opened with
+// is no longer good. stop must be called.
+func (r *Router) lasting(ctx context.Context, ru *rule, c credential) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	detach := context.AfterFunc(r.lifetime, func() { cancel(nil) })
+	if ru.role != public {
+		go func() {
+			tick := time.NewTicker(recheckEvery)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+					if _, _, err := r.auth.authorize(ru, c); err != nil {
+						cancel(err)
+					}
+				}
+			}
+		}()
+	}
+	return ctx, func() { detach(); cancel(nil) }
+}
+
+// whyEnded is err, or what ended the context of a stream that lasts.
+func whyEnded(ctx context.Context, err error) error {
+	var e *errs.Error
+	if errors.As(context.Cause(ctx), &e) {
+		return e
+	}
+	return err
 }
 
 // authorizedStream carries the identity in its context.
@@ -145,6 +188,23 @@ type authorizedStream struct {
 }
 
 func (s *authorizedStream) Context() context.Context { return s.ctx }
+
+// managementStream passes a request on once it is known whose it is and it is written down.
+type managementStream struct {
+	authorizedStream
+	q *request
+}
+
+func (s *managementStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if err := s.q.begin(m); err != nil {
+		return err
+	}
+	s.q.record.opened()
+	return nil
+}
 
 // request is one gRPC request at the choke point.
 type request struct {
@@ -158,6 +218,7 @@ type request struct {
 	cred    credential
 	slot    *invocation // of a call that was admitted before its message was read
 	trailer func(metadata.MD)
+	record  *record
 }
 
 type requestKey struct{}
@@ -182,25 +243,46 @@ func (q *request) context() context.Context {
 }
 
 // authorize checks the credential. A request that came in by HTTP and passed the choke point there carries its identity.
-func (q *request) authorize(message any) error {
+func (q *request) authorize() error {
 	if q.rule == nil {
 		return errs.New(errs.NotFound, "there is no method %.200q", q.method)
 	}
 	if x := exchangeFrom(q.ctx); x != nil && x.rule == q.rule {
 		q.id, q.who = x.id, x.who
-		return ownsNamed(q.rule, &q.who, message)
+		return nil
 	}
 	md, _ := metadata.FromIncomingContext(q.ctx)
 	q.cred = credential{authorization: single(md[mdAuthorization]), tenant: single(md[mdTenant])}
-	who, err := q.router.auth.authorize(q.rule, q.cred)
+	who, why, err := q.router.auth.authorize(q.rule, q.cred)
+	if why != "" {
+		q.router.auditDenied(q.rule, &who, q.source(), q.id, why, err)
+	}
 	if err != nil {
-		if p, ok := peer.FromContext(q.ctx); ok && errs.Is(err, errs.Unauthenticated) {
-			err = q.router.auth.slowDown(err, p.Addr.String())
-		}
-		return err
+		return q.router.auth.slowDown(err, q.source())
 	}
 	q.who = who
-	return ownsNamed(q.rule, &q.who, message)
+	return nil
+}
+
+// begin looks at the message of a request that may pass: whom it names, and what the audit log has to know before.
+func (q *request) begin(message any) (err error) {
+	if err := ownsNamed(q.rule, &q.who, message); err != nil {
+		q.router.auditDenied(q.rule, &q.who, q.source(), q.id, "tenant", err)
+		return err
+	}
+	q.record, err = q.router.auditBegin(q.ctx, q.rule, &q.who, q.source(), q.id, message)
+	return err
+}
+
+// source is the caller's address.
+func (q *request) source() string {
+	if x := exchangeFrom(q.ctx); x != nil {
+		return x.r.RemoteAddr
+	}
+	if p, ok := peer.FromContext(q.ctx); ok {
+		return p.Addr.String()
+	}
+	return ""
 }
 
 // ended finishes a request that a service answered.

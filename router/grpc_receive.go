@@ -67,10 +67,11 @@ var errNotReceived = errs.New(errs.Cancelled, "the message was not read")
 
 // own is the part of the choke point that needs the message.
 func (q *request) own(ctx context.Context, message any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if err := ownsNamed(q.rule, &q.who, message); err != nil {
+	if err := q.begin(message); err != nil {
 		return nil, err
 	}
-	return next(ctx, message)
+	res, err := next(ctx, message)
+	return res, q.record.end(q.ctx, res, err)
 }
 
 // takeSlot admits a call before its message is read.

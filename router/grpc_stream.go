@@ -190,7 +190,10 @@ func (cs *callStream) call(tag uint64, req *pb.InvokeRequest) {
 	sink := &collector{wantLogs: req.GetWithLogs()}
 	pump := startLogPump(cs, tag, sink)
 	// A key that was revoked ends here too, not only at the stream's beginning.
-	who, err := cs.router.auth.authorize(cs.q.rule, cs.q.cred)
+	who, why, err := cs.router.auth.authorize(cs.q.rule, cs.q.cred)
+	if why != "" {
+		cs.router.auditDenied(cs.q.rule, &who, cs.q.source(), id, why, err)
+	}
 	var res *call.Result
 	if err == nil {
 		c := grpcCall{router: cs.router, id: id, who: who, transport: metrics.GRPCStream, began: began}

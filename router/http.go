@@ -107,7 +107,10 @@ func (x *exchange) serve() error {
 		// Where nobody reads the body, net/http does as soon as the answer's head goes out.
 		setReadDeadline(x.w, time.Now().Add(x.router.discardFor))
 	}
-	who, err := x.router.auth.authorize(e.rule, httpCredential(x.r))
+	who, why, err := x.router.auth.authorize(e.rule, httpCredential(x.r))
+	if why != "" {
+		x.router.auditDenied(e.rule, &who, x.r.RemoteAddr, x.id, why, err)
+	}
 	if err != nil {
 		return x.router.auth.slowDown(err, x.r.RemoteAddr)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -22,6 +23,8 @@ func (r *Router) handlers() map[string]func(*exchange) error {
 		"ANY /v1/functions/{name}/http/{path...}": serveHTTPShaped,
 		"PUT /v1/functions/{name}":                serveDeploy,
 		"GET /v1/logs":                            serveLogs,
+		"GET /v1/audit":                           serveAudit,
+		"POST /v1/pool/recycle":                   serveRecycle,
 		"GET /healthz":                            serveHealthz,
 		"GET /readyz":                             serveReadyz,
 		"GET /metrics":                            r.serveMetrics(),
@@ -33,6 +36,11 @@ func (r *Router) handlers() map[string]func(*exchange) error {
 func (r *Router) index(table []rule) error {
 	r.byRPC = map[string]*rule{}
 	handlers := r.handlers()
+	for route := range handlers {
+		if !slices.ContainsFunc(table, func(ru rule) bool { return ru.http == route }) {
+			return fmt.Errorf("route %q is served and has no line in the route table", route)
+		}
+	}
 	for i := range table {
 		ru := &table[i]
 		if ru.rpc != "" {
@@ -69,6 +77,8 @@ func (r *Router) serves(ru *rule) bool {
 		return r.cfg.Pools != nil
 	case strings.HasPrefix(ru.rpc, "/"+pb.Logs_ServiceDesc.ServiceName+"/"):
 		return r.cfg.Logs != nil
+	case strings.HasPrefix(ru.rpc, "/"+pb.Audit_ServiceDesc.ServiceName+"/"):
+		return r.cfg.Audit != nil
 	case ru.http == "GET /metrics":
 		return r.cfg.Gatherer != nil
 	case ru.http == "GET /openapi.json":

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"paddock/internal/audit"
 	"paddock/internal/metrics"
 	"paddock/internal/tenant"
 	pb "paddock/proto/paddock/v1"
@@ -53,6 +54,9 @@ type Config struct {
 	Pools   pb.PoolsServer
 	Logs    pb.LogsServer
 
+	// Audit, if set, takes who did what, and is shown to operators. Its owner closes it after Shutdown.
+	Audit *audit.Log
+
 	Runtimes   []string      // the first is the default; none: "node"
 	StreamIdle time.Duration // of HTTP-shaped streams; 0: tenant.DefaultStreamIdle
 	// MaxInFlight bounds the calls of all tenants together, MaxConns the connections of each listener, MaxConnsPerAddress
@@ -80,6 +84,7 @@ type Router struct {
 	admission *admission
 	public    *crowd // gRPC requests that need no credential
 	tracer    *tracer
+	denials   *audit.Sampler // nil without an audit log
 	tree      tree
 	byRPC     map[string]*rule
 	unaryRPC  map[string]bool
@@ -138,6 +143,9 @@ func New(cfg Config) (*Router, error) {
 	r.lane = r.newLane()
 	if err := r.checkServices(r.grpc.GetServiceInfo()); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
+	}
+	if cfg.Audit != nil {
+		r.denials = audit.NewSampler(cfg.Audit, "denials.dropped")
 	}
 	r.SetReady(false)
 	return r, nil
@@ -261,6 +269,9 @@ func (r *Router) close(ctx context.Context) error {
 	r.grpc.Stop()
 	<-stopped
 	r.health.Shutdown()
+	if r.denials != nil {
+		r.denials.Close()
+	}
 	if err := ctx.Err(); err != nil && (httpErr != nil || r.InFlight() > 0) {
 		return fmt.Errorf("router: shutdown cut what was in flight: %w", err)
 	}

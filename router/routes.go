@@ -32,6 +32,7 @@ type rule struct {
 	tenant   tenantRule
 	resource string
 	call     bool // runs a tenant's code: counted as a call, not as a request
+	audit    auditRule
 }
 
 // deployRoute takes source text as it is.
@@ -52,14 +53,14 @@ var rules = []rule{
 		role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true},
 
 	{rpc: pb.Logs_Tail_FullMethodName, http: "GET /v1/logs",
-		role: identity.RoleInvoke, tenant: tenantActs, resource: "logs"},
+		role: identity.RoleInvoke, tenant: tenantActs, resource: "logs", audit: auditReads},
 
 	{rpc: pb.Catalog_CreateTenant_FullMethodName, http: "POST /v1/tenants",
 		role: identity.RoleOperator, resource: "tenants"},
 	{rpc: pb.Catalog_ListTenants_FullMethodName, http: "GET /v1/tenants",
-		role: identity.RoleOperator, resource: "tenants"},
+		role: identity.RoleOperator, resource: "tenants", audit: auditReads},
 	{rpc: pb.Catalog_GetTenant_FullMethodName, http: "GET /v1/tenants/{id}",
-		role: identity.RoleTenantAdmin, tenant: tenantNamed, resource: "tenants"},
+		role: identity.RoleTenantAdmin, tenant: tenantNamed, resource: "tenants", audit: auditReads},
 	{rpc: pb.Catalog_UpdateTenant_FullMethodName, http: "PATCH /v1/tenants/{id}",
 		role: identity.RoleOperator, resource: "tenants"},
 	{rpc: pb.Catalog_SuspendTenant_FullMethodName, http: "POST /v1/tenants/{id}/suspend",
@@ -70,16 +71,16 @@ var rules = []rule{
 	{rpc: pb.Catalog_DeployFunction_FullMethodName, http: deployRoute,
 		role: identity.RoleDeploy, tenant: tenantActs, resource: "functions"},
 	{rpc: pb.Catalog_GetFunction_FullMethodName, http: "GET /v1/functions/{name}",
-		role: identity.RoleInvoke, tenant: tenantActs, resource: "functions"},
+		role: identity.RoleInvoke, tenant: tenantActs, resource: "functions", audit: auditReads},
 	{rpc: pb.Catalog_ListFunctions_FullMethodName, http: "GET /v1/functions",
-		role: identity.RoleInvoke, tenant: tenantActs, resource: "functions"},
+		role: identity.RoleInvoke, tenant: tenantActs, resource: "functions", audit: auditReads},
 	{rpc: pb.Catalog_DeleteFunction_FullMethodName, http: "DELETE /v1/functions/{name}",
 		role: identity.RoleDeploy, tenant: tenantActs, resource: "functions"},
 
 	{rpc: pb.Catalog_SetSecret_FullMethodName, http: "PUT /v1/secrets/{name}",
 		role: identity.RoleTenantAdmin, tenant: tenantActs, resource: "secrets"},
 	{rpc: pb.Catalog_ListSecrets_FullMethodName, http: "GET /v1/secrets",
-		role: identity.RoleTenantAdmin, tenant: tenantActs, resource: "secrets"},
+		role: identity.RoleTenantAdmin, tenant: tenantActs, resource: "secrets", audit: auditReads},
 	{rpc: pb.Catalog_DeleteSecret_FullMethodName, http: "DELETE /v1/secrets/{name}",
 		role: identity.RoleTenantAdmin, tenant: tenantActs, resource: "secrets"},
 	{rpc: pb.Catalog_RotateDataKey_FullMethodName, http: "POST /v1/data-key/rotate",
@@ -88,19 +89,23 @@ var rules = []rule{
 	{rpc: pb.Keys_CreateKey_FullMethodName, http: "POST /v1/keys",
 		role: identity.RoleTenantAdmin, tenant: tenantNamed, resource: "keys"},
 	{rpc: pb.Keys_ListKeys_FullMethodName, http: "GET /v1/keys",
-		role: identity.RoleTenantAdmin, tenant: tenantNamed, resource: "keys"},
+		role: identity.RoleTenantAdmin, tenant: tenantNamed, resource: "keys", audit: auditReads},
 	{rpc: pb.Keys_RevokeKey_FullMethodName, http: "DELETE /v1/keys/{id}",
 		role: identity.RoleTenantAdmin, tenant: tenantNamed, resource: "keys"},
 
 	{rpc: pb.Keys_RotateKEK_FullMethodName, http: "POST /v1/kek/rotate", role: identity.RoleOperator, resource: "keys"},
 
 	{rpc: pb.Pools_ListContainers_FullMethodName, http: "GET /v1/pool/containers",
-		role: identity.RoleOperator, resource: "pool"},
-	{rpc: pb.Pools_GetPool_FullMethodName, http: "GET /v1/pool", role: identity.RoleOperator, resource: "pool"},
+		role: identity.RoleOperator, resource: "pool", audit: auditNothing},
+	{rpc: pb.Pools_GetPool_FullMethodName, http: "GET /v1/pool", role: identity.RoleOperator, resource: "pool", audit: auditNothing},
 	{rpc: pb.Pools_Explain_FullMethodName, http: "GET /v1/pool/explain",
-		role: identity.RoleOperator, resource: "pool"},
+		role: identity.RoleOperator, resource: "pool", audit: auditNothing},
 	{rpc: pb.Pools_Resize_FullMethodName, http: "POST /v1/pool/resize", role: identity.RoleOperator, resource: "pool"},
 	{rpc: pb.Pools_Drain_FullMethodName, http: "POST /v1/pool/drain", role: identity.RoleOperator, resource: "pool"},
+	{rpc: pb.Pools_Recycle_FullMethodName, http: "POST /v1/pool/recycle", role: identity.RoleOperator, resource: "pool"},
+
+	{rpc: pb.Audit_Tail_FullMethodName, http: "GET /v1/audit",
+		role: identity.RoleOperator, resource: "audit", audit: auditAlways},
 
 	{http: "GET /healthz", role: public, resource: "health"},
 	{http: "GET /readyz", role: public, resource: "health"},

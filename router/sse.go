@@ -7,8 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"net/url"
 
@@ -24,14 +26,27 @@ func serveLogs(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(identity.With(x.r.Context(), x.who))
+	return serveEvents(x, req, func(s grpc.ServerStreamingServer[pb.LogLine]) error { return x.router.cfg.Logs.Tail(req, s) })
+}
+
+// serveEvents answers with what a streaming method sends, one "data: {message}" each.
+func serveEvents[M any](x *exchange, req proto.Message, serve func(grpc.ServerStreamingServer[M]) error) error {
+	lasting, stop := x.router.lasting(identity.With(x.r.Context(), x.who), x.rule, httpCredential(x.r))
+	defer stop()
+	rec, err := x.router.auditBegin(lasting, x.rule, &x.who, x.r.RemoteAddr, x.id, req)
+	if err != nil {
+		return err
+	}
+	rec.opened()
+	ctx, cancel := context.WithCancel(lasting)
 	defer cancel()
-	defer context.AfterFunc(x.router.lifetime, cancel)()
-	s := &eventStream{x: x, ctx: ctx, cancel: cancel, control: http.NewResponseController(x.w)}
-	stop := s.keepAlive()
-	err = x.router.cfg.Logs.Tail(req, s)
-	stop()
-	if err = fromService(err); err != nil && ctx.Err() == nil {
+	s := &eventStream[M]{x: x, ctx: ctx, cancel: cancel, control: http.NewResponseController(x.w)}
+	quiet := sync.OnceFunc(s.keepAlive())
+	defer quiet()
+	err = serve(s)
+	quiet()
+	err = rec.end(ctx, nil, whyEnded(lasting, fromService(err)))
+	if err != nil && (ctx.Err() == nil || whyEnded(lasting, nil) != nil) {
 		x.cut = s.begun
 		return err
 	}
@@ -77,8 +92,8 @@ const (
 	eventWrite     = 30 * time.Second
 )
 
-// eventStream is Logs.Tail's stream written as server-sent events.
-type eventStream struct {
+// eventStream is a method's stream of messages, written as server-sent events.
+type eventStream[M any] struct {
 	x       *exchange
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -91,13 +106,13 @@ type eventStream struct {
 var eventContentType = []string{"text/event-stream"}
 
 // begin writes the head, once.
-func (s *eventStream) begin() {
+func (s *eventStream[M]) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.beginLocked()
 }
 
-func (s *eventStream) beginLocked() {
+func (s *eventStream[M]) beginLocked() {
 	if s.begun {
 		return
 	}
@@ -108,7 +123,7 @@ func (s *eventStream) beginLocked() {
 	s.x.w.WriteHeader(http.StatusOK)
 }
 
-func (s *eventStream) write(p []byte) error {
+func (s *eventStream[M]) write(p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_ = s.control.SetWriteDeadline(time.Now().Add(eventWrite))
@@ -121,7 +136,7 @@ func (s *eventStream) write(p []byte) error {
 }
 
 // keepAlive writes comments into the silence until the returned function is called.
-func (s *eventStream) keepAlive() (stop func()) {
+func (s *eventStream[M]) keepAlive() (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -140,8 +155,8 @@ func (s *eventStream) keepAlive() (stop func()) {
 }
 
 // Send implements grpc.ServerStreamingServer.
-func (s *eventStream) Send(l *pb.LogLine) error {
-	text, err := protojson.Marshal(l)
+func (s *eventStream[M]) Send(m *M) error {
+	text, err := protojson.Marshal(any(m).(proto.Message))
 	if err != nil {
 		return err
 	}
@@ -152,19 +167,19 @@ func (s *eventStream) Send(l *pb.LogLine) error {
 }
 
 // Context implements grpc.ServerStream.
-func (s *eventStream) Context() context.Context { return s.ctx }
+func (s *eventStream[M]) Context() context.Context { return s.ctx }
 
 // SetHeader implements grpc.ServerStream; there is nothing to say.
-func (s *eventStream) SetHeader(metadata.MD) error { return nil }
+func (s *eventStream[M]) SetHeader(metadata.MD) error { return nil }
 
 // SendHeader implements grpc.ServerStream: the caller learns that it is being listened to.
-func (s *eventStream) SendHeader(metadata.MD) error { return s.write(nil) }
+func (s *eventStream[M]) SendHeader(metadata.MD) error { return s.write(nil) }
 
 // SetTrailer implements grpc.ServerStream; there is nothing to say.
-func (s *eventStream) SetTrailer(metadata.MD) {}
+func (s *eventStream[M]) SetTrailer(metadata.MD) {}
 
 // SendMsg implements grpc.ServerStream.
-func (s *eventStream) SendMsg(m any) error { return s.Send(m.(*pb.LogLine)) }
+func (s *eventStream[M]) SendMsg(m any) error { return s.Send(m.(*M)) }
 
 // RecvMsg implements grpc.ServerStream; the request was handed over with the call.
-func (s *eventStream) RecvMsg(any) error { return context.Canceled }
+func (s *eventStream[M]) RecvMsg(any) error { return context.Canceled }
