@@ -23,7 +23,7 @@ const (
 // newEgress makes the one way out of this controller's sandboxes. It never leads back to the service's own listeners.
 func (s *service) newEgress() *egress.Proxy {
 	log := s.log.With("part", "egress")
-	return egress.New(egress.Options{Logger: log, Observer: newRefusalLog(log), Forbidden: ownListener})
+	return egress.New(egress.Options{Logger: log, Observer: observers{newRefusalLog(log), egressAudit{s.audit.events}}, Forbidden: ownListener})
 }
 
 // refusalLog writes what was refused to the operator's log, within bounds over all tenants.

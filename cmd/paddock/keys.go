@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"paddock/internal/identity"
 	pb "paddock/proto/paddock/v1"
 )
 
@@ -28,6 +30,8 @@ func (a *app) keysCreate() *cobra.Command {
 before it may: invoke (call functions, run code, read logs), deploy (change functions), tenant-admin (keys of the tenant),
 operator (everything, of every tenant; belongs to none).`,
 	}
+	owner := c.Flags().String("owner", "", "who uses it: an owner may have two live keys, to replace one by the other (default: the role)")
+	scopes := c.Flags().StringSlice("scope", nil, "hold the key to these: "+strings.Join(identity.Resources(), ", ")+" (default: all)")
 	role := c.Flags().String("role", "invoke", "invoke, deploy, tenant-admin or operator")
 	note := c.Flags().String("note", "", "a remark kept with the key")
 	ttl := c.Flags().Duration("ttl", 0, "the key expires after this (default: never)")
@@ -36,7 +40,7 @@ operator (everything, of every tenant; belongs to none).`,
 			return usageError("ttl %s: use more than 0, or leave it out", *ttl)
 		}
 		return a.withTenant(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn, tenant string) error {
-			req := &pb.CreateKeyRequest{Tenant: tenant, Role: *role, Note: *note}
+			req := &pb.CreateKeyRequest{Tenant: tenant, Role: *role, Note: *note, Owner: *owner, Scopes: *scopes}
 			if *role == "operator" {
 				req.Tenant = a.conn.tenant // belongs to none: only a tenant that was named by flag is passed on, and refused
 			}
@@ -80,13 +84,18 @@ func (a *app) keysList() *cobra.Command {
 				if a.jsonOut {
 					return a.printProto(r)
 				}
-				rows := [][]string{{"KEY", "TENANT", "ROLE", "CREATED", "EXPIRES", "NOTE"}}
+				rows := [][]string{{"KEY", "TENANT", "ROLE", "OWNER", "SCOPES", "CREATED", "LAST USED", "EXPIRES", "NOTE"}}
 				for _, k := range r.GetKeys() {
 					expires := "never"
 					if k.GetExpires() != nil {
 						expires = k.GetExpires().AsTime().Format(time.RFC3339)
 					}
-					rows = append(rows, []string{k.GetId(), orDash(k.GetTenant()), k.GetRole(), ago(k.GetCreated()), expires, safe(k.GetNote())})
+					used := "never"
+					if k.GetLastUsed() != nil {
+						used = ago(k.GetLastUsed())
+					}
+					rows = append(rows, []string{k.GetId(), orDash(k.GetTenant()), k.GetRole(), safe(k.GetOwner()),
+						orDefault(strings.Join(k.GetScopes(), ","), "all"), ago(k.GetCreated()), used, expires, safe(k.GetNote())})
 				}
 				return table(a.stdout, rows)
 			})

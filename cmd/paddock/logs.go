@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -34,25 +32,10 @@ func (a *app) logsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.copyLogs(cmd.Context(), stream)
+			return copyStream(cmd.Context(), stream, a.printLogLine)
 		})
 	})
 	return c
-}
-
-func (a *app) copyLogs(ctx context.Context, stream grpc.ServerStreamingClient[pb.LogLine]) error {
-	for {
-		l, err := stream.Recv()
-		switch {
-		case errors.Is(err, io.EOF), err != nil && ctx.Err() != nil: // Ctrl-C is how following ends
-			return nil
-		case err != nil:
-			return err
-		}
-		if err := a.printLogLine(l); err != nil {
-			return err
-		}
-	}
 }
 
 func (a *app) printLogLine(l *pb.LogLine) error {

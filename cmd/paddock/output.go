@@ -25,6 +25,16 @@ func (a *app) printProto(m proto.Message) error {
 	return err
 }
 
+// printLine writes a message as one line of JSON, so that a pipe can follow.
+func (a *app) printLine(m proto.Message) error {
+	b, err := protojson.Marshal(m)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "%s\n", b)
+	return err
+}
+
 // printJSON writes any value as JSON.
 func (a *app) printJSON(v any) error {
 	e := json.NewEncoder(a.stdout)

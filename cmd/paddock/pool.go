@@ -20,8 +20,9 @@ func (a *app) poolCommand() *cobra.Command {
   paddock pool list --tenant acme
   paddock pool explain
   paddock pool resize --min-ready 8
-  paddock pool drain --all`,
-	}, show, a.poolList(), a.poolExplain(), a.poolResize(), a.poolDrain())
+  paddock pool drain --tenant acme
+  paddock pool recycle --all`,
+	}, show, a.poolList(), a.poolExplain(), a.poolResize(), a.poolDrain(), a.poolRecycle())
 	refuse := c.RunE
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
@@ -257,4 +258,48 @@ func boolInt(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+func (a *app) poolRecycle() *cobra.Command {
+	c := &cobra.Command{
+		Use: "recycle", Short: "Replace containers without failing a call (after a patch)", Args: args(),
+		Long: `Replace containers one after the other: warm ones first, then assigned ones, each once its successor is bound and has its
+code. Calls in flight finish where they are, within the tenant's drain_timeout. Ctrl-C stops with what is under way.`,
+		Example: `  paddock pool recycle --all
+  paddock pool recycle --tenant acme`,
+	}
+	req := &pb.RecycleRequest{}
+	c.Flags().BoolVar(&req.All, "all", false, "all containers")
+	c.Flags().StringVar(&req.Runtime, "runtime", "", "those of a runtime")
+	c.RunE = runE(func(cmd *cobra.Command, _ []string) error {
+		req.Tenant = a.conn.tenant
+		if req.All == (req.Tenant != "" || req.Runtime != "") {
+			return usageError("say which: --all, or --tenant T, --runtime R or both")
+		}
+		return a.with(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn) error {
+			stream, err := pb.NewPoolsClient(cc).Recycle(ctx, req)
+			if err != nil {
+				return err
+			}
+			return copyStream(context.Background(), stream, a.printRecycled)
+		})
+	})
+	return c
+}
+
+func (a *app) printRecycled(r *pb.RecycleProgress) error {
+	switch {
+	case a.jsonOut:
+		return a.printLine(r)
+	case r.GetContainer() == "":
+		_, err := fmt.Fprintf(a.stdout, "%d containers to replace\n", r.GetTotal())
+		return err
+	}
+	how := ""
+	if r.GetUnprepared() {
+		how = "; no successor could be made in time: the next call waits for one"
+	}
+	_, err := fmt.Fprintf(a.stdout, "%d/%d %s %s%s%s\n", r.GetDone(), r.GetTotal(), shortID(r.GetContainer()), r.GetState(),
+		tenantSuffix(r.GetTenant()), how)
+	return err
 }

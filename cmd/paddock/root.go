@@ -54,7 +54,7 @@ func (a *app) rootCommand() *cobra.Command {
 	add("code", a.client(a.runCommand()), a.client(a.testCommand()), a.client(a.deployCommand()), a.client(a.invokeCommand()),
 		a.client(a.functionsCommand()), a.client(a.logsCommand()))
 	add("manage", a.client(a.tenantsCommand()), a.client(a.keysCommand()), a.client(a.secretsCommand()),
-		a.client(a.poolCommand()), a.client(a.topCommand()))
+		a.client(a.poolCommand()), a.client(a.auditCommand()), a.client(a.topCommand()))
 	add("", a.versionCommand(), a.keeperCommand())
 	return root
 }

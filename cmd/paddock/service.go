@@ -29,6 +29,7 @@ type service struct {
 
 	data   *machine.DataDir
 	run    *machine.RunDir
+	audit  auditPart
 	store  storePart
 	node   nodePart
 	front  frontPart
@@ -63,6 +64,7 @@ func (s *service) start(ctx context.Context) error {
 		do   func(context.Context) error
 	}{
 		{"taking " + s.cfg.DataDir, s.takeMachine},
+		{"opening the audit log", s.openAudit},
 		{"opening listeners", s.listen},
 		{"looking for " + s.runtimeName(), s.findEngine},
 		{"opening the store", s.openStore},
@@ -71,6 +73,7 @@ func (s *service) start(ctx context.Context) error {
 		{"starting the controller", s.startController},
 		{"starting the front", s.startFront},
 		{"filling the pool", s.awaitWarm},
+		{"writing down the start", s.auditStart},
 		{"announcing", s.announce},
 		{"removing old runtimes", s.pruneImages},
 	} {

@@ -184,7 +184,7 @@ func (s *service) startController(ctx context.Context) error {
 	}
 	c, err := controller.New(controller.Config{
 		ID: s.data.ID, Region: s.cfg.Region, Version: release(), Store: s.store.etcd, Catalogue: s.store.view,
-		Logs: logs.New(logs.Options{}), Logger: s.log.With("part", "controller"),
+		Logs: logs.New(logs.Options{}), Audit: s.audit.events, Logger: s.log.With("part", "controller"),
 		Pool: pool.Config{
 			Engine: s.node.engine, Image: s.node.image, RunDir: s.run.Path, UIDBase: s.cfg.UIDBase,
 			MinReady: minReady, MaxReady: p.MaxReady, MaxContainers: p.MaxContainers, CreateParallel: p.CreateParallel,

@@ -158,6 +158,7 @@ func (s *service) stopOn(sig os.Signal, signals <-chan os.Signal) error {
 	if sig == syscall.SIGUSR2 {
 		remove, limit = false, releaseTime
 	}
+	s.audit.signal = sig.String()
 	s.log.Info("stopping", "signal", sig.String(), "leave_sandboxes", !remove)
 	s.say("stopping: calls in flight have %s; a second signal cuts short", limit)
 	ctx, cancel := context.WithTimeout(context.Background(), limit)

@@ -35,6 +35,9 @@ func (d *DataDir) Private() string { return filepath.Join(d.Path, "private") }
 // LockFile is the file whose lock says that the service is alive.
 func (d *DataDir) LockFile() string { return filepath.Join(d.Path, "lock") }
 
+// Audit holds the record of who did what; only root may read it.
+func (d *DataDir) Audit() string { return filepath.Join(d.Path, "audit") }
+
 // OperatorKey is the file with the operator's key.
 func (d *DataDir) OperatorKey() string { return filepath.Join(d.Path, "operator.key") }
 
