@@ -26,7 +26,7 @@ type RenewStep struct {
 const (
 	renewLook = 20 * time.Millisecond
 	// renewWait is how long a container waits for a warm one to take its place while none is even being made.
-	renewWait = 2 * time.Second
+	renewWait = 10 * time.Second
 )
 
 // Renew replaces containers without failing a call: warm ones one after the other, each once its replacement is warm, then
