@@ -30,7 +30,7 @@ func parseRef(ref string) (name string, version int64, err error) {
 		return name, 0, nil
 	}
 	version, err = strconv.ParseInt(number, 10, 64)
-	if err != nil || version < 1 {
+	if err != nil || version < 1 || strconv.FormatInt(version, 10) != number { // "+3" and "03" are not a second name of 3
 		return "", 0, errs.New(errs.Invalid, "function %.80q: the version after @ is a number from 1", ref)
 	}
 	return name, version, nil
