@@ -9,7 +9,7 @@ GEN := $(CURDIR)/.cache/gen
 export PADDOCK_RUNSC ?= $(CURDIR)/bin/runsc
 export PADDOCK_RUNC ?= $(CURDIR)/bin/runc
 
-.PHONY: all build tools setup demo run test trace bench generate verify clean help
+.PHONY: all build tools setup demo run test trace bench generate verify licences vulncheck sbom fuzz clean help
 
 all: build
 
@@ -69,9 +69,23 @@ $(GEN)/buf: tools/gen/go.mod
 	  google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway \
 	  github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv2
 
-verify: ## gofmt, vet
+verify: licences ## gofmt, vet, licences; asks no network
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
+
+licences: ## the licences of everything that is shipped, against the list in internal/supply
+	go run ./internal/supply licences
+
+vulncheck: ## known vulnerabilities; asks databases on the network, and fails if they cannot be reached
+	@scripts/vulncheck.sh
+
+sbom: ## bin/paddock.cdx.json: what paddock, runsc, runc and the node image are made of (CycloneDX)
+	@mkdir -p bin
+	go run ./internal/supply sbom $(VERSION) > bin/paddock.cdx.json
+	@echo bin/paddock.cdx.json
+
+fuzz: ## every fuzz target for TIME (30s) each
+	@scripts/fuzz.sh $(TIME)
 
 clean: ## what was built; the runtime image's cache stays
 	rm -rf bin .cache

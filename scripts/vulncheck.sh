@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Known vulnerabilities in what paddock, runsc and runc call (govulncheck) and in the runtime image's packages (npm audit). Both ask
+# databases on the network: where one cannot be reached that is said, and it counts as a failure, not as a pass.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+tool=$PWD/.cache/verify/govulncheck
+mkdir -p "$(dirname "$tool")"
+(cd tools/verify && go build -o "$tool" golang.org/x/vuln/cmd/govulncheck) || exit 1
+failed=0 unchecked=()
+
+check() { # what, command…
+  local what=$1 text rc
+  shift
+  text=$("$@" 2>&1) && rc=0 || rc=$?
+  printf '\n== %s\n%s\n' "$what" "$text"
+  if grep -qE 'fetching vulnerabilities|no such host|connection refused|i/o timeout|audit endpoint returned an error|ENOTFOUND|ECONNREFUSED' <<<"$text"; then
+    unchecked+=("$what")
+  elif [ "$rc" -ne 0 ]; then
+    failed=1
+  fi
+}
+
+check "paddock" "$tool" ./...
+check "runsc" "$tool" -C tools/runsc gvisor.dev/gvisor/runsc
+check "runc" "$tool" -C tools/runc -tags seccomp github.com/opencontainers/runc
+check "packages in the node image" npm --prefix runtimes/node audit --omit=dev --package-lock-only
+
+echo
+if [ ${#unchecked[@]} -gt 0 ]; then
+  for what in "${unchecked[@]}"; do echo "vulncheck: NOT CHECKED: $what (the database could not be reached)"; done
+  failed=1
+fi
+echo "vulncheck: Node.js itself and the host's kernel are in no database that is asked here: follow nodejs.org and your distribution"
+[ $failed -eq 0 ] && echo "vulncheck: nothing known" || { echo "vulncheck: FAILED" >&2; exit 1; }
