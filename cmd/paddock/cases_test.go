@@ -18,7 +18,7 @@ func TestExampleRules(t *testing.T) {
 	}
 	addr := l.Addr().String()
 	l.Close()
-	s.cli("tenants", "create", "acme", "--egress-private", addr).want(t, 0, "", "")
+	s.cli("tenants", "create", "acme", "--egress-private", addr, "--timeout", "1m").want(t, 0, "", "")
 	rules := filepath.Join("..", "..", "examples", "rules")
 	r := s.cli("test", rules, "--serve", addr, "--tenant", "acme")
 	if r.code != 0 || !strings.Contains(r.out, " 0 failed\n") {
@@ -44,7 +44,7 @@ func TestExampleRules(t *testing.T) {
 	}
 	s.cli("test", dir, "--tenant", "acme").want(t, 2, "", "has no cases")
 	write("double.case.json", `{"input": 2, "expected": 4}`)
-	s.cli("test", dir, "--tenant", "acme").want(t, 2, "", "no .js file")
+	s.cli("test", dir, "--tenant", "acme").want(t, 2, "", "no file of code")
 	write("double.js", `(n) => { console.log("n is", n); if (n < 0) throw new RangeError("negative"); return { n: n * 2, list: [1, 2, 3] } }`)
 	write("double.case.json", `{"input": 2, "expected": {"n": 5, "list": [1, 2, 3]}}`)
 	write("double.negative.case.json", `{"input": -1, "error": {"name": "RangeError", "message": "negative", "kind": "user_error"}}`)
@@ -59,6 +59,13 @@ func TestExampleRules(t *testing.T) {
 			t.Errorf("%q is missing in\n%s", text, r.out)
 		}
 	}
+	write("typed.ts", "import { twice } from './lib';\nexport default (n: number) => { if (n > 9) throw new Error('big'); return twice(n); }\n")
+	write("lib.ts", "export function twice(n: number): number {\n  if (n < 0) throw new RangeError('small');\n  return 2 * n;\n}\n")
+	write("typed.case.json", `{"input": 4, "expected": 8}`)
+	s.cli("test", dir, "--tenant", "acme").want(t, 1, "ok    typed ", "")
+	s.cli("deploy", filepath.Join(dir, "typed.ts"), "--tenant", "acme").want(t, 0, "typed@1 is active", "")
+	s.cli("invoke", "typed", "--tenant", "acme", "--input", "-1").want(t, 1, "", "at twice (lib.ts:2:20)")
+	s.cli("invoke", "typed", "--tenant", "acme", "--input", "10").want(t, 1, "", "(typed.ts:2:52)")
 	s.cli("test", dir, "--tenant", "acme", "--json").want(t, 1, `"case": "double"`, "")
 	for _, bad := range []string{`{"input": 1}`, `{"expected": 1, "error": {}}`, `{"expect": 1}`, `{`} {
 		write("double.case.json", bad)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -15,11 +14,15 @@ func (a *app) deployCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "deploy FILE|-", Short: "Store a file as a named function", Args: args("FILE"),
 		Long: `Store the JavaScript in FILE as the newest version of a function and make it the active one. The same code again is
-the same version. Versions never change: NAME@VERSION always calls the same code.`,
+the same version. Versions never change: NAME@VERSION always calls the same code.
+
+TypeScript, files that FILE imports, and modules that are installed beside it and not in the sandbox are bundled into one
+file here, with a source map, so that stack traces show your lines. Plain JavaScript is stored byte for byte.`,
 		Example: `  paddock deploy rule.js --name rule --tenant acme
+  paddock deploy src/rule.ts --name rule
   paddock deploy check.js --kind function --note 'follow the new login form'`,
 	}
-	name := c.Flags().String("name", "", "function's name (default: the file's name without .js)")
+	name := c.Flags().String("name", "", "function's name (default: the file's name without its ending)")
 	kind := c.Flags().String("kind", "", "function, rule, webtask or action (default: Paddock looks at the code)")
 	note := c.Flags().String("note", "", "a remark kept with the version")
 	c.RunE = runE(func(cmd *cobra.Command, args []string) error {
@@ -31,7 +34,7 @@ the same version. Versions never change: NAME@VERSION always calls the same code
 			if args[0] == "-" {
 				return usageError("deploy from standard input needs --name")
 			}
-			*name = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(file, ".js"), ".mjs"), ".cjs")
+			*name = bareName(file)
 		}
 		req := &pb.DeployFunctionRequest{Name: *name, Source: source, Kind: *kind, Note: *note}
 		return a.withTenant(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn, _ string) error {

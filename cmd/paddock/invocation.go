@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,8 +17,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"paddock/cmd/paddock/bundle"
 	"paddock/internal/errs"
 	pb "paddock/proto/paddock/v1"
+	"paddock/runtimes/node"
 )
 
 // callFlags are what `run` and `invoke` share.
@@ -214,19 +217,39 @@ func (a *app) readInput(input string) ([]byte, error) {
 	return b, nil
 }
 
-// readSource reads a file of source text, or standard input for "-".
+// readSource reads a file of source text, or standard input for "-". Files that are not plain JavaScript are bundled.
 func (a *app) readSource(file string) (source []byte, name string, err error) {
 	if file == "-" {
-		source, err = io.ReadAll(a.stdin)
-		name = "stdin.js"
-	} else {
-		source, err = os.ReadFile(file)
-		name = file[strings.LastIndexByte(file, '/')+1:]
+		if source, err = io.ReadAll(a.stdin); err != nil {
+			return nil, "", usageError("source: %w", err)
+		}
+		return source, "stdin.js", nil
 	}
+	curated, err := node.Curated()
+	if err != nil {
+		return nil, "", err
+	}
+	b, err := bundle.File(file, curated)
 	if err != nil {
 		return nil, "", usageError("source: %w", err)
 	}
-	return source, name, nil
+	if b.Bundled && a.stderrTTY {
+		fmt.Fprintf(a.stderr, "bundled %d files (%s)\n", b.Inputs, sizeText(int64(len(b.Code))))
+	}
+	return b.Code, filepath.Base(file), nil
+}
+
+// codeEndings are the endings of files with code.
+var codeEndings = []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".jsx", ".tsx"}
+
+// bareName is a file's name without the ending of code.
+func bareName(name string) string {
+	for _, ending := range codeEndings {
+		if bare, ok := strings.CutSuffix(name, ending); ok {
+			return bare
+		}
+	}
+	return name
 }
 
 func nonEmpty(all ...string) (some []string) {

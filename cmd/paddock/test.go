@@ -125,14 +125,15 @@ func readCase(file string) (c testCase, err error) {
 	}
 	c.file, c.Repeat = file, max(c.Repeat, 1)
 	for base := strings.TrimSuffix(file, caseSuffix); ; {
-		if _, err := os.Stat(base + ".js"); err == nil {
-			c.source = base + ".js"
-			c.name = strings.TrimSuffix(filepath.Base(file), caseSuffix)
-			return c, nil
+		for _, ending := range codeEndings {
+			if _, err := os.Stat(base + ending); err == nil {
+				c.source, c.name = base+ending, strings.TrimSuffix(filepath.Base(file), caseSuffix)
+				return c, nil
+			}
 		}
 		dot := strings.LastIndexByte(base, '.')
 		if dot <= strings.LastIndexByte(base, '/') {
-			return c, errors.New("there is no .js file that it belongs to")
+			return c, errors.New("there is no file of code that it belongs to")
 		}
 		base = base[:dot]
 	}
@@ -152,7 +153,7 @@ func (a *app) runCases(ctx context.Context, cc *grpc.ClientConn, cases []testCas
 	for i := range cases {
 		c := &cases[i]
 		began := time.Now()
-		why, err := runCase(ctx, cc, c, s)
+		why, err := a.runCase(ctx, cc, c, s)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.file, err)
 		}
@@ -190,10 +191,10 @@ func (a *app) printCase(r caseResult) {
 }
 
 // runCase says why the case failed, "" if it passed. An error means that it could not be run.
-func runCase(ctx context.Context, cc *grpc.ClientConn, c *testCase, s *caseServer) (why string, err error) {
-	source, err := os.ReadFile(c.source)
+func (a *app) runCase(ctx context.Context, cc *grpc.ClientConn, c *testCase, s *caseServer) (why string, err error) {
+	source, _, err := a.readSource(c.source)
 	if err != nil {
-		return "", err
+		return err.Error(), nil
 	}
 	if len(c.Serve) > 0 && s == nil {
 		return "it has a server: say where it may listen with --serve", nil

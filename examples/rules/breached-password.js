@@ -4,7 +4,7 @@ async (user, context, callback) => {
   try {
     const prefix = String((user.app_metadata || {}).password_hash_prefix || '');
     if (/^[0-9A-F]{5}$/.test(prefix)) {
-      const answer = await fetch(`${configuration.API_URL}/range/${prefix}`, { signal: AbortSignal.timeout(2000) });
+      const answer = await fetch(`${configuration.API_URL}/range/${prefix}`, { signal: AbortSignal.timeout(5000) });
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const suffix = user.app_metadata.password_hash_suffix;
       state.checked = true;

@@ -6,7 +6,7 @@ async function rolesFromWarehouse(user, context, callback) {
     const { data } = await axios.post(configuration.API_URL + '/query', {
       sql: 'SELECT role FROM memberships WHERE email = ? AND revoked_at IS NULL ORDER BY role',
       parameters: [user.email.toLowerCase()],
-    }, { headers: { 'X-Api-Key': configuration.API_TOKEN }, timeout: 3000 });
+    }, { headers: { 'X-Api-Key': configuration.API_TOKEN }, timeout: 5000 });
 
     const roles = data.rows.map((row) => row[0]);
     if (roles.length === 0) return callback(new UnauthorizedError('You are not a member of any team.'));

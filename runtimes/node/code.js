@@ -8,6 +8,7 @@ const P = require('./primordials.js');
 const modules = require('./modules.js');
 const { AgentError, get } = require('./errors.js');
 const { startsAsFunction } = require('./scan.js');
+const sourcemap = require('./sourcemap.js');
 
 const { compileFunction } = vm;
 const SourceTextModule = vm.SourceTextModule; // only with --experimental-vm-modules
@@ -216,6 +217,7 @@ class Code {
     this.instance = null;
     try {
       this.compiled = compile(text, name);
+      sourcemap.note(name, text);
     } catch (e) {
       this.error = e instanceof CompileError ? e : new CompileError('Error', P.String(get(e, 'message')), 0, 0, '');
     }

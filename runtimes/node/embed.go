@@ -2,8 +2,11 @@ package node
 
 import (
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -48,3 +51,21 @@ func moduleFiles() (manifest, lock []byte, err error) {
 	}
 	return manifest, lock, nil
 }
+
+// Curated returns the names of the modules that code finds in its sandbox.
+func Curated() ([]string, error) {
+	text, _, err := moduleFiles()
+	if err != nil {
+		return nil, err
+	}
+	var manifest struct {
+		Dependencies map[string]string `json:"dependencies"`
+	}
+	if err := json.Unmarshal(text, &manifest); err != nil {
+		return nil, fmt.Errorf("package.json: %w", err)
+	}
+	return append(slices.Sorted(maps.Keys(manifest.Dependencies)), ownModules...), nil
+}
+
+// ownModules are served by the agent itself.
+var ownModules = []string{"@auth0/rule-utilities"}

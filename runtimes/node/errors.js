@@ -3,6 +3,7 @@
 // string, a Proxy whose getters throw. Only frames of the tenant's code and of modules are left in a stack.
 
 const P = require('./primordials.js');
+const { translate } = require('./sourcemap.js');
 
 const MAX = P.freeze({ name: 256, message: 8192, stack: 16384, code: 256, excerpt: 2048 });
 const { jsonStringify: quote, stringSlice, hasOwn, regExpExec } = P;
@@ -69,7 +70,8 @@ function cleanStack(stack) {
   let out = '';
   for (let i = 0; i < lines.length; i++) {
     if (hidden(lines[i])) continue;
-    out += out === '' ? lines[i] : '\n' + lines[i];
+    const line = regExpExec(FRAME, lines[i]) === null ? lines[i] : translate(lines[i]);
+    out += out === '' ? line : '\n' + line;
   }
   return out;
 }

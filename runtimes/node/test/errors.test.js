@@ -131,6 +131,31 @@ module.exports = (input) => inner();`;
   );
 
   test(
+    "bundled code: the author's file, line and column",
+    withHost(async (host) => {
+      // as a bundler makes it of two files
+      const map = {
+        version: 3,
+        sources: ['lib/check.ts', 'rule.ts'],
+        mappings: ';AACO,kBAAyB,GAAW;AACzC,QAAM,IAAI,MAAM,OAAO;AACzB;ACAA,cAAS',
+        names: [],
+      };
+      const comment = (text) =>
+        '//# sourceMappingURL=data:application/json;base64,' + Buffer.from(text).toString('base64');
+      const code = 'var a = 1;\nfunction check(n) {\n  throw new Error("wrong");\n}\nmodule.exports = () => check(1);\n';
+      const x = await host.run(code + comment(JSON.stringify(map)), 1, { file: 'rule.js' });
+      assert.match(x.error.stack, /^Error: wrong\n    at check \(lib\/check\.ts:3:\d+\)\n    at module\.exports \(rule\.ts:/);
+      for (const odd of ['{', 'null', '{"version":3,"sources":[],"mappings":"!!!"}', '{"version":3,"sources":5,"mappings":7}']) {
+        const y = await host.run(code + `// ${odd}\n` + comment(odd), 1, { file: 'odd.js' });
+        assert.match(y.error.stack, /^Error: wrong\n    at check \(odd\.js:3:9\)/, odd);
+      }
+      const z = await host.run(code + '// none', 1, { file: 'rule.js' });
+      assert.match(z.error.stack, /at check \(rule\.js:3:9\)/, 'the next code of that name has no map');
+      await unharmed(host);
+    }),
+  );
+
+  test(
     'things that fight back',
     withHost(async (host) => {
       const cases = [
