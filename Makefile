@@ -9,7 +9,7 @@ GEN := $(CURDIR)/.cache/gen
 export PADDOCK_RUNSC ?= $(CURDIR)/bin/runsc
 export PADDOCK_RUNC ?= $(CURDIR)/bin/runc
 
-.PHONY: all build tools setup demo run test trace bench generate verify licences vulncheck sbom fuzz clean help
+.PHONY: all build tools setup demo run test vm-cgroup2 trace bench generate verify licences vulncheck sbom fuzz clean help
 
 all: build
 
@@ -40,6 +40,9 @@ run: build ## serve until Ctrl-C
 
 test: ## everything, with the race detector, on every engine
 	@scripts/test.sh
+
+vm-cgroup2: tools ## control groups on cgroup v2 alone, in an emulated machine
+	@test/vm/run.sh
 
 trace: build ## under strace: the service touches no path that a tenant can write, on every engine
 	@command -v strace >/dev/null || { echo "trace: strace is missing: apt-get install strace" >&2; exit 1; }
