@@ -161,6 +161,9 @@ type lap struct {
 // enoughSpare is from when on a slow canary is the attackers' fault: without, everybody is slow, whoever took the CPU.
 const enoughSpare = 0.10
 
+// mostCalm bounds what is taken for calm.
+const mostCalm = 100 * time.Millisecond
+
 // lap ends a lap and begins the next.
 func (c *canary) lap() (l lap) {
 	c.mu.Lock()
@@ -189,7 +192,8 @@ func (l lap) String() string {
 // bound is what the 99th percentile may be where it is base without attacks. What the machine itself was late by comes on
 // top, for each wake-up between a call and its answer.
 func (l lap) bound(base lap) time.Duration {
-	return max(2*base.p99, base.p99+20*time.Millisecond) + hops*l.late
+	calm := min(base.p99, mostCalm)
+	return max(2*calm, calm+20*time.Millisecond) + hops*l.late
 }
 
 // machineTime returns how long the machine's CPUs had nothing to do, and how long they were there, in ticks.

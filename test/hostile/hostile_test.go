@@ -124,16 +124,12 @@ func (b *battery) calm() {
 	}
 	b.ends.Wait()
 	b.base = b.canary.lap()
-	b.base.p99 = min(b.base.p99, mostCalm)
 	b.add(result{engine: b.engine, id: "canary calm", sort: check, kind: b.base.String()})
 	var err error
 	if b.before, err = b.gauges(); err != nil {
 		b.t.Fatal(err)
 	}
 }
-
-// mostCalm bounds what is taken for calm.
-const mostCalm = 100 * time.Millisecond
 
 // endGroup compares how the canary fared while a group of attacks ran with how it fares without.
 func (b *battery) endGroup(group string) {

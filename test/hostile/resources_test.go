@@ -142,7 +142,7 @@ func withinQuota(at *attempt) []string {
 
 // quietSoon wants what burns without a call to stop burning: frozen or gone.
 func quietSoon(at *attempt) []string {
-	const window, looks = 200 * time.Millisecond, 40
+	const window, looks = 200 * time.Millisecond, 75 // longer than an idle container stays unfrozen
 	var burned time.Duration
 	for range looks {
 		before, err := at.host.group.Usage()
