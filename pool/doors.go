@@ -2,9 +2,6 @@ package pool
 
 import (
 	"errors"
-	"maps"
-	"slices"
-	"strings"
 
 	"paddock/internal/call"
 	"paddock/internal/tenant"
@@ -50,8 +47,8 @@ func parseAll[From, To any](all []From, parse func(From) (To, error)) ([]To, err
 	return read, bad
 }
 
-// outside returns the call as the sandbox of c may have it: without the secrets that are added to its requests outside, which
-// go to its door instead. Both the policy in force and the call's own say which those are.
+// outside gives c's door the secrets that are added to requests outside, and returns the call as the sandbox may have it. No
+// secret with the name of such a one goes in, by the policy in force or by the call's own.
 func (p *Pool) outside(c *container, req *call.Request) *call.Request {
 	p.mu.Lock()
 	inForce := c.tenant.policy.Inject
@@ -63,18 +60,9 @@ func (p *Pool) outside(c *container, req *call.Request) *call.Request {
 	if len(inForce) == 0 && len(own) == 0 {
 		return req
 	}
-	kept, held := maps.Clone(req.Secrets), map[string]string{}
-	for _, in := range slices.Concat(inForce, own) {
-		if value, ok := req.Secrets[in.Secret]; ok {
-			held[in.Secret] = value
-			delete(kept, in.Secret)
-		}
-	}
-	c.door.SetSecrets(held)
+	c.door.SetSecrets(req.Outside)
 	inside := *req
-	inside.Secrets = kept
-	if len(held) > 0 && req.SecretsRev != "" { // other secrets than that revision's: an instance that has those is another
-		inside.SecretsRev = req.SecretsRev + "-" + strings.Join(slices.Sorted(maps.Keys(held)), "-")
-	}
+	inside.Withhold(inForce)
+	inside.Withhold(own)
 	return &inside
 }

@@ -42,8 +42,8 @@ func (d door) SetRules(t tenant.ID, p *tenant.Policy) error {
 	return nil
 }
 func (d door) SetSecrets(values map[string]string) { d.of.say(d.id, fmt.Sprint("secrets ", values)) }
-func (d door) CloseTunnels() { d.of.say(d.id, "tunnels closed") }
-func (d door) Close() error  { d.of.say(d.id, "closed"); return nil }
+func (d door) CloseTunnels()                       { d.of.say(d.id, "tunnels closed") }
+func (d door) Close() error                        { d.of.say(d.id, "closed"); return nil }
 
 func TestDoors(t *testing.T) {
 	all := &doors{said: map[pool.ContainerID][]string{}}
@@ -146,12 +146,17 @@ func TestSecretsForOutsideStayOutside(t *testing.T) {
 		r.untilReady(2)
 		req := r.req("a", "secrets")
 		req.Secrets = map[string]string{"KEY": "one", "OTHER": "two"}
+		req.SecretsRev = "r"
+		req.Outside = map[string]string{"KEY": "out"}
 		run := func(want, said string, fresh bool) {
 			t.Helper()
 			req.Fresh = fresh
 			res, err := r.run(req)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if rev := req.SecretsRev; rev != "r" {
+				t.Errorf("the caller's revision has become %q", rev)
 			}
 			if string(res.Value) != want {
 				t.Errorf("the sandbox has %s, want %s", res.Value, want)
@@ -162,10 +167,10 @@ func TestSecretsForOutsideStayOutside(t *testing.T) {
 		}
 		run(`{"KEY":"one","OTHER":"two"}`, "", false)
 		req.Policy = policy(inject("KEY", "MISSING"))
-		run(`{"OTHER":"two"}`, "secrets map[KEY:one]", false)
-		run(`{"OTHER":"two"}`, "secrets map[KEY:one]", true)
+		run(`{"OTHER":"two"}`, "secrets map[KEY:out]", false)
+		run(`{"OTHER":"two"}`, "secrets map[KEY:out]", true)
 		r.SetPolicy("a", policy(inject("OTHER"))) // the call's own policy is an older one
-		run(`{}`, "secrets map[KEY:one OTHER:two]", false)
+		run(`{}`, "secrets map[KEY:out]", false)
 		if len(req.Secrets) != 2 {
 			t.Errorf("the caller's request has become %v", req.Secrets)
 		}

@@ -100,6 +100,9 @@ func (inv *invocation) deadline(asked time.Duration) {
 
 // invoke resolves the call. The result's stages are completed with the router's own total.
 func (inv *invocation) invoke(ctx context.Context, sink call.Sink, untouched func() bool) (*call.Result, error) {
+	if err := inv.setOutside(ctx); err != nil {
+		return nil, err
+	}
 	ctx, end := inv.trace.node(ctx)
 	res, err := inv.router.resolve(ctx, &inv.req, sink, untouched)
 	if errs.Is(err, errs.Cancelled) && errors.Is(ctx.Err(), context.DeadlineExceeded) {

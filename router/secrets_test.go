@@ -8,6 +8,7 @@ import (
 
 	"paddock/controller/catalog"
 	"paddock/internal/call"
+	"paddock/internal/tenant"
 	pb "paddock/proto/paddock/v1"
 )
 
@@ -123,5 +124,33 @@ func TestBadSecretIsNotRepeated(t *testing.T) {
 	}
 	if strings.Contains(g.logs.String(), "987654321") {
 		t.Error("the log repeats a value")
+	}
+}
+
+// TestSecretsForOutside: what is added to requests outside goes beside the call, with the tenant's own value, for every caller; no
+// secret of that name goes in, not even one that the call has brought.
+func TestSecretsForOutside(t *testing.T) {
+	g := newRig(t, nil)
+	g.cat.secrets = map[string]*catalog.Secrets{"acme/": {Values: map[string]string{"KEY": "tenant's", "B": "2"}, Revision: "r"}}
+	g.cat.addTenant("acme", func(p *tenant.Policy) {
+		p.Inject = []tenant.Injection{{Host: "api.example.com", Header: "X-Key", Secret: "KEY"}, {Host: "a.example", Header: "X", Secret: "NONE"}}
+	})
+	var got *call.Request
+	g.node.do = func(_ context.Context, req *call.Request, _ call.Sink) (*call.Result, error) {
+		got = req
+		return okResult(nil), nil
+	}
+	for key, inside := range map[string]map[string]string{"acme-deploy": {"B": "2", "C": "3"}, "acme-invoke": {"C": "3"}} {
+		a := g.do("POST", "/v1/run", `{"source":"1","configuration":{"KEY":"call's","C":"3"}}`, "Authorization: "+bearerOf(key),
+			"Content-Type: application/json")
+		if a.status != 200 || !maps.Equal(got.Secrets, inside) || !maps.Equal(got.Outside, map[string]string{"KEY": "tenant's"}) {
+			t.Errorf("%s: %d, inside %v, outside %v", key, a.status, got.Secrets, got.Outside)
+		}
+	}
+	if !strings.HasSuffix(got.SecretsRev, "-KEY") {
+		t.Errorf("revision %q is that of other secrets", got.SecretsRev)
+	}
+	if values := g.cat.secrets["acme/"].Values; len(values) != 2 {
+		t.Errorf("the catalogue's own values became %v", values)
 	}
 }

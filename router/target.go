@@ -90,6 +90,27 @@ func (inv *invocation) setSecrets(ctx context.Context, function string) error {
 	return nil
 }
 
+// setOutside gives the call's container what the policy adds to requests outside of it: the tenant's own values, whatever the
+// call may see or has brought. In the sandbox there is no secret of that name.
+func (inv *invocation) setOutside(ctx context.Context) error {
+	inject := inv.policy().Inject
+	if len(inject) == 0 {
+		return nil
+	}
+	s, err := inv.router.cfg.Catalogue.Secrets(ctx, inv.req.Tenant, "")
+	if err != nil {
+		return err
+	}
+	inv.req.Outside = map[string]string{}
+	for _, in := range inject {
+		if secret, ok := s.Lookup(in.Secret); ok {
+			inv.req.Outside[in.Secret] = secret.Value
+		}
+	}
+	inv.req.Withhold(inject)
+	return nil
+}
+
 // setRuntime names the runtime of the call; "" is the default one.
 func (inv *invocation) setRuntime(name string) error {
 	known := inv.router.cfg.Runtimes

@@ -4,6 +4,7 @@ package call
 
 import (
 	"io"
+	"maps"
 	"time"
 
 	"paddock/internal/tenant"
@@ -83,7 +84,24 @@ type Request struct {
 	Idempotent bool      // may be run again after it may have started
 	Secrets    map[string]string
 	SecretsRev string
+	Outside    map[string]string // secrets that are added to requests on their way out; they never enter the sandbox
 	Config     map[string]string
+}
+
+// Withhold takes away the secrets that are added to requests outside of the sandbox. Secrets and SecretsRev are replaced, not
+// changed: what has other secrets has another revision.
+func (r *Request) Withhold(list []tenant.Injection) {
+	for _, in := range list {
+		if _, ok := r.Secrets[in.Secret]; !ok {
+			continue
+		}
+		rest := maps.Clone(r.Secrets)
+		delete(rest, in.Secret)
+		r.Secrets = rest
+		if r.SecretsRev != "" {
+			r.SecretsRev += "-" + in.Secret
+		}
+	}
 }
 
 // LogLine is one line of a call's log. Text is the tenant's bytes: hostile.

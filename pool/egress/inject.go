@@ -228,6 +228,9 @@ func sameHeader(a, b string) bool {
 
 // failed answers for a request that got none. It says nothing of the request.
 func (x *injector) failed(w http.ResponseWriter, _ *http.Request, err error) {
+	if x.t.s.ctx.Err() != nil { // the tunnel is over: its client is told nothing any more
+		panic(http.ErrAbortHandler)
+	}
 	var (
 		no   *refusal
 		body *http.MaxBytesError
