@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -21,9 +23,34 @@ const (
 )
 
 // newEgress makes the one way out of this controller's sandboxes. It never leads back to the service's own listeners.
-func (s *service) newEgress() *egress.Proxy {
+func (s *service) newEgress() (*egress.Proxy, error) {
 	log := s.log.With("part", "egress")
-	return egress.New(egress.Options{Logger: log, Observer: observers{newRefusalLog(log), egressAudit{s.audit.events}}, Forbidden: ownListener})
+	roots, err := trustedRoots(s.cfg.SandboxCA)
+	if err != nil {
+		return nil, err
+	}
+	return egress.New(egress.Options{
+		Logger: log, Observer: observers{newRefusalLog(log), egressAudit{s.audit.events}}, Forbidden: ownListener, Roots: roots,
+	}), nil
+}
+
+// trustedRoots are the authorities that the host trusts, and those of a file, if there is one.
+func trustedRoots(file string) (*x509.CertPool, error) {
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("the host's certificates: %w", err)
+	}
+	if file == "" {
+		return roots, nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--sandbox-ca: %w", err)
+	}
+	if !roots.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("--sandbox-ca %s: there is no certificate in it", file)
+	}
+	return roots, nil
 }
 
 // refusalLog writes what was refused to the operator's log, within bounds over all tenants.

@@ -175,7 +175,10 @@ func (s *service) newEngine(ctx context.Context) (pool.Engine, error) {
 
 // startController makes the pool and adopts what a former process left.
 func (s *service) startController(ctx context.Context) error {
-	egress := s.newEgress()
+	egress, err := s.newEgress()
+	if err != nil {
+		return err
+	}
 	s.onStop("egress", func(context.Context, bool) error { return egress.Close() })
 	p := s.cfg.Pool
 	minReady := p.MinReady
