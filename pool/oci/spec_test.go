@@ -74,7 +74,7 @@ var rules = []struct {
 	{"seccomp denies by default", func(s *specs.Spec, _ pool.Spec, _ tenant.Isolation) bool {
 		f := s.Linux.Seccomp
 		return f != nil && f.DefaultAction == specs.ActErrno && *f.DefaultErrnoRet == 1 && len(f.Architectures) == 1 &&
-			f.ListenerPath == "" && len(f.Syscalls) == 4
+			f.ListenerPath == "" && len(f.Syscalls) == 5
 	}},
 	{"mounts", func(s *specs.Spec, p pool.Spec, _ tenant.Isolation) bool {
 		for _, m := range s.Mounts {
