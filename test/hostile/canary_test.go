@@ -159,7 +159,7 @@ type lap struct {
 }
 
 // enoughSpare is from when on a slow canary is the attackers' fault: without, everybody is slow, whoever took the CPU.
-const enoughSpare = 0.10
+const enoughSpare = 0.30
 
 // mostCalm bounds what is taken for calm.
 const mostCalm = 100 * time.Millisecond
