@@ -101,6 +101,12 @@ func (p *Pool) queueLocked(t *tenantState, req *call.Request, now time.Time) (*w
 		e.Cause, e.RetryAfter = "concurrency", time.Second
 		return nil, e
 	}
+	if !req.Fresh {
+		if e := t.hopelessLocked(req.Deadline, now); e != nil {
+			p.counts.shed++
+			return nil, e
+		}
+	}
 	if len(t.live) == 0 && p.hopelessLocked(req.Deadline, now) {
 		return nil, p.noCapacityLocked("no sandbox can be made at the moment")
 	}

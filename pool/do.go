@@ -21,6 +21,8 @@ type flight struct {
 
 	start         call.StartKind
 	queue, assign time.Duration
+	since         time.Time // when it took its slot
+	gaveUp        bool      // its caller went away, or its deadline passed
 }
 
 const (
@@ -47,8 +49,9 @@ func (p *Pool) giveBack(f *flight, e *errs.Error) {
 	defer p.unlock()
 	ended, now := f.marks.Or(flightReturned)&flightSettled != 0, time.Now()
 	if e != nil {
-		switch gaveUp := e.Kind == errs.Timeout || e.Kind == errs.Cancelled; {
-		case gaveUp && !ended:
+		f.gaveUp = e.Kind == errs.Timeout || e.Kind == errs.Cancelled
+		switch {
+		case f.gaveUp && !ended:
 			p.suspectLocked(f.c)
 		case e.WhetherStarted() != errs.StartedNo:
 			p.lookLocked(f.c, now)
@@ -59,7 +62,7 @@ func (p *Pool) giveBack(f *flight, e *errs.Error) {
 
 // takeLocked takes a slot of c for one call.
 func (p *Pool) takeLocked(c *container, req *call.Request, now time.Time) *flight {
-	f := &flight{p: p, c: c, id: req.ID, hash: req.Code.Hash, pos: len(c.calls), start: call.StartWarm}
+	f := &flight{p: p, c: c, id: req.ID, hash: req.Code.Hash, pos: len(c.calls), start: call.StartWarm, since: now}
 	if c.quiet() {
 		p.leaveIdleLocked(c)
 	}
@@ -104,6 +107,7 @@ func (p *Pool) leaveLocked(f *flight, slot, ended bool, now time.Time) {
 	switch {
 	case c.state == Assigned:
 		if slot && !c.fresh {
+			c.tenant.pace.free(now.Sub(f.since), !f.gaveUp, now)
 			p.serveLocked(c.tenant, now)
 		}
 		if c.quiet() && !c.fresh {

@@ -17,7 +17,7 @@ type counters struct {
 	recycled                           map[Cause]uint64
 	lost                               map[Cause]uint64
 	evicted, expired, handedBack       uint64
-	overBudget, quarantined            uint64
+	overBudget, quarantined, shed      uint64
 	retries                            uint64
 	frozen, thawed, burning            uint64
 	freezeFailed, thawFailed           uint64
@@ -59,6 +59,7 @@ type Stats struct {
 	HandedBack            uint64 // containers granted to a call that had gone
 	OverBudget            uint64 // calls refused for want of claim tokens
 	Quarantined           uint64 // calls refused because their code is
+	Shed                  uint64 // calls refused because they would have ended too late
 	Retries               uint64 // tries after the first, by the pool itself
 
 	Freezes, Thawed              uint64
@@ -84,7 +85,7 @@ func (p *Pool) Stats() Stats {
 		Created: n.created, CreateFailed: n.createFailed,
 		Claims: maps.Clone(n.claims), Recycled: maps.Clone(n.recycled), Lost: maps.Clone(n.lost),
 		Evicted: n.evicted, Expired: n.expired, HandedBack: n.handedBack, OverBudget: n.overBudget,
-		Quarantined: n.quarantined, Retries: n.retries,
+		Quarantined: n.quarantined, Shed: n.shed, Retries: n.retries,
 		Freezes: n.frozen, Thawed: n.thawed, Burning: n.burning,
 		FreezeFailures: n.freezeFailed, ThawFailures: n.thawFailed,
 		Sweeps: n.sweeps, Orphans: n.orphans, Vanished: n.vanished, Adopted: n.adopted,

@@ -30,6 +30,7 @@ type tenantState struct {
 
 	ringNode node[*tenantState]
 	timer    timer // the next token
+	pace     pace
 	seen     time.Time
 }
 

@@ -36,6 +36,7 @@ func (p *Pool) enqueueLocked(t *tenantState, req *call.Request, now time.Time) *
 		t.freshes.pushBack(&w.node)
 	} else {
 		t.slots.pushBack(&w.node)
+		t.pace.wait(now)
 	}
 	p.waiting++
 	return w
@@ -51,6 +52,9 @@ func (p *Pool) giveLocked(w *waiter, g grant) {
 func (p *Pool) dequeueLocked(w *waiter) {
 	if w.t.slots.remove(&w.node) || w.t.freshes.remove(&w.node) {
 		p.waiting--
+	}
+	if w.t.slots.len() == 0 {
+		w.t.pace.over(time.Now())
 	}
 }
 
@@ -79,6 +83,11 @@ func (p *Pool) serveLocked(t *tenantState, now time.Time) {
 		c := t.pick()
 		if c == nil {
 			break
+		}
+		if t.tooLate(w.req.Deadline, now) {
+			p.counts.shed++
+			p.giveLocked(w, grant{err: t.tooBusy(time.Second)})
+			continue
 		}
 		p.giveLocked(w, grant{slot: p.takeLocked(c, w.req, now)})
 	}
