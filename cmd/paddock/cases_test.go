@@ -65,7 +65,7 @@ func TestExampleRules(t *testing.T) {
 	s.cli("test", dir, "--tenant", "acme").want(t, 1, "ok    typed ", "")
 	s.cli("deploy", filepath.Join(dir, "typed.ts"), "--tenant", "acme").want(t, 0, "typed@1 is active", "")
 	s.cli("invoke", "typed", "--tenant", "acme", "--input", "-1").want(t, 1, "", "at twice (lib.ts:2:20)")
-	s.cli("invoke", "typed", "--tenant", "acme", "--input", "10").want(t, 1, "", "(typed.ts:2:52)")
+	s.cli("invoke", "typed", "--tenant", "acme", "--input", "10").want(t, 1, "", "(typed.ts:2:50)")
 	s.cli("test", dir, "--tenant", "acme", "--json").want(t, 1, `"case": "double"`, "")
 	for _, bad := range []string{`{"input": 1}`, `{"expected": 1, "error": {}}`, `{"expect": 1}`, `{`} {
 		write("double.case.json", bad)

@@ -62,7 +62,7 @@ func testRun(t *testing.T, s *site) {
 		t.Errorf("--json of a failure says %s (%v)", r.out, err)
 	}
 	// In a sandbox of its own: a loop that does not stop takes the tenant's other calls in its sandbox with it.
-	s.cliAs(nil, `while(1){}`, "run", "-", "--timeout", "300ms", "--fresh").want(t, exitUser, "", "timeout, started: maybe")
+	s.cliAs(nil, `while(1){}`, "run", "-", "--timeout", "2s", "--fresh").want(t, exitUser, "", "timeout, started: maybe")
 }
 
 func testDeploy(t *testing.T, s *site) {

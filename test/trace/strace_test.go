@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -97,7 +99,8 @@ func (tr *traced) read(r io.Reader) error {
 			return fmt.Errorf("%w in %q", err, sc.Text())
 		}
 	}
-	for pid, text := range unfinished { // a thread that ended in the middle: what it asked for counts
+	for _, pid := range slices.Sorted(maps.Keys(unfinished)) { // threads that ended in the middle: what they asked for counts
+		text := unfinished[pid]
 		if err := tr.call(pid, text); err != nil {
 			return fmt.Errorf("%w in %q", err, text)
 		}
@@ -216,8 +219,8 @@ func TestReadsWhatStraceWrites(t *testing.T) {
 102 newfstatat /dir
 102 mount /mnt
 102 symlinkat /link
-104 execve /bin/other
-103 openat /last`
+103 openat /last
+104 execve /bin/other`
 	if strings.Join(got, "\n") != want {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), want)
 	}
