@@ -183,6 +183,7 @@ func (b *bench) idleMemory(ctx context.Context, s *service, tenants int) error {
 	if err != nil {
 		return err
 	}
+	time.Sleep(12 * time.Second) // under gVisor warm ones stop only when nobody has claimed any for 10 s
 	cpu, err := familyCPU(s.pid)
 	if err != nil {
 		return err
