@@ -44,7 +44,7 @@ the list of processes. The next call sees it.`,
 		}
 		return args("NAME", "[-]")(cmd, given)
 	}
-	file := c.Flags().String("value-file", "", "file that holds the value")
+	file := c.Flags().String("value-file", "", "file that holds the value, or - for standard input")
 	function := c.Flags().String("function", "", "only this function gets it, over the tenant's of the same name")
 	c.RunE = runE(func(cmd *cobra.Command, given []string) error {
 		value, err := a.readSecret(given[0], *file, len(given) > 1)
@@ -74,9 +74,9 @@ func (a *app) readSecret(name, file string, fromStdin bool) (string, error) {
 	switch {
 	case file != "" && fromStdin:
 		return "", usageError("use --value-file or -, not both")
-	case file != "":
+	case file != "" && file != "-":
 		b, err = os.ReadFile(file)
-	case fromStdin:
+	case fromStdin || file == "-":
 		b, err = io.ReadAll(io.LimitReader(a.stdin, maxSecretInput))
 	case isFile && term.IsTerminal(int(terminal.Fd())):
 		fmt.Fprintf(a.stderr, "value of %s (not shown): ", name)

@@ -64,7 +64,9 @@ func useSecrets(t *testing.T, s *site, canaries map[string]string) string {
 		t.Fatal(err)
 	}
 	cli(canaries["first"]+"\n", "secrets", "set", "KEY", "-").want(t, 0, "KEY is set (all functions, revision 1)", "")
-	cli("", "secrets", "set", "OWN", "--function", "keeping", "--value-file", file).want(t, 0, "OWN is set (function keeping, revision 2)", "")
+	cli("by pipe\n", "secrets", "set", "OWN", "--function", "keeping", "--value-file", "-").want(t, 0, "OWN is set", "")
+	cli("", "secrets", "rm", "OWN", "--function", "keeping").want(t, 0, "", "")
+	cli("", "secrets", "set", "OWN", "--function", "keeping", "--value-file", file).want(t, 0, "OWN is set (function keeping, revision 4)", "")
 	cli("", "secrets").want(t, 0, "function keeping", "")
 	r := cli("", "secrets", "set", "KEY", canaries["first"]).want(t, exitUsage, "", "never an argument")
 	if strings.Contains(r.stderr, canaries["first"]) {
