@@ -64,6 +64,9 @@ func mergePolicy(base, patch *pb.Policy) *pb.Policy {
 	return out
 }
 
+// burstSeconds of the rate may come at once.
+const burstSeconds = tenant.DefaultRateBurst / tenant.DefaultRatePerSecond
+
 // resolvePolicy returns the policy that p means: its set fields over the defaults. It judges nothing.
 func resolvePolicy(p *pb.Policy) tenant.Policy {
 	out := tenant.DefaultPolicy()
@@ -81,6 +84,9 @@ func resolvePolicy(p *pb.Policy) tenant.Policy {
 	set(&out.LogBytes, p.LogBytes)
 	setInt(&out.Concurrency, p.Concurrency)
 	set(&out.RatePerSecond, p.RatePerSecond)
+	if p.RatePerSecond != nil { // two seconds' worth, as by default, unless it is stated
+		out.RateBurst = max(1, int(min(burstSeconds*out.RatePerSecond, math.MaxInt32)))
+	}
 	setInt(&out.RateBurst, p.RateBurst)
 	setInt(&out.CallsPerContainer, p.CallsPerContainer)
 	setInt(&out.MaxContainers, p.MaxContainers)

@@ -94,6 +94,22 @@ func TestPolicyBounds(t *testing.T) {
 	}
 }
 
+// Who states a rate means it: what may come at once follows, unless it is stated, too.
+func TestBurstFollowsTheRate(t *testing.T) {
+	for _, c := range []struct {
+		policy *pb.Policy
+		burst  int
+	}{
+		{nil, tenant.DefaultRateBurst}, {&pb.Policy{}, tenant.DefaultRateBurst},
+		{&pb.Policy{RatePerSecond: ptr(2.0)}, 4}, {&pb.Policy{RatePerSecond: ptr(0.1)}, 1},
+		{&pb.Policy{RatePerSecond: ptr(2.0), RateBurst: ptr[int32](50)}, 50},
+	} {
+		if p := resolvePolicy(c.policy); p.RateBurst != c.burst {
+			t.Errorf("%v: %d at once, want %d", c.policy, p.RateBurst, c.burst)
+		}
+	}
+}
+
 func nan() float64 { zero := 0.0; return zero / zero }
 
 // TestUnknownFieldsSurvive: a record of a newer Paddock keeps what this one does not know.
