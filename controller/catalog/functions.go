@@ -277,6 +277,9 @@ func (s *Service) DeleteFunction(ctx context.Context, t tenant.ID, name string) 
 			return store.Txn{}, err
 		}
 		u.Functions = max(0, u.Functions-1)
+		if err := s.dropSecretsOf(ctx, t, name, u, &txn); err != nil {
+			return store.Txn{}, err
+		}
 		return txn, putUsage(t, u, usageRev, &txn)
 	})
 }

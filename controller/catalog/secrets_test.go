@@ -41,8 +41,7 @@ func (w *world) gets(id, function string) (values, revision string) {
 }
 
 func TestSecretLife(t *testing.T) {
-	var told []SecretEvent
-	w := newWorld(t, mem(t), func(_ *ViewOptions, o *Options) { o.OnSecret = func(e SecretEvent) { told = append(told, e) } })
+	w := newWorld(t, mem(t))
 	w.tenant("acme", nil)
 	w.tenant("other", nil)
 	if got, _ := w.gets("acme", "f"); got != "none" {
@@ -110,16 +109,48 @@ func TestSecretLife(t *testing.T) {
 	_, err = w.service.DeleteSecret(t.Context(), "acme", "TOKEN", "g")
 	must(t, err)
 	want("acme", "g", "none")
-	if len(told) != 10 || told[1] != (SecretEvent{Tenant: "acme", Name: "KEY", Function: "f"}) ||
-		told[5] != (SecretEvent{Tenant: "acme", Name: "KEY", Function: "f", Removed: true}) {
-		t.Errorf("told of %+v", told)
-	}
 	u := &pb.UsageRecord{}
 	_, err = w.service.get(t.Context(), store.Usage("acme"), u)
 	must(t, err)
 	if u.GetSecrets() != 0 || u.GetSecretBytes() != 0 {
 		t.Errorf("counted although gone: %v", u)
 	}
+}
+
+// A function takes its own secrets along: who makes another of that name later does not get them.
+func TestSecretsGoWithTheirFunction(t *testing.T) {
+	w := newWorld(t, mem(t))
+	w.tenant("acme", nil)
+	for _, name := range []string{"f", "of"} {
+		_, err := w.service.DeployFunction(t.Context(), "acme", Deployment{Name: name, Source: []byte("1")})
+		must(t, err)
+	}
+	w.secret("acme", "KEY", "", "all's")
+	w.secret("acme", "KEY", "f", "f's own")
+	w.secret("acme", "OTHER", "f", "f's too")
+	w.secret("acme", "KEY", "of", "another's")
+	_, err := w.service.DeleteFunction(t.Context(), "acme", "f")
+	must(t, err)
+	for function, want := range map[string]string{"f": "map[KEY:all's]", "of": "map[KEY:another's]"} {
+		if got, _ := w.gets("acme", function); got != want {
+			t.Errorf("%s gets %s, want %s", function, got, want)
+		}
+	}
+	u := &pb.UsageRecord{}
+	_, err = w.service.get(t.Context(), store.Usage("acme"), u)
+	must(t, err)
+	if u.GetSecrets() != 2 || u.GetFunctions() != 1 {
+		t.Errorf("counted: %v", u)
+	}
+	for i := range MaxSecrets - 2 {
+		w.secret("acme", fmt.Sprint("S", i), "of", "x")
+	}
+	for i := range 40 {
+		_, err := w.service.DeployFunction(t.Context(), "acme", Deployment{Name: "of", Source: fmt.Append(nil, i)})
+		must(t, err)
+	}
+	_, err = w.service.DeleteFunction(t.Context(), "acme", "of")
+	wantKind(t, err, errs.Conflict, "secrets rm")
 }
 
 func TestSecretLimits(t *testing.T) {

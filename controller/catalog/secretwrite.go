@@ -3,8 +3,11 @@ package catalog
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"time"
 	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
 
 	"paddock/controller/store"
 	"paddock/internal/errs"
@@ -25,20 +28,6 @@ type NewSecret struct {
 	Function string // "": for all functions of the tenant
 	Value    string
 	Author   string // the key's id
-}
-
-// SecretEvent is a change of a secret, for those who keep account of it.
-type SecretEvent struct {
-	Tenant   tenant.ID
-	Name     string
-	Function string // "": all functions of the tenant
-	Removed  bool   // otherwise set
-}
-
-func (s *Service) tellSecret(e SecretEvent) {
-	if s.opts.OnSecret != nil {
-		s.opts.OnSecret(e)
-	}
 }
 
 // SetSecret makes a secret or replaces its value. The next call sees it.
@@ -72,7 +61,6 @@ func (s *Service) SetSecret(ctx context.Context, t tenant.ID, n NewSecret) (*Sec
 	if err != nil {
 		return nil, err
 	}
-	s.tellSecret(SecretEvent{Tenant: t, Name: n.Name, Function: n.Function})
 	return secretView(rec), nil
 }
 
@@ -82,7 +70,7 @@ func (s *Service) DeleteSecret(ctx context.Context, t tenant.ID, name, function 
 		return 0, err
 	}
 	ref := secretRef(name, function)
-	rev, err := s.write(ctx, "delete secret", string(t), func() (store.Txn, error) {
+	return s.write(ctx, "delete secret", string(t), func() (store.Txn, error) {
 		rec := &pb.SecretRecord{}
 		rev, err := s.get(ctx, store.Secret(t, ref), rec)
 		if err != nil {
@@ -102,10 +90,32 @@ func (s *Service) DeleteSecret(ctx context.Context, t tenant.ID, name, function 
 		}
 		return txn, putUsage(t, u, usageRev, &txn)
 	})
-	if err == nil {
-		s.tellSecret(SecretEvent{Tenant: t, Name: name, Function: function, Removed: true})
+}
+
+// dropSecretsOf removes, in txn, the secrets that only one function gets.
+func (s *Service) dropSecretsOf(ctx context.Context, t tenant.ID, function string, u *pb.UsageRecord, txn *store.Txn) error {
+	kvs, _, err := s.store.List(ctx, store.SecretsOf(t))
+	if err != nil {
+		return err
 	}
-	return rev, err
+	for _, kv := range kvs {
+		if !strings.HasSuffix(kv.Key, secretRef("", function)) {
+			continue
+		}
+		rec := &pb.SecretRecord{}
+		if err := proto.Unmarshal(kv.Value, rec); err != nil {
+			return errs.Wrap(errs.Internal, "read "+kv.Key, err, "a record cannot be read; the operator's log has the details")
+		}
+		txn.Guards = append(txn.Guards, store.Guard{Key: kv.Key, ModRevision: kv.ModRevision})
+		txn.Deletes = append(txn.Deletes, kv.Key)
+		u.Secrets, u.SecretBytes = max(0, u.Secrets-1), max(0, u.SecretBytes-rec.GetBytes())
+		u.SecretRevision++
+	}
+	if len(txn.Deletes) >= store.MaxTxnOps || len(txn.Guards) >= store.MaxTxnOps { // the usage record is to come
+		return errs.New(errs.Conflict, "function %s has too many versions and secrets of its own to go at once: remove its secrets "+
+			"first, with `paddock secrets rm NAME --function %s`", function, function)
+	}
+	return nil
 }
 
 // countSecret takes the place that a secret needs, in txn, and returns the revision of the change.

@@ -42,8 +42,6 @@ type Options struct {
 	Pepper  Pepper
 	Remover Remover
 	Maxima  Maxima // the zero value is DefaultMaxima
-	// OnSecret, if set, is told of every change of a secret, after it and before the answer.
-	OnSecret func(SecretEvent)
 	// CheckEgress judges one egress rule; nil: only its form, host:port.
 	CheckEgress func(rule string) error
 	// CheckInject judges a policy's injections; nil: only that nothing is missing.
