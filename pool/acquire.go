@@ -102,7 +102,7 @@ func (p *Pool) queueLocked(t *tenantState, req *call.Request, now time.Time) (*w
 		return nil, e
 	}
 	if !req.Fresh {
-		if e := t.hopelessLocked(req.Deadline, now); e != nil {
+		if e := t.hopelessLocked(req, now); e != nil {
 			p.counts.shed++
 			return nil, e
 		}

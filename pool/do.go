@@ -7,6 +7,7 @@ import (
 
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/tenant"
 )
 
 // flight is one call on one container. Its caller leaves and its code ends independently; marks says what has happened
@@ -21,8 +22,9 @@ type flight struct {
 
 	start         call.StartKind
 	queue, assign time.Duration
-	since         time.Time // when it took its slot
-	gaveUp        bool      // its caller went away, or its deadline passed
+	since         time.Time          // when it took its slot
+	inject        []tenant.Injection // of the policy in force then
+	gaveUp        bool               // its caller went away, or its deadline passed
 }
 
 const (
@@ -62,7 +64,7 @@ func (p *Pool) giveBack(f *flight, e *errs.Error) {
 
 // takeLocked takes a slot of c for one call.
 func (p *Pool) takeLocked(c *container, req *call.Request, now time.Time) *flight {
-	f := &flight{p: p, c: c, id: req.ID, hash: req.Code.Hash, pos: len(c.calls), start: call.StartWarm, since: now}
+	f := &flight{inject: c.tenant.policy.Inject, p: p, c: c, id: req.ID, hash: req.Code.Hash, pos: len(c.calls), start: call.StartWarm, since: now}
 	if c.quiet() {
 		p.leaveIdleLocked(c)
 	}
@@ -107,7 +109,7 @@ func (p *Pool) leaveLocked(f *flight, slot, ended bool, now time.Time) {
 	switch {
 	case c.state == Assigned:
 		if slot && !c.fresh {
-			c.tenant.pace.free(now.Sub(f.since), !f.gaveUp, now)
+			c.tenant.pace.free(f.hash, now.Sub(f.since), !f.gaveUp, now)
 			p.serveLocked(c.tenant, now)
 		}
 		if c.quiet() && !c.fresh {
@@ -173,7 +175,7 @@ func (p *Pool) try(ctx context.Context, req *call.Request, sink call.Sink) (*cal
 		return p.doFresh(ctx, f, req, sink)
 	}
 	began := time.Now()
-	res, err := f.c.conn.Do(ctx, p.outside(f.c, req), sink, f.settled)
+	res, err := f.c.conn.Do(ctx, f.outside(req), sink, f.settled)
 	if err == nil {
 		p.giveBack(f, nil)
 	} else {

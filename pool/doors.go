@@ -47,22 +47,19 @@ func parseAll[From, To any](all []From, parse func(From) (To, error)) ([]To, err
 	return read, bad
 }
 
-// outside gives c's door the secrets that are added to requests outside, and returns the call as the sandbox may have it. No
-// secret with the name of such a one goes in, by the policy in force or by the call's own.
-func (p *Pool) outside(c *container, req *call.Request) *call.Request {
-	p.mu.Lock()
-	inForce := c.tenant.policy.Inject
-	p.mu.Unlock()
+// outside gives the container's door the secrets that are added to requests outside, and returns the call as the sandbox may
+// have it. No secret with the name of such a one goes in, by the policy in force or by the call's own.
+func (f *flight) outside(req *call.Request) *call.Request {
 	var own []tenant.Injection
 	if req.Policy != nil {
 		own = req.Policy.Inject
 	}
-	if len(inForce) == 0 && len(own) == 0 {
+	if len(f.inject) == 0 && len(own) == 0 {
 		return req
 	}
-	c.door.SetSecrets(req.Outside)
+	f.c.door.SetSecrets(req.Outside)
 	inside := *req
-	inside.Withhold(inForce)
+	inside.Withhold(f.inject)
 	inside.Withhold(own)
 	return &inside
 }

@@ -22,7 +22,7 @@ func (p *Pool) doFresh(ctx context.Context, f *flight, req *call.Request, sink c
 		sink = held
 	}
 	began := time.Now()
-	res, err := f.c.conn.Do(ctx, p.outside(f.c, req), sink, f.settled)
+	res, err := f.c.conn.Do(ctx, f.outside(req), sink, f.settled)
 	if err != nil { // before the container goes, so that why it was lost can be told
 		err = p.explainLoss(f.c, p.explainTimeout(f.c, errs.From(err)), req.Deadline)
 	}

@@ -3,6 +3,7 @@ package pool
 import (
 	"time"
 
+	"paddock/internal/call"
 	"paddock/internal/errs"
 )
 
@@ -14,7 +15,8 @@ type pace struct {
 	until time.Time     // when they last ceased to
 	busy  time.Duration // how long calls have waited before since
 	freed float64       // slots that came free while calls waited
-	held  time.Duration // an average
+	// held is how long calls of a code hold a slot, an average, by the code's hash: a tenant's codes differ.
+	held map[string]time.Duration
 }
 
 const (
@@ -23,6 +25,7 @@ const (
 	paceMemory = 4 * time.Second        // of waiting; what is older counts half
 	paceStale  = 10 * time.Second       // without waiting, and the measure says nothing any more
 	heldWeight = 0.1                    // of the newest call
+	heldCodes  = 64                     // known at a time
 )
 
 // wait begins a time of waiting, if it has not begun.
@@ -31,7 +34,7 @@ func (p *pace) wait(now time.Time) {
 		return
 	}
 	if now.Sub(p.until) > paceStale {
-		p.busy, p.freed = 0, 0
+		p.busy, p.freed, p.held = 0, 0, nil
 	}
 	p.since = now
 }
@@ -45,15 +48,22 @@ func (p *pace) over(now time.Time) {
 	p.since, p.until = time.Time{}, now
 }
 
-// free takes in that a slot came free which was held for so long, by a call that ended or by one that was given up: of that
-// only what it needed at least is known.
-func (p *pace) free(held time.Duration, ended bool, now time.Time) {
-	if p.held == 0 {
-		p.held = held
-	} else if ended || held > p.held {
-		p.held += time.Duration(heldWeight * float64(held-p.held))
+// free takes in that a slot came free that a call of this code has held, one that ended or one that was given up: of that
+// only what it needed at least is known. While nobody waits nothing is measured.
+func (p *pace) free(code string, held time.Duration, ended bool, now time.Time) {
+	if p.since.IsZero() {
+		return
 	}
-	if p.since.IsZero() || !ended {
+	if p.held == nil || len(p.held) >= heldCodes {
+		p.held = map[string]time.Duration{}
+	}
+	switch known, ok := p.held[code]; {
+	case !ok:
+		p.held[code] = held
+	case ended || held > known:
+		p.held[code] = known + time.Duration(heldWeight*float64(held-known))
+	}
+	if !ended {
 		return
 	}
 	p.freed++
@@ -63,32 +73,34 @@ func (p *pace) free(held time.Duration, ended bool, now time.Time) {
 	p.since = now
 }
 
-// needs is how long a slot is held by a call that is slower than most.
-func (p *pace) needs() time.Duration { return p.held + p.held/4 }
+// needs is how long a slot is held by a call of this code that is slower than most; 0 = nobody knows.
+func (p *pace) needs(code string) time.Duration {
+	held := p.held[code]
+	return held + held/4
+}
 
-// expect returns how long a call behind n others waits for its slot, and until it ends; ok is false while nobody knows.
-func (p *pace) expect(n int, now time.Time) (slot, end time.Duration, ok bool) {
+// slot returns how long a call behind n others waits for its slot; ok is false while nobody knows.
+func (p *pace) slot(n int, now time.Time) (wait time.Duration, ok bool) {
 	busy := p.busy
 	if !p.since.IsZero() {
 		busy += now.Sub(p.since)
 	}
 	if p.freed < paceFreed || busy < paceLeast || now.Sub(p.until) > paceStale && p.since.IsZero() {
-		return 0, 0, false
+		return 0, false
 	}
-	slot = time.Duration(float64(n+1) * float64(busy) / p.freed)
-	return slot, slot + p.needs(), true
+	return time.Duration(float64(n+1) * float64(busy) / p.freed), true
 }
 
 // hopelessLocked is the refusal of a call that would wait for a slot of its tenant's own containers until it is too late.
-func (t *tenantState) hopelessLocked(deadline, now time.Time) *errs.Error {
-	if deadline.IsZero() || len(t.live) == 0 || len(t.live) < t.policy.MaxContainers || t.claims+t.granting > 0 {
+func (t *tenantState) hopelessLocked(req *call.Request, now time.Time) *errs.Error {
+	if req.Deadline.IsZero() || len(t.live) == 0 || len(t.live) < t.policy.MaxContainers || t.claims+t.granting > 0 {
 		return nil
 	}
-	slot, end, ok := t.pace.expect(t.slots.len(), now)
-	if !ok || !now.Add(end).After(deadline) {
+	wait, ok := t.pace.slot(t.slots.len(), now)
+	if !ok || !now.Add(wait+t.pace.needs(req.Code.Hash)).After(req.Deadline) {
 		return nil
 	}
-	return t.tooBusy(max(slot, time.Second))
+	return t.tooBusy(max(wait, time.Second))
 }
 
 func (t *tenantState) tooBusy(retry time.Duration) *errs.Error {
@@ -98,6 +110,6 @@ func (t *tenantState) tooBusy(retry time.Duration) *errs.Error {
 }
 
 // tooLate says whether a call that has waited for a slot could not end before its deadline if it began now.
-func (t *tenantState) tooLate(deadline, now time.Time) bool {
-	return !deadline.IsZero() && now.Add(t.pace.needs()).After(deadline)
+func (t *tenantState) tooLate(req *call.Request, now time.Time) bool {
+	return !req.Deadline.IsZero() && now.Add(t.pace.needs(req.Code.Hash)).After(req.Deadline)
 }

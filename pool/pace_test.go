@@ -76,3 +76,32 @@ func TestOverloadShedsWhatWouldEndTooLate(t *testing.T) {
 		all.Wait()
 	})
 }
+
+// A tenant's codes differ: quick calls with little time are not judged by how long slow ones hold their slots.
+func TestSlowCallsDoNotSpeakForQuickOnes(t *testing.T) {
+	bubble(t, func(*fake.Options, *pool.Config) {}, func(r *rig) {
+		r.untilReady(2)
+		p := policy(func(p *tenant.Policy) { p.CallsPerContainer, p.MaxContainers = 4, 1 })
+		var all sync.WaitGroup
+		call := func(program string, limit time.Duration) {
+			all.Go(func() {
+				req := r.req("mixed", program)
+				req.Policy, req.Deadline = p, time.Now().Add(limit)
+				if _, err := r.run(req); err != nil {
+					t.Errorf("%s: %v", program, err)
+				}
+			})
+		}
+		for range 12 { // slow ones wait for slow ones: now it is known how long they hold their slots
+			call("sleep 5s", 30*time.Second)
+		}
+		time.Sleep(16 * time.Second)
+		for range 20 { // and quick ones wait for quick ones
+			for range 6 {
+				call("sleep 10ms", time.Second)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		all.Wait()
+	})
+}

@@ -84,7 +84,7 @@ func (p *Pool) serveLocked(t *tenantState, now time.Time) {
 		if c == nil {
 			break
 		}
-		if t.tooLate(w.req.Deadline, now) {
+		if t.tooLate(w.req, now) {
 			p.counts.shed++
 			p.giveLocked(w, grant{err: t.tooBusy(time.Second)})
 			continue
