@@ -110,14 +110,14 @@ func (s *service) overloadTarget(tenant, source string, policy map[string]any) (
 	if err := s.tenant(tenant, policy); err != nil {
 		return target{}, err
 	}
-	if err := s.deploy(tenant, "work", source); err != nil {
+	if err := s.deploy(tenant, "busy", source); err != nil {
 		return target{}, err
 	}
 	key, err := s.invokeKey(tenant)
 	if err != nil {
 		return target{}, err
 	}
-	return target{name: tenant, addr: s.http, req: request(s.http, "/v1/functions/work/invoke?timeout="+overloadTimeout.String(), "0",
+	return target{name: tenant, addr: s.http, req: request(s.http, "/v1/functions/busy/invoke?timeout="+overloadTimeout.String(), "0",
 		"Authorization: Bearer "+key)}, nil
 }
 

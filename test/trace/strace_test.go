@@ -185,7 +185,7 @@ func TestReadsWhatStraceWrites(t *testing.T) {
 100 openat(AT_FDCWD</>, "/etc/x", O_RDONLY|O_CLOEXEC) = 3</etc/y>
 104 execve("/bin/other", ["other"], 0x7ffe /* 3 vars */ <unfinished ...>
 101 newfstatat(5</data>, "a/../b", {st_mode=S_IFREG|0600}, AT_SYMLINK_NOFOLLOW) = 0
-101 openat(AT_FDCWD</work>, "rel", O_RDONLY <unfinished ...>
+101 openat(AT_FDCWD</src>, "rel", O_RDONLY <unfinished ...>
 100 readlinkat(AT_FDCWD</>, "/proc/self/exe", "/bin/p", 128) = 6
 101 <... openat resumed>) = -1 ENOENT (No such file or directory)
 102 connect(7<socket:[1]>, {sa_family=AF_UNIX, sun_path="/run/s"}, 9) = 0
@@ -211,7 +211,7 @@ func TestReadsWhatStraceWrites(t *testing.T) {
 100 openat led to /etc/y
 101 newfstatat /data/b
 100 readlinkat /proc/self/exe
-101 openat /work/rel
+101 openat /src/rel
 102 connect /run/s
 102 renameat /a
 102 renameat /b
