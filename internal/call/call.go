@@ -84,8 +84,13 @@ type Request struct {
 	Idempotent bool      // may be run again after it may have started
 	Secrets    map[string]string
 	SecretsRev string
-	Outside    map[string]string // secrets that are added to requests on their way out; they never enter the sandbox
-	Config     map[string]string
+	// Pipeline and Steps, if set, run an ordered list of functions in one container; Code then has a hash of the whole list and no
+	// source, Body is {"user": …, "context": …} for rules and the event for actions.
+	Pipeline string
+	Steps    []Step
+	Revision int64             // of the store, at which all versions of the call were resolved; 0 = not asked for
+	Outside  map[string]string // secrets that are added to requests on their way out; they never enter the sandbox
+	Config   map[string]string
 }
 
 // Withhold takes away the secrets that are added to requests outside of the sandbox. Secrets and SecretsRev are replaced, not
@@ -154,4 +159,5 @@ type Result struct {
 	Stages    Stages
 	CPU       time.Duration // as the agent says: a hint, never for billing
 	Warnings  []string
+	Steps     []StepResult // of a pipeline
 }

@@ -52,9 +52,21 @@ type Policy struct {
 	// Special-purpose destinations, allowed by name; operators only.
 	EgressPrivate *Hosts `protobuf:"bytes,22,opt,name=egress_private,json=egressPrivate,proto3" json:"egress_private,omitempty"`
 	// Secrets that are added to requests outside of the sandbox.
-	Inject        *Injections `protobuf:"bytes,23,opt,name=inject,proto3" json:"inject,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Inject *Injections `protobuf:"bytes,23,opt,name=inject,proto3" json:"inject,omitempty"`
+	// Of a container: what the code may use, without what the isolation needs on top.
+	MemoryBytes *int64 `protobuf:"varint,24,opt,name=memory_bytes,json=memoryBytes,proto3,oneof" json:"memory_bytes,omitempty"`
+	// Of a container, in thousandths of a CPU.
+	CpuMillis    *int32 `protobuf:"varint,25,opt,name=cpu_millis,json=cpuMillis,proto3,oneof" json:"cpu_millis,omitempty"`
+	MaxPipelines *int32 `protobuf:"varint,26,opt,name=max_pipelines,json=maxPipelines,proto3,oneof" json:"max_pipelines,omitempty"`
+	// Host names at which the tenant's public functions answer, each of one tenant only; operators only.
+	Hosts *Hosts `protobuf:"bytes,27,opt,name=hosts,proto3" json:"hosts,omitempty"`
+	// How long log lines and calls are kept, and how many bytes of them.
+	LogRetention *durationpb.Duration `protobuf:"bytes,28,opt,name=log_retention,json=logRetention,proto3" json:"log_retention,omitempty"`
+	LogKeptBytes *int64               `protobuf:"varint,29,opt,name=log_kept_bytes,json=logKeptBytes,proto3,oneof" json:"log_kept_bytes,omitempty"`
+	// Budget of a whole pipeline run that states none.
+	PipelineTimeout *durationpb.Duration `protobuf:"bytes,30,opt,name=pipeline_timeout,json=pipelineTimeout,proto3" json:"pipeline_timeout,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
@@ -244,6 +256,55 @@ func (x *Policy) GetEgressPrivate() *Hosts {
 func (x *Policy) GetInject() *Injections {
 	if x != nil {
 		return x.Inject
+	}
+	return nil
+}
+
+func (x *Policy) GetMemoryBytes() int64 {
+	if x != nil && x.MemoryBytes != nil {
+		return *x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Policy) GetCpuMillis() int32 {
+	if x != nil && x.CpuMillis != nil {
+		return *x.CpuMillis
+	}
+	return 0
+}
+
+func (x *Policy) GetMaxPipelines() int32 {
+	if x != nil && x.MaxPipelines != nil {
+		return *x.MaxPipelines
+	}
+	return 0
+}
+
+func (x *Policy) GetHosts() *Hosts {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Policy) GetLogRetention() *durationpb.Duration {
+	if x != nil {
+		return x.LogRetention
+	}
+	return nil
+}
+
+func (x *Policy) GetLogKeptBytes() int64 {
+	if x != nil && x.LogKeptBytes != nil {
+		return *x.LogKeptBytes
+	}
+	return 0
+}
+
+func (x *Policy) GetPipelineTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.PipelineTimeout
 	}
 	return nil
 }
@@ -922,14 +983,22 @@ type Function struct {
 	// The active version, from 1.
 	Version int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// SHA-256 of the source, hex.
-	Hash          string                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
-	SizeBytes     int64                  `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	Kind          string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
-	Runtime       string                 `protobuf:"bytes,6,opt,name=runtime,proto3" json:"runtime,omitempty"`
-	Author        string                 `protobuf:"bytes,7,opt,name=author,proto3" json:"author,omitempty"`
-	Note          string                 `protobuf:"bytes,8,opt,name=note,proto3" json:"note,omitempty"`
-	Deployed      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deployed,proto3" json:"deployed,omitempty"`
-	Revision      int64                  `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	Hash      string                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	SizeBytes int64                  `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Kind      string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	Runtime   string                 `protobuf:"bytes,6,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Author    string                 `protobuf:"bytes,7,opt,name=author,proto3" json:"author,omitempty"`
+	Note      string                 `protobuf:"bytes,8,opt,name=note,proto3" json:"note,omitempty"`
+	Deployed  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deployed,proto3" json:"deployed,omitempty"`
+	Revision  int64                  `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The version that gets a share of the unpinned calls beside the active one; 0 = none.
+	SplitVersion int64 `protobuf:"varint,11,opt,name=split_version,json=splitVersion,proto3" json:"split_version,omitempty"`
+	// Its share, 1 to 99.
+	SplitPercent int32 `protobuf:"varint,12,opt,name=split_percent,json=splitPercent,proto3" json:"split_percent,omitempty"`
+	// Who may call it.
+	Access *Access `protobuf:"bytes,13,opt,name=access,proto3" json:"access,omitempty"`
+	// The version that RollbackFunction would activate; 0 = none.
+	Previous      int64 `protobuf:"varint,14,opt,name=previous,proto3" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1034,6 +1103,1479 @@ func (x *Function) GetRevision() int64 {
 	return 0
 }
 
+func (x *Function) GetSplitVersion() int64 {
+	if x != nil {
+		return x.SplitVersion
+	}
+	return 0
+}
+
+func (x *Function) GetSplitPercent() int32 {
+	if x != nil {
+		return x.SplitPercent
+	}
+	return 0
+}
+
+func (x *Function) GetAccess() *Access {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
+func (x *Function) GetPrevious() int64 {
+	if x != nil {
+		return x.Previous
+	}
+	return 0
+}
+
+// Access says who may call a function, beside those with a key of the tenant.
+type Access struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "key" (default): nobody else. "public": everybody. "url_key": who has the function's own ?key=.
+	Mode string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Calls per second without a tenant's key; 0 = the default.
+	RatePerSecond float64 `protobuf:"fixed64,2,opt,name=rate_per_second,json=ratePerSecond,proto3" json:"rate_per_second,omitempty"`
+	// The most at once of such a rate; 0 = follows the rate.
+	RateBurst     int32 `protobuf:"varint,3,opt,name=rate_burst,json=rateBurst,proto3" json:"rate_burst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Access) Reset() {
+	*x = Access{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Access) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Access) ProtoMessage() {}
+
+func (x *Access) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Access.ProtoReflect.Descriptor instead.
+func (*Access) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Access) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Access) GetRatePerSecond() float64 {
+	if x != nil {
+		return x.RatePerSecond
+	}
+	return 0
+}
+
+func (x *Access) GetRateBurst() int32 {
+	if x != nil {
+		return x.RateBurst
+	}
+	return 0
+}
+
+type UpdateFunctionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Unset: unchanged.
+	Access *Access `protobuf:"bytes,2,opt,name=access,proto3" json:"access,omitempty"`
+	// Make a new ?key=; the old one ends.
+	NewUrlKey     bool `protobuf:"varint,3,opt,name=new_url_key,json=newUrlKey,proto3" json:"new_url_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateFunctionRequest) Reset() {
+	*x = UpdateFunctionRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateFunctionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateFunctionRequest) ProtoMessage() {}
+
+func (x *UpdateFunctionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateFunctionRequest.ProtoReflect.Descriptor instead.
+func (*UpdateFunctionRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UpdateFunctionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UpdateFunctionRequest) GetAccess() *Access {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
+func (x *UpdateFunctionRequest) GetNewUrlKey() bool {
+	if x != nil {
+		return x.NewUrlKey
+	}
+	return false
+}
+
+type UpdateFunctionResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Function *Function              `protobuf:"bytes,1,opt,name=function,proto3" json:"function,omitempty"`
+	// Shown this once, when one was made.
+	UrlKey        string `protobuf:"bytes,2,opt,name=url_key,json=urlKey,proto3" json:"url_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateFunctionResponse) Reset() {
+	*x = UpdateFunctionResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateFunctionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateFunctionResponse) ProtoMessage() {}
+
+func (x *UpdateFunctionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateFunctionResponse.ProtoReflect.Descriptor instead.
+func (*UpdateFunctionResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *UpdateFunctionResponse) GetFunction() *Function {
+	if x != nil {
+		return x.Function
+	}
+	return nil
+}
+
+func (x *UpdateFunctionResponse) GetUrlKey() string {
+	if x != nil {
+		return x.UrlKey
+	}
+	return ""
+}
+
+// Version is a version of a function without its source.
+type Version struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Number int64                  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// SHA-256 of the source, hex.
+	Hash      string `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	SizeBytes int64  `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Kind      string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	Runtime   string `protobuf:"bytes,5,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	// The id of the key that deployed it.
+	Author  string                 `protobuf:"bytes,6,opt,name=author,proto3" json:"author,omitempty"`
+	Note    string                 `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created,proto3" json:"created,omitempty"`
+	Active  bool                   `protobuf:"varint,9,opt,name=active,proto3" json:"active,omitempty"`
+	// Its share of the unpinned calls, percent.
+	Percent int32 `protobuf:"varint,10,opt,name=percent,proto3" json:"percent,omitempty"`
+	// Pipelines that name it with its number.
+	UsedBy        []string `protobuf:"bytes,11,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Version) Reset() {
+	*x = Version{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Version) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Version) ProtoMessage() {}
+
+func (x *Version) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Version.ProtoReflect.Descriptor instead.
+func (*Version) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Version) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Version) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *Version) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *Version) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Version) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *Version) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *Version) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *Version) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Version) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+func (x *Version) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *Version) GetUsedBy() []string {
+	if x != nil {
+		return x.UsedBy
+	}
+	return nil
+}
+
+type ListVersionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListVersionsRequest) Reset() {
+	*x = ListVersionsRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListVersionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListVersionsRequest) ProtoMessage() {}
+
+func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
+func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListVersionsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ListVersionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Versions      []*Version             `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListVersionsResponse) Reset() {
+	*x = ListVersionsResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListVersionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListVersionsResponse) ProtoMessage() {}
+
+func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
+func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListVersionsResponse) GetVersions() []*Version {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *ListVersionsResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type GetVersionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// 0 = the active one.
+	Version       int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetVersionRequest) Reset() {
+	*x = GetVersionRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetVersionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetVersionRequest) ProtoMessage() {}
+
+func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetVersionRequest.ProtoReflect.Descriptor instead.
+func (*GetVersionRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetVersionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GetVersionRequest) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type VersionSource struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version *Version               `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// UTF-8.
+	Source        []byte `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VersionSource) Reset() {
+	*x = VersionSource{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VersionSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VersionSource) ProtoMessage() {}
+
+func (x *VersionSource) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VersionSource.ProtoReflect.Descriptor instead.
+func (*VersionSource) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *VersionSource) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *VersionSource) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+type DiffVersionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// 0 = the active one.
+	From int64 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	// 0 = the newest.
+	To            int64 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffVersionsRequest) Reset() {
+	*x = DiffVersionsRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffVersionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffVersionsRequest) ProtoMessage() {}
+
+func (x *DiffVersionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffVersionsRequest.ProtoReflect.Descriptor instead.
+func (*DiffVersionsRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DiffVersionsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DiffVersionsRequest) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *DiffVersionsRequest) GetTo() int64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+type DiffVersionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	From  int64                  `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To    int64                  `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	// Unified, without colour; empty if they are the same.
+	Diff          string `protobuf:"bytes,3,opt,name=diff,proto3" json:"diff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffVersionsResponse) Reset() {
+	*x = DiffVersionsResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffVersionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffVersionsResponse) ProtoMessage() {}
+
+func (x *DiffVersionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffVersionsResponse.ProtoReflect.Descriptor instead.
+func (*DiffVersionsResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DiffVersionsResponse) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *DiffVersionsResponse) GetTo() int64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *DiffVersionsResponse) GetDiff() string {
+	if x != nil {
+		return x.Diff
+	}
+	return ""
+}
+
+type ActivateVersionRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version int64                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// 0 or 100: all unpinned calls. 1 to 99: that share of them, beside the active version.
+	Percent int32 `protobuf:"varint,3,opt,name=percent,proto3" json:"percent,omitempty"`
+	// If set, the function must still be as of this revision.
+	ExpectedRevision int64 `protobuf:"varint,4,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ActivateVersionRequest) Reset() {
+	*x = ActivateVersionRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivateVersionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivateVersionRequest) ProtoMessage() {}
+
+func (x *ActivateVersionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivateVersionRequest.ProtoReflect.Descriptor instead.
+func (*ActivateVersionRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ActivateVersionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ActivateVersionRequest) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ActivateVersionRequest) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *ActivateVersionRequest) GetExpectedRevision() int64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+type RollbackFunctionRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Name             string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	ExpectedRevision int64                  `protobuf:"varint,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RollbackFunctionRequest) Reset() {
+	*x = RollbackFunctionRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackFunctionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackFunctionRequest) ProtoMessage() {}
+
+func (x *RollbackFunctionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackFunctionRequest.ProtoReflect.Descriptor instead.
+func (*RollbackFunctionRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RollbackFunctionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RollbackFunctionRequest) GetExpectedRevision() int64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+type DeleteVersionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version       int64                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteVersionRequest) Reset() {
+	*x = DeleteVersionRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteVersionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteVersionRequest) ProtoMessage() {}
+
+func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteVersionRequest.ProtoReflect.Descriptor instead.
+func (*DeleteVersionRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *DeleteVersionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteVersionRequest) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type DeleteVersionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteVersionResponse) Reset() {
+	*x = DeleteVersionResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteVersionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteVersionResponse) ProtoMessage() {}
+
+func (x *DeleteVersionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteVersionResponse.ProtoReflect.Descriptor instead.
+func (*DeleteVersionResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DeleteVersionResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// Pipeline is an ordered list of functions that run as one call.
+type Pipeline struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// rule or action.
+	Kind  string          `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Steps []*PipelineStep `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
+	// Budget of the whole run; unset = the tenant's.
+	Timeout       *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Author        string                 `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
+	Updated       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated,proto3" json:"updated,omitempty"`
+	Revision      int64                  `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pipeline) Reset() {
+	*x = Pipeline{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pipeline) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pipeline) ProtoMessage() {}
+
+func (x *Pipeline) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pipeline.ProtoReflect.Descriptor instead.
+func (*Pipeline) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Pipeline) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Pipeline) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Pipeline) GetSteps() []*PipelineStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Pipeline) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Pipeline) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *Pipeline) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
+func (x *Pipeline) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type PipelineStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "name", which follows its active version and shares, or "name@version".
+	Function string `protobuf:"bytes,1,opt,name=function,proto3" json:"function,omitempty"`
+	// Steps run by ascending order; no two may have the same. All 0: as they stand.
+	Order    int32 `protobuf:"varint,2,opt,name=order,proto3" json:"order,omitempty"`
+	Disabled bool  `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// Of this step alone; unset = only the budget of the whole run.
+	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// fail (default), skip or last_good. A refusal is never subject to it.
+	OnFailure     string `protobuf:"bytes,5,opt,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineStep) Reset() {
+	*x = PipelineStep{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineStep) ProtoMessage() {}
+
+func (x *PipelineStep) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineStep.ProtoReflect.Descriptor instead.
+func (*PipelineStep) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PipelineStep) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *PipelineStep) GetOrder() int32 {
+	if x != nil {
+		return x.Order
+	}
+	return 0
+}
+
+func (x *PipelineStep) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *PipelineStep) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *PipelineStep) GetOnFailure() string {
+	if x != nil {
+		return x.OnFailure
+	}
+	return ""
+}
+
+type PutPipelineRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Pipeline *Pipeline              `protobuf:"bytes,1,opt,name=pipeline,proto3" json:"pipeline,omitempty"`
+	// If set, the pipeline must still be as of this revision.
+	ExpectedRevision int64  `protobuf:"varint,2,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	Name             string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *PutPipelineRequest) Reset() {
+	*x = PutPipelineRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPipelineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPipelineRequest) ProtoMessage() {}
+
+func (x *PutPipelineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPipelineRequest.ProtoReflect.Descriptor instead.
+func (*PutPipelineRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PutPipelineRequest) GetPipeline() *Pipeline {
+	if x != nil {
+		return x.Pipeline
+	}
+	return nil
+}
+
+func (x *PutPipelineRequest) GetExpectedRevision() int64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *PutPipelineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type PublishPipelineRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Pipeline *Pipeline              `protobuf:"bytes,1,opt,name=pipeline,proto3" json:"pipeline,omitempty"`
+	// Code to deploy and activate in the same step.
+	Functions        []*DeployFunctionRequest `protobuf:"bytes,2,rep,name=functions,proto3" json:"functions,omitempty"`
+	ExpectedRevision int64                    `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	Name             string                   `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *PublishPipelineRequest) Reset() {
+	*x = PublishPipelineRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishPipelineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishPipelineRequest) ProtoMessage() {}
+
+func (x *PublishPipelineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishPipelineRequest.ProtoReflect.Descriptor instead.
+func (*PublishPipelineRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *PublishPipelineRequest) GetPipeline() *Pipeline {
+	if x != nil {
+		return x.Pipeline
+	}
+	return nil
+}
+
+func (x *PublishPipelineRequest) GetFunctions() []*DeployFunctionRequest {
+	if x != nil {
+		return x.Functions
+	}
+	return nil
+}
+
+func (x *PublishPipelineRequest) GetExpectedRevision() int64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *PublishPipelineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type PublishPipelineResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Pipeline *Pipeline              `protobuf:"bytes,1,opt,name=pipeline,proto3" json:"pipeline,omitempty"`
+	// As they stand after it, those that came along.
+	Functions     []*Function `protobuf:"bytes,2,rep,name=functions,proto3" json:"functions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishPipelineResponse) Reset() {
+	*x = PublishPipelineResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishPipelineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishPipelineResponse) ProtoMessage() {}
+
+func (x *PublishPipelineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishPipelineResponse.ProtoReflect.Descriptor instead.
+func (*PublishPipelineResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *PublishPipelineResponse) GetPipeline() *Pipeline {
+	if x != nil {
+		return x.Pipeline
+	}
+	return nil
+}
+
+func (x *PublishPipelineResponse) GetFunctions() []*Function {
+	if x != nil {
+		return x.Functions
+	}
+	return nil
+}
+
+type GetPipelineRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPipelineRequest) Reset() {
+	*x = GetPipelineRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPipelineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPipelineRequest) ProtoMessage() {}
+
+func (x *GetPipelineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPipelineRequest.ProtoReflect.Descriptor instead.
+func (*GetPipelineRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GetPipelineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ListPipelinesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPipelinesRequest) Reset() {
+	*x = ListPipelinesRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPipelinesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPipelinesRequest) ProtoMessage() {}
+
+func (x *ListPipelinesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPipelinesRequest.ProtoReflect.Descriptor instead.
+func (*ListPipelinesRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListPipelinesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListPipelinesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListPipelinesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pipelines     []*Pipeline            `protobuf:"bytes,1,rep,name=pipelines,proto3" json:"pipelines,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPipelinesResponse) Reset() {
+	*x = ListPipelinesResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPipelinesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPipelinesResponse) ProtoMessage() {}
+
+func (x *ListPipelinesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPipelinesResponse.ProtoReflect.Descriptor instead.
+func (*ListPipelinesResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListPipelinesResponse) GetPipelines() []*Pipeline {
+	if x != nil {
+		return x.Pipelines
+	}
+	return nil
+}
+
+func (x *ListPipelinesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type DeletePipelineRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePipelineRequest) Reset() {
+	*x = DeletePipelineRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePipelineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePipelineRequest) ProtoMessage() {}
+
+func (x *DeletePipelineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePipelineRequest.ProtoReflect.Descriptor instead.
+func (*DeletePipelineRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *DeletePipelineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type DeletePipelineResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePipelineResponse) Reset() {
+	*x = DeletePipelineResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePipelineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePipelineResponse) ProtoMessage() {}
+
+func (x *DeletePipelineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePipelineResponse.ProtoReflect.Descriptor instead.
+func (*DeletePipelineResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *DeletePipelineResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type DeployFunctionRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1041,15 +2583,19 @@ type DeployFunctionRequest struct {
 	// auto, function, rule, webtask, action.
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	// "node" if empty.
-	Runtime       string `protobuf:"bytes,4,opt,name=runtime,proto3" json:"runtime,omitempty"`
-	Note          string `protobuf:"bytes,5,opt,name=note,proto3" json:"note,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Runtime string `protobuf:"bytes,4,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Note    string `protobuf:"bytes,5,opt,name=note,proto3" json:"note,omitempty"`
+	// Only make the version: unpinned calls stay where they are.
+	KeepActive bool `protobuf:"varint,6,opt,name=keep_active,json=keepActive,proto3" json:"keep_active,omitempty"`
+	// If set, the function must still be as of this revision.
+	ExpectedRevision int64 `protobuf:"varint,7,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *DeployFunctionRequest) Reset() {
 	*x = DeployFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[14]
+	mi := &file_paddock_v1_manage_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +2607,7 @@ func (x *DeployFunctionRequest) String() string {
 func (*DeployFunctionRequest) ProtoMessage() {}
 
 func (x *DeployFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[14]
+	mi := &file_paddock_v1_manage_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +2620,7 @@ func (x *DeployFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployFunctionRequest.ProtoReflect.Descriptor instead.
 func (*DeployFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{14}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DeployFunctionRequest) GetName() string {
@@ -1112,6 +2658,20 @@ func (x *DeployFunctionRequest) GetNote() string {
 	return ""
 }
 
+func (x *DeployFunctionRequest) GetKeepActive() bool {
+	if x != nil {
+		return x.KeepActive
+	}
+	return false
+}
+
+func (x *DeployFunctionRequest) GetExpectedRevision() int64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
 type GetFunctionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1121,7 +2681,7 @@ type GetFunctionRequest struct {
 
 func (x *GetFunctionRequest) Reset() {
 	*x = GetFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[15]
+	mi := &file_paddock_v1_manage_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +2693,7 @@ func (x *GetFunctionRequest) String() string {
 func (*GetFunctionRequest) ProtoMessage() {}
 
 func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[15]
+	mi := &file_paddock_v1_manage_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +2706,7 @@ func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFunctionRequest.ProtoReflect.Descriptor instead.
 func (*GetFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{15}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetFunctionRequest) GetName() string {
@@ -1166,7 +2726,7 @@ type ListFunctionsRequest struct {
 
 func (x *ListFunctionsRequest) Reset() {
 	*x = ListFunctionsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[16]
+	mi := &file_paddock_v1_manage_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +2738,7 @@ func (x *ListFunctionsRequest) String() string {
 func (*ListFunctionsRequest) ProtoMessage() {}
 
 func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[16]
+	mi := &file_paddock_v1_manage_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +2751,7 @@ func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsRequest.ProtoReflect.Descriptor instead.
 func (*ListFunctionsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{16}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListFunctionsRequest) GetPageSize() int32 {
@@ -1218,7 +2778,7 @@ type ListFunctionsResponse struct {
 
 func (x *ListFunctionsResponse) Reset() {
 	*x = ListFunctionsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[17]
+	mi := &file_paddock_v1_manage_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +2790,7 @@ func (x *ListFunctionsResponse) String() string {
 func (*ListFunctionsResponse) ProtoMessage() {}
 
 func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[17]
+	mi := &file_paddock_v1_manage_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +2803,7 @@ func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsResponse.ProtoReflect.Descriptor instead.
 func (*ListFunctionsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{17}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListFunctionsResponse) GetFunctions() []*Function {
@@ -1269,7 +2829,7 @@ type DeleteFunctionRequest struct {
 
 func (x *DeleteFunctionRequest) Reset() {
 	*x = DeleteFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	mi := &file_paddock_v1_manage_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +2841,7 @@ func (x *DeleteFunctionRequest) String() string {
 func (*DeleteFunctionRequest) ProtoMessage() {}
 
 func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	mi := &file_paddock_v1_manage_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +2854,7 @@ func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{18}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DeleteFunctionRequest) GetName() string {
@@ -1313,7 +2873,7 @@ type DeleteFunctionResponse struct {
 
 func (x *DeleteFunctionResponse) Reset() {
 	*x = DeleteFunctionResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	mi := &file_paddock_v1_manage_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +2885,7 @@ func (x *DeleteFunctionResponse) String() string {
 func (*DeleteFunctionResponse) ProtoMessage() {}
 
 func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	mi := &file_paddock_v1_manage_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +2898,7 @@ func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{19}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeleteFunctionResponse) GetRevision() int64 {
@@ -1365,7 +2925,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	mi := &file_paddock_v1_manage_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +2937,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	mi := &file_paddock_v1_manage_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +2950,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{20}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Secret) GetName() string {
@@ -1440,7 +3000,7 @@ type SetSecretRequest struct {
 
 func (x *SetSecretRequest) Reset() {
 	*x = SetSecretRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	mi := &file_paddock_v1_manage_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +3012,7 @@ func (x *SetSecretRequest) String() string {
 func (*SetSecretRequest) ProtoMessage() {}
 
 func (x *SetSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	mi := &file_paddock_v1_manage_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +3025,7 @@ func (x *SetSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSecretRequest.ProtoReflect.Descriptor instead.
 func (*SetSecretRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{21}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SetSecretRequest) GetName() string {
@@ -1497,7 +3057,7 @@ type ListSecretsRequest struct {
 
 func (x *ListSecretsRequest) Reset() {
 	*x = ListSecretsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	mi := &file_paddock_v1_manage_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +3069,7 @@ func (x *ListSecretsRequest) String() string {
 func (*ListSecretsRequest) ProtoMessage() {}
 
 func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	mi := &file_paddock_v1_manage_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +3082,7 @@ func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ListSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{22}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{46}
 }
 
 type ListSecretsResponse struct {
@@ -1534,7 +3094,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	mi := &file_paddock_v1_manage_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +3106,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	mi := &file_paddock_v1_manage_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +3119,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{23}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListSecretsResponse) GetSecrets() []*Secret {
@@ -1579,7 +3139,7 @@ type DeleteSecretRequest struct {
 
 func (x *DeleteSecretRequest) Reset() {
 	*x = DeleteSecretRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	mi := &file_paddock_v1_manage_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +3151,7 @@ func (x *DeleteSecretRequest) String() string {
 func (*DeleteSecretRequest) ProtoMessage() {}
 
 func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	mi := &file_paddock_v1_manage_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +3164,7 @@ func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSecretRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSecretRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{24}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DeleteSecretRequest) GetName() string {
@@ -1630,7 +3190,7 @@ type DeleteSecretResponse struct {
 
 func (x *DeleteSecretResponse) Reset() {
 	*x = DeleteSecretResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	mi := &file_paddock_v1_manage_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +3202,7 @@ func (x *DeleteSecretResponse) String() string {
 func (*DeleteSecretResponse) ProtoMessage() {}
 
 func (x *DeleteSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	mi := &file_paddock_v1_manage_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +3215,7 @@ func (x *DeleteSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSecretResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSecretResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{25}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DeleteSecretResponse) GetRevision() int64 {
@@ -1673,7 +3233,7 @@ type RotateDataKeyRequest struct {
 
 func (x *RotateDataKeyRequest) Reset() {
 	*x = RotateDataKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	mi := &file_paddock_v1_manage_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +3245,7 @@ func (x *RotateDataKeyRequest) String() string {
 func (*RotateDataKeyRequest) ProtoMessage() {}
 
 func (x *RotateDataKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	mi := &file_paddock_v1_manage_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +3258,7 @@ func (x *RotateDataKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateDataKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateDataKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{26}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{50}
 }
 
 type RotateDataKeyResponse struct {
@@ -1712,7 +3272,7 @@ type RotateDataKeyResponse struct {
 
 func (x *RotateDataKeyResponse) Reset() {
 	*x = RotateDataKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	mi := &file_paddock_v1_manage_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +3284,7 @@ func (x *RotateDataKeyResponse) String() string {
 func (*RotateDataKeyResponse) ProtoMessage() {}
 
 func (x *RotateDataKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	mi := &file_paddock_v1_manage_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +3297,7 @@ func (x *RotateDataKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateDataKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateDataKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{27}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RotateDataKeyResponse) GetSecrets() int32 {
@@ -1777,7 +3337,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	mi := &file_paddock_v1_manage_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +3349,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	mi := &file_paddock_v1_manage_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +3362,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{28}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Key) GetId() string {
@@ -1885,7 +3445,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	mi := &file_paddock_v1_manage_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +3457,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	mi := &file_paddock_v1_manage_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +3470,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{29}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CreateKeyRequest) GetTenant() string {
@@ -1967,7 +3527,7 @@ type CreateKeyResponse struct {
 
 func (x *CreateKeyResponse) Reset() {
 	*x = CreateKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	mi := &file_paddock_v1_manage_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +3539,7 @@ func (x *CreateKeyResponse) String() string {
 func (*CreateKeyResponse) ProtoMessage() {}
 
 func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	mi := &file_paddock_v1_manage_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +3552,7 @@ func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{30}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CreateKeyResponse) GetKey() *Key {
@@ -2025,7 +3585,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	mi := &file_paddock_v1_manage_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +3597,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	mi := &file_paddock_v1_manage_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +3610,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{31}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListKeysRequest) GetTenant() string {
@@ -2069,7 +3629,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	mi := &file_paddock_v1_manage_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +3641,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	mi := &file_paddock_v1_manage_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +3654,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{32}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -2113,7 +3673,7 @@ type RevokeKeyRequest struct {
 
 func (x *RevokeKeyRequest) Reset() {
 	*x = RevokeKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	mi := &file_paddock_v1_manage_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2125,7 +3685,7 @@ func (x *RevokeKeyRequest) String() string {
 func (*RevokeKeyRequest) ProtoMessage() {}
 
 func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	mi := &file_paddock_v1_manage_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2138,7 +3698,7 @@ func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{33}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RevokeKeyRequest) GetId() string {
@@ -2157,7 +3717,7 @@ type RevokeKeyResponse struct {
 
 func (x *RevokeKeyResponse) Reset() {
 	*x = RevokeKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	mi := &file_paddock_v1_manage_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +3729,7 @@ func (x *RevokeKeyResponse) String() string {
 func (*RevokeKeyResponse) ProtoMessage() {}
 
 func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	mi := &file_paddock_v1_manage_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +3742,7 @@ func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{34}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RevokeKeyResponse) GetRevision() int64 {
@@ -2200,7 +3760,7 @@ type RotateKEKRequest struct {
 
 func (x *RotateKEKRequest) Reset() {
 	*x = RotateKEKRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	mi := &file_paddock_v1_manage_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +3772,7 @@ func (x *RotateKEKRequest) String() string {
 func (*RotateKEKRequest) ProtoMessage() {}
 
 func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	mi := &file_paddock_v1_manage_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +3785,7 @@ func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKRequest.ProtoReflect.Descriptor instead.
 func (*RotateKEKRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{35}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{59}
 }
 
 type RotateKEKResponse struct {
@@ -2238,7 +3798,7 @@ type RotateKEKResponse struct {
 
 func (x *RotateKEKResponse) Reset() {
 	*x = RotateKEKResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[36]
+	mi := &file_paddock_v1_manage_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +3810,7 @@ func (x *RotateKEKResponse) String() string {
 func (*RotateKEKResponse) ProtoMessage() {}
 
 func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[36]
+	mi := &file_paddock_v1_manage_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +3823,7 @@ func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKResponse.ProtoReflect.Descriptor instead.
 func (*RotateKEKResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{36}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RotateKEKResponse) GetTenants() int32 {
@@ -2299,7 +3859,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[37]
+	mi := &file_paddock_v1_manage_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +3871,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[37]
+	mi := &file_paddock_v1_manage_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +3884,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{37}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Container) GetId() string {
@@ -2449,7 +4009,7 @@ type ListContainersRequest struct {
 
 func (x *ListContainersRequest) Reset() {
 	*x = ListContainersRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[38]
+	mi := &file_paddock_v1_manage_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2461,7 +4021,7 @@ func (x *ListContainersRequest) String() string {
 func (*ListContainersRequest) ProtoMessage() {}
 
 func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[38]
+	mi := &file_paddock_v1_manage_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2474,7 +4034,7 @@ func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
 func (*ListContainersRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{38}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListContainersRequest) GetTenant() string {
@@ -2493,7 +4053,7 @@ type ListContainersResponse struct {
 
 func (x *ListContainersResponse) Reset() {
 	*x = ListContainersResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[39]
+	mi := &file_paddock_v1_manage_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +4065,7 @@ func (x *ListContainersResponse) String() string {
 func (*ListContainersResponse) ProtoMessage() {}
 
 func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[39]
+	mi := &file_paddock_v1_manage_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +4078,7 @@ func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
 func (*ListContainersResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{39}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListContainersResponse) GetContainers() []*Container {
@@ -2536,7 +4096,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[40]
+	mi := &file_paddock_v1_manage_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2548,7 +4108,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[40]
+	mi := &file_paddock_v1_manage_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2561,7 +4121,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{40}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{64}
 }
 
 type PoolStatus struct {
@@ -2592,7 +4152,7 @@ type PoolStatus struct {
 
 func (x *PoolStatus) Reset() {
 	*x = PoolStatus{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[41]
+	mi := &file_paddock_v1_manage_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +4164,7 @@ func (x *PoolStatus) String() string {
 func (*PoolStatus) ProtoMessage() {}
 
 func (x *PoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[41]
+	mi := &file_paddock_v1_manage_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +4177,7 @@ func (x *PoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStatus.ProtoReflect.Descriptor instead.
 func (*PoolStatus) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{41}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PoolStatus) GetController() string {
@@ -2756,7 +4316,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[42]
+	mi := &file_paddock_v1_manage_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +4328,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[42]
+	mi := &file_paddock_v1_manage_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +4341,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{42}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ExplainRequest) GetTenant() string {
@@ -2807,7 +4367,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[43]
+	mi := &file_paddock_v1_manage_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2819,7 +4379,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[43]
+	mi := &file_paddock_v1_manage_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2832,7 +4392,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{43}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ExplainResponse) GetContainers() []*Explanation {
@@ -2857,7 +4417,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[44]
+	mi := &file_paddock_v1_manage_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +4429,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[44]
+	mi := &file_paddock_v1_manage_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +4442,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{44}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Explanation) GetContainer() *Container {
@@ -2931,7 +4491,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[45]
+	mi := &file_paddock_v1_manage_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +4503,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[45]
+	mi := &file_paddock_v1_manage_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2956,7 +4516,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{45}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ResizeRequest) GetMinReady() int32 {
@@ -2992,7 +4552,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[46]
+	mi := &file_paddock_v1_manage_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3004,7 +4564,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[46]
+	mi := &file_paddock_v1_manage_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3017,7 +4577,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{46}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *DrainRequest) GetContainer() string {
@@ -3050,7 +4610,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[47]
+	mi := &file_paddock_v1_manage_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +4622,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[47]
+	mi := &file_paddock_v1_manage_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +4635,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{47}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *DrainResponse) GetContainers() int32 {
@@ -3097,7 +4657,7 @@ type RecycleRequest struct {
 
 func (x *RecycleRequest) Reset() {
 	*x = RecycleRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[48]
+	mi := &file_paddock_v1_manage_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3109,7 +4669,7 @@ func (x *RecycleRequest) String() string {
 func (*RecycleRequest) ProtoMessage() {}
 
 func (x *RecycleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[48]
+	mi := &file_paddock_v1_manage_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3122,7 +4682,7 @@ func (x *RecycleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleRequest.ProtoReflect.Descriptor instead.
 func (*RecycleRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{48}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *RecycleRequest) GetAll() bool {
@@ -3165,7 +4725,7 @@ type RecycleProgress struct {
 
 func (x *RecycleProgress) Reset() {
 	*x = RecycleProgress{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[49]
+	mi := &file_paddock_v1_manage_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +4737,7 @@ func (x *RecycleProgress) String() string {
 func (*RecycleProgress) ProtoMessage() {}
 
 func (x *RecycleProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[49]
+	mi := &file_paddock_v1_manage_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3190,7 +4750,7 @@ func (x *RecycleProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleProgress.ProtoReflect.Descriptor instead.
 func (*RecycleProgress) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{49}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RecycleProgress) GetTotal() int32 {
@@ -3250,7 +4810,7 @@ type TailAuditRequest struct {
 
 func (x *TailAuditRequest) Reset() {
 	*x = TailAuditRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[50]
+	mi := &file_paddock_v1_manage_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3262,7 +4822,7 @@ func (x *TailAuditRequest) String() string {
 func (*TailAuditRequest) ProtoMessage() {}
 
 func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[50]
+	mi := &file_paddock_v1_manage_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3275,7 +4835,7 @@ func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailAuditRequest.ProtoReflect.Descriptor instead.
 func (*TailAuditRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{50}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *TailAuditRequest) GetFollow() bool {
@@ -3334,7 +4894,7 @@ type AuditRecord struct {
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[51]
+	mi := &file_paddock_v1_manage_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3346,7 +4906,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[51]
+	mi := &file_paddock_v1_manage_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3359,7 +4919,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{51}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *AuditRecord) GetSeq() int64 {
@@ -3472,8 +5032,7 @@ var File_paddock_v1_manage_proto protoreflect.FileDescriptor
 const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\n" +
 	"\x17paddock/v1/manage.proto\x12\n" +
-	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa1\n" +
-	"\n" +
+	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb6\r\n" +
 	"\x06Policy\x12!\n" +
 	"\tisolation\x18\x01 \x01(\tH\x00R\tisolation\x88\x01\x01\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12:\n" +
@@ -3503,7 +5062,15 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x11claims_per_second\x18\x14 \x01(\x01H\rR\x0fclaimsPerSecond\x88\x01\x01\x12)\n" +
 	"\x06egress\x18\x15 \x01(\v2\x11.paddock.v1.HostsR\x06egress\x128\n" +
 	"\x0eegress_private\x18\x16 \x01(\v2\x11.paddock.v1.HostsR\regressPrivate\x12.\n" +
-	"\x06inject\x18\x17 \x01(\v2\x16.paddock.v1.InjectionsR\x06injectB\f\n" +
+	"\x06inject\x18\x17 \x01(\v2\x16.paddock.v1.InjectionsR\x06inject\x12&\n" +
+	"\fmemory_bytes\x18\x18 \x01(\x03H\x0eR\vmemoryBytes\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"cpu_millis\x18\x19 \x01(\x05H\x0fR\tcpuMillis\x88\x01\x01\x12(\n" +
+	"\rmax_pipelines\x18\x1a \x01(\x05H\x10R\fmaxPipelines\x88\x01\x01\x12'\n" +
+	"\x05hosts\x18\x1b \x01(\v2\x11.paddock.v1.HostsR\x05hosts\x12>\n" +
+	"\rlog_retention\x18\x1c \x01(\v2\x19.google.protobuf.DurationR\flogRetention\x12)\n" +
+	"\x0elog_kept_bytes\x18\x1d \x01(\x03H\x11R\flogKeptBytes\x88\x01\x01\x12D\n" +
+	"\x10pipeline_timeout\x18\x1e \x01(\v2\x19.google.protobuf.DurationR\x0fpipelineTimeoutB\f\n" +
 	"\n" +
 	"_isolationB\x0f\n" +
 	"\r_source_bytesB\x0e\n" +
@@ -3520,7 +5087,11 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\n" +
 	"_max_callsB\x0e\n" +
 	"\f_claim_burstB\x14\n" +
-	"\x12_claims_per_second\"\x1d\n" +
+	"\x12_claims_per_secondB\x0f\n" +
+	"\r_memory_bytesB\r\n" +
+	"\v_cpu_millisB\x10\n" +
+	"\x0e_max_pipelinesB\x11\n" +
+	"\x0f_log_kept_bytes\"\x1d\n" +
 	"\x05Hosts\x12\x14\n" +
 	"\x05hosts\x18\x01 \x03(\tR\x05hosts\"C\n" +
 	"\n" +
@@ -3566,7 +5137,7 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"containers\x18\x02 \x01(\x05R\n" +
 	"containers\x12\x12\n" +
 	"\x04keys\x18\x03 \x01(\x05R\x04keys\x12\x1c\n" +
-	"\tfunctions\x18\x04 \x01(\x05R\tfunctions\"\x99\x02\n" +
+	"\tfunctions\x18\x04 \x01(\x05R\tfunctions\"\xab\x03\n" +
 	"\bFunction\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12\x12\n" +
@@ -3579,13 +5150,118 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x04note\x18\b \x01(\tR\x04note\x126\n" +
 	"\bdeployed\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bdeployed\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x03R\brevision\"\x85\x01\n" +
+	" \x01(\x03R\brevision\x12#\n" +
+	"\rsplit_version\x18\v \x01(\x03R\fsplitVersion\x12#\n" +
+	"\rsplit_percent\x18\f \x01(\x05R\fsplitPercent\x12*\n" +
+	"\x06access\x18\r \x01(\v2\x12.paddock.v1.AccessR\x06access\x12\x1a\n" +
+	"\bprevious\x18\x0e \x01(\x03R\bprevious\"c\n" +
+	"\x06Access\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12&\n" +
+	"\x0frate_per_second\x18\x02 \x01(\x01R\rratePerSecond\x12\x1d\n" +
+	"\n" +
+	"rate_burst\x18\x03 \x01(\x05R\trateBurst\"w\n" +
+	"\x15UpdateFunctionRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
+	"\x06access\x18\x02 \x01(\v2\x12.paddock.v1.AccessR\x06access\x12\x1e\n" +
+	"\vnew_url_key\x18\x03 \x01(\bR\tnewUrlKey\"c\n" +
+	"\x16UpdateFunctionResponse\x120\n" +
+	"\bfunction\x18\x01 \x01(\v2\x14.paddock.v1.FunctionR\bfunction\x12\x17\n" +
+	"\aurl_key\x18\x02 \x01(\tR\x06urlKey\"\xaf\x02\n" +
+	"\aVersion\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x18\n" +
+	"\aruntime\x18\x05 \x01(\tR\aruntime\x12\x16\n" +
+	"\x06author\x18\x06 \x01(\tR\x06author\x12\x12\n" +
+	"\x04note\x18\a \x01(\tR\x04note\x124\n" +
+	"\acreated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x16\n" +
+	"\x06active\x18\t \x01(\bR\x06active\x12\x18\n" +
+	"\apercent\x18\n" +
+	" \x01(\x05R\apercent\x12\x17\n" +
+	"\aused_by\x18\v \x03(\tR\x06usedBy\")\n" +
+	"\x13ListVersionsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"c\n" +
+	"\x14ListVersionsResponse\x12/\n" +
+	"\bversions\x18\x01 \x03(\v2\x13.paddock.v1.VersionR\bversions\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"A\n" +
+	"\x11GetVersionRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x03R\aversion\"V\n" +
+	"\rVersionSource\x12-\n" +
+	"\aversion\x18\x01 \x01(\v2\x13.paddock.v1.VersionR\aversion\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\fR\x06source\"M\n" +
+	"\x13DiffVersionsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x03R\x02to\"N\n" +
+	"\x14DiffVersionsResponse\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x03R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x03R\x02to\x12\x12\n" +
+	"\x04diff\x18\x03 \x01(\tR\x04diff\"\x8d\x01\n" +
+	"\x16ActivateVersionRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x03R\aversion\x12\x18\n" +
+	"\apercent\x18\x03 \x01(\x05R\apercent\x12+\n" +
+	"\x11expected_revision\x18\x04 \x01(\x03R\x10expectedRevision\"Z\n" +
+	"\x17RollbackFunctionRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\x03R\x10expectedRevision\"D\n" +
+	"\x14DeleteVersionRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x03R\aversion\"3\n" +
+	"\x15DeleteVersionResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\x81\x02\n" +
+	"\bPipeline\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12.\n" +
+	"\x05steps\x18\x03 \x03(\v2\x18.paddock.v1.PipelineStepR\x05steps\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x16\n" +
+	"\x06author\x18\x05 \x01(\tR\x06author\x124\n" +
+	"\aupdated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12\x1a\n" +
+	"\brevision\x18\a \x01(\x03R\brevision\"\xb0\x01\n" +
+	"\fPipelineStep\x12\x1a\n" +
+	"\bfunction\x18\x01 \x01(\tR\bfunction\x12\x14\n" +
+	"\x05order\x18\x02 \x01(\x05R\x05order\x12\x1a\n" +
+	"\bdisabled\x18\x03 \x01(\bR\bdisabled\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1d\n" +
+	"\n" +
+	"on_failure\x18\x05 \x01(\tR\tonFailure\"\x87\x01\n" +
+	"\x12PutPipelineRequest\x120\n" +
+	"\bpipeline\x18\x01 \x01(\v2\x14.paddock.v1.PipelineR\bpipeline\x12+\n" +
+	"\x11expected_revision\x18\x02 \x01(\x03R\x10expectedRevision\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\xcc\x01\n" +
+	"\x16PublishPipelineRequest\x120\n" +
+	"\bpipeline\x18\x01 \x01(\v2\x14.paddock.v1.PipelineR\bpipeline\x12?\n" +
+	"\tfunctions\x18\x02 \x03(\v2!.paddock.v1.DeployFunctionRequestR\tfunctions\x12+\n" +
+	"\x11expected_revision\x18\x03 \x01(\x03R\x10expectedRevision\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\x7f\n" +
+	"\x17PublishPipelineResponse\x120\n" +
+	"\bpipeline\x18\x01 \x01(\v2\x14.paddock.v1.PipelineR\bpipeline\x122\n" +
+	"\tfunctions\x18\x02 \x03(\v2\x14.paddock.v1.FunctionR\tfunctions\"(\n" +
+	"\x12GetPipelineRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"R\n" +
+	"\x14ListPipelinesRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"s\n" +
+	"\x15ListPipelinesResponse\x122\n" +
+	"\tpipelines\x18\x01 \x03(\v2\x14.paddock.v1.PipelineR\tpipelines\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"+\n" +
+	"\x15DeletePipelineRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"4\n" +
+	"\x16DeletePipelineResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\xd3\x01\n" +
 	"\x15DeployFunctionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\fR\x06source\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x18\n" +
 	"\aruntime\x18\x04 \x01(\tR\aruntime\x12\x12\n" +
-	"\x04note\x18\x05 \x01(\tR\x04note\"(\n" +
+	"\x04note\x18\x05 \x01(\tR\x04note\x12\x1f\n" +
+	"\vkeep_active\x18\x06 \x01(\bR\n" +
+	"keepActive\x12+\n" +
+	"\x11expected_revision\x18\a \x01(\x03R\x10expectedRevision\"(\n" +
 	"\x12GetFunctionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"R\n" +
 	"\x14ListFunctionsRequest\x12\x1b\n" +
@@ -3773,7 +5449,7 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x04hash\x18\x0f \x01(\tR\x04hash\x1a9\n" +
 	"\vDetailEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xb3\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\x81\x10\n" +
 	"\aCatalog\x12C\n" +
 	"\fCreateTenant\x12\x1f.paddock.v1.CreateTenantRequest\x1a\x12.paddock.v1.Tenant\x12=\n" +
 	"\tGetTenant\x12\x1c.paddock.v1.GetTenantRequest\x1a\x12.paddock.v1.Tenant\x12N\n" +
@@ -3784,7 +5460,20 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x0eDeployFunction\x12!.paddock.v1.DeployFunctionRequest\x1a\x14.paddock.v1.Function\x12C\n" +
 	"\vGetFunction\x12\x1e.paddock.v1.GetFunctionRequest\x1a\x14.paddock.v1.Function\x12T\n" +
 	"\rListFunctions\x12 .paddock.v1.ListFunctionsRequest\x1a!.paddock.v1.ListFunctionsResponse\x12W\n" +
-	"\x0eDeleteFunction\x12!.paddock.v1.DeleteFunctionRequest\x1a\".paddock.v1.DeleteFunctionResponse\x12=\n" +
+	"\x0eDeleteFunction\x12!.paddock.v1.DeleteFunctionRequest\x1a\".paddock.v1.DeleteFunctionResponse\x12W\n" +
+	"\x0eUpdateFunction\x12!.paddock.v1.UpdateFunctionRequest\x1a\".paddock.v1.UpdateFunctionResponse\x12Q\n" +
+	"\fListVersions\x12\x1f.paddock.v1.ListVersionsRequest\x1a .paddock.v1.ListVersionsResponse\x12F\n" +
+	"\n" +
+	"GetVersion\x12\x1d.paddock.v1.GetVersionRequest\x1a\x19.paddock.v1.VersionSource\x12Q\n" +
+	"\fDiffVersions\x12\x1f.paddock.v1.DiffVersionsRequest\x1a .paddock.v1.DiffVersionsResponse\x12K\n" +
+	"\x0fActivateVersion\x12\".paddock.v1.ActivateVersionRequest\x1a\x14.paddock.v1.Function\x12M\n" +
+	"\x10RollbackFunction\x12#.paddock.v1.RollbackFunctionRequest\x1a\x14.paddock.v1.Function\x12T\n" +
+	"\rDeleteVersion\x12 .paddock.v1.DeleteVersionRequest\x1a!.paddock.v1.DeleteVersionResponse\x12C\n" +
+	"\vPutPipeline\x12\x1e.paddock.v1.PutPipelineRequest\x1a\x14.paddock.v1.Pipeline\x12Z\n" +
+	"\x0fPublishPipeline\x12\".paddock.v1.PublishPipelineRequest\x1a#.paddock.v1.PublishPipelineResponse\x12C\n" +
+	"\vGetPipeline\x12\x1e.paddock.v1.GetPipelineRequest\x1a\x14.paddock.v1.Pipeline\x12T\n" +
+	"\rListPipelines\x12 .paddock.v1.ListPipelinesRequest\x1a!.paddock.v1.ListPipelinesResponse\x12W\n" +
+	"\x0eDeletePipeline\x12!.paddock.v1.DeletePipelineRequest\x1a\".paddock.v1.DeletePipelineResponse\x12=\n" +
 	"\tSetSecret\x12\x1c.paddock.v1.SetSecretRequest\x1a\x12.paddock.v1.Secret\x12N\n" +
 	"\vListSecrets\x12\x1e.paddock.v1.ListSecretsRequest\x1a\x1f.paddock.v1.ListSecretsResponse\x12Q\n" +
 	"\fDeleteSecret\x12\x1f.paddock.v1.DeleteSecretRequest\x1a .paddock.v1.DeleteSecretResponse\x12T\n" +
@@ -3816,156 +5505,223 @@ func file_paddock_v1_manage_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_manage_proto_rawDescData
 }
 
-var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_paddock_v1_manage_proto_goTypes = []any{
-	(*Policy)(nil),                 // 0: paddock.v1.Policy
-	(*Hosts)(nil),                  // 1: paddock.v1.Hosts
-	(*Injections)(nil),             // 2: paddock.v1.Injections
-	(*Injection)(nil),              // 3: paddock.v1.Injection
-	(*Tenant)(nil),                 // 4: paddock.v1.Tenant
-	(*CreateTenantRequest)(nil),    // 5: paddock.v1.CreateTenantRequest
-	(*GetTenantRequest)(nil),       // 6: paddock.v1.GetTenantRequest
-	(*ListTenantsRequest)(nil),     // 7: paddock.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),    // 8: paddock.v1.ListTenantsResponse
-	(*UpdateTenantRequest)(nil),    // 9: paddock.v1.UpdateTenantRequest
-	(*SuspendTenantRequest)(nil),   // 10: paddock.v1.SuspendTenantRequest
-	(*DeleteTenantRequest)(nil),    // 11: paddock.v1.DeleteTenantRequest
-	(*DeleteTenantResponse)(nil),   // 12: paddock.v1.DeleteTenantResponse
-	(*Function)(nil),               // 13: paddock.v1.Function
-	(*DeployFunctionRequest)(nil),  // 14: paddock.v1.DeployFunctionRequest
-	(*GetFunctionRequest)(nil),     // 15: paddock.v1.GetFunctionRequest
-	(*ListFunctionsRequest)(nil),   // 16: paddock.v1.ListFunctionsRequest
-	(*ListFunctionsResponse)(nil),  // 17: paddock.v1.ListFunctionsResponse
-	(*DeleteFunctionRequest)(nil),  // 18: paddock.v1.DeleteFunctionRequest
-	(*DeleteFunctionResponse)(nil), // 19: paddock.v1.DeleteFunctionResponse
-	(*Secret)(nil),                 // 20: paddock.v1.Secret
-	(*SetSecretRequest)(nil),       // 21: paddock.v1.SetSecretRequest
-	(*ListSecretsRequest)(nil),     // 22: paddock.v1.ListSecretsRequest
-	(*ListSecretsResponse)(nil),    // 23: paddock.v1.ListSecretsResponse
-	(*DeleteSecretRequest)(nil),    // 24: paddock.v1.DeleteSecretRequest
-	(*DeleteSecretResponse)(nil),   // 25: paddock.v1.DeleteSecretResponse
-	(*RotateDataKeyRequest)(nil),   // 26: paddock.v1.RotateDataKeyRequest
-	(*RotateDataKeyResponse)(nil),  // 27: paddock.v1.RotateDataKeyResponse
-	(*Key)(nil),                    // 28: paddock.v1.Key
-	(*CreateKeyRequest)(nil),       // 29: paddock.v1.CreateKeyRequest
-	(*CreateKeyResponse)(nil),      // 30: paddock.v1.CreateKeyResponse
-	(*ListKeysRequest)(nil),        // 31: paddock.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 32: paddock.v1.ListKeysResponse
-	(*RevokeKeyRequest)(nil),       // 33: paddock.v1.RevokeKeyRequest
-	(*RevokeKeyResponse)(nil),      // 34: paddock.v1.RevokeKeyResponse
-	(*RotateKEKRequest)(nil),       // 35: paddock.v1.RotateKEKRequest
-	(*RotateKEKResponse)(nil),      // 36: paddock.v1.RotateKEKResponse
-	(*Container)(nil),              // 37: paddock.v1.Container
-	(*ListContainersRequest)(nil),  // 38: paddock.v1.ListContainersRequest
-	(*ListContainersResponse)(nil), // 39: paddock.v1.ListContainersResponse
-	(*GetPoolRequest)(nil),         // 40: paddock.v1.GetPoolRequest
-	(*PoolStatus)(nil),             // 41: paddock.v1.PoolStatus
-	(*ExplainRequest)(nil),         // 42: paddock.v1.ExplainRequest
-	(*ExplainResponse)(nil),        // 43: paddock.v1.ExplainResponse
-	(*Explanation)(nil),            // 44: paddock.v1.Explanation
-	(*ResizeRequest)(nil),          // 45: paddock.v1.ResizeRequest
-	(*DrainRequest)(nil),           // 46: paddock.v1.DrainRequest
-	(*DrainResponse)(nil),          // 47: paddock.v1.DrainResponse
-	(*RecycleRequest)(nil),         // 48: paddock.v1.RecycleRequest
-	(*RecycleProgress)(nil),        // 49: paddock.v1.RecycleProgress
-	(*TailAuditRequest)(nil),       // 50: paddock.v1.TailAuditRequest
-	(*AuditRecord)(nil),            // 51: paddock.v1.AuditRecord
-	nil,                            // 52: paddock.v1.PoolStatus.RecycledTotalEntry
-	nil,                            // 53: paddock.v1.AuditRecord.DetailEntry
-	(*durationpb.Duration)(nil),    // 54: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 55: google.protobuf.Timestamp
+	(*Policy)(nil),                  // 0: paddock.v1.Policy
+	(*Hosts)(nil),                   // 1: paddock.v1.Hosts
+	(*Injections)(nil),              // 2: paddock.v1.Injections
+	(*Injection)(nil),               // 3: paddock.v1.Injection
+	(*Tenant)(nil),                  // 4: paddock.v1.Tenant
+	(*CreateTenantRequest)(nil),     // 5: paddock.v1.CreateTenantRequest
+	(*GetTenantRequest)(nil),        // 6: paddock.v1.GetTenantRequest
+	(*ListTenantsRequest)(nil),      // 7: paddock.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),     // 8: paddock.v1.ListTenantsResponse
+	(*UpdateTenantRequest)(nil),     // 9: paddock.v1.UpdateTenantRequest
+	(*SuspendTenantRequest)(nil),    // 10: paddock.v1.SuspendTenantRequest
+	(*DeleteTenantRequest)(nil),     // 11: paddock.v1.DeleteTenantRequest
+	(*DeleteTenantResponse)(nil),    // 12: paddock.v1.DeleteTenantResponse
+	(*Function)(nil),                // 13: paddock.v1.Function
+	(*Access)(nil),                  // 14: paddock.v1.Access
+	(*UpdateFunctionRequest)(nil),   // 15: paddock.v1.UpdateFunctionRequest
+	(*UpdateFunctionResponse)(nil),  // 16: paddock.v1.UpdateFunctionResponse
+	(*Version)(nil),                 // 17: paddock.v1.Version
+	(*ListVersionsRequest)(nil),     // 18: paddock.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),    // 19: paddock.v1.ListVersionsResponse
+	(*GetVersionRequest)(nil),       // 20: paddock.v1.GetVersionRequest
+	(*VersionSource)(nil),           // 21: paddock.v1.VersionSource
+	(*DiffVersionsRequest)(nil),     // 22: paddock.v1.DiffVersionsRequest
+	(*DiffVersionsResponse)(nil),    // 23: paddock.v1.DiffVersionsResponse
+	(*ActivateVersionRequest)(nil),  // 24: paddock.v1.ActivateVersionRequest
+	(*RollbackFunctionRequest)(nil), // 25: paddock.v1.RollbackFunctionRequest
+	(*DeleteVersionRequest)(nil),    // 26: paddock.v1.DeleteVersionRequest
+	(*DeleteVersionResponse)(nil),   // 27: paddock.v1.DeleteVersionResponse
+	(*Pipeline)(nil),                // 28: paddock.v1.Pipeline
+	(*PipelineStep)(nil),            // 29: paddock.v1.PipelineStep
+	(*PutPipelineRequest)(nil),      // 30: paddock.v1.PutPipelineRequest
+	(*PublishPipelineRequest)(nil),  // 31: paddock.v1.PublishPipelineRequest
+	(*PublishPipelineResponse)(nil), // 32: paddock.v1.PublishPipelineResponse
+	(*GetPipelineRequest)(nil),      // 33: paddock.v1.GetPipelineRequest
+	(*ListPipelinesRequest)(nil),    // 34: paddock.v1.ListPipelinesRequest
+	(*ListPipelinesResponse)(nil),   // 35: paddock.v1.ListPipelinesResponse
+	(*DeletePipelineRequest)(nil),   // 36: paddock.v1.DeletePipelineRequest
+	(*DeletePipelineResponse)(nil),  // 37: paddock.v1.DeletePipelineResponse
+	(*DeployFunctionRequest)(nil),   // 38: paddock.v1.DeployFunctionRequest
+	(*GetFunctionRequest)(nil),      // 39: paddock.v1.GetFunctionRequest
+	(*ListFunctionsRequest)(nil),    // 40: paddock.v1.ListFunctionsRequest
+	(*ListFunctionsResponse)(nil),   // 41: paddock.v1.ListFunctionsResponse
+	(*DeleteFunctionRequest)(nil),   // 42: paddock.v1.DeleteFunctionRequest
+	(*DeleteFunctionResponse)(nil),  // 43: paddock.v1.DeleteFunctionResponse
+	(*Secret)(nil),                  // 44: paddock.v1.Secret
+	(*SetSecretRequest)(nil),        // 45: paddock.v1.SetSecretRequest
+	(*ListSecretsRequest)(nil),      // 46: paddock.v1.ListSecretsRequest
+	(*ListSecretsResponse)(nil),     // 47: paddock.v1.ListSecretsResponse
+	(*DeleteSecretRequest)(nil),     // 48: paddock.v1.DeleteSecretRequest
+	(*DeleteSecretResponse)(nil),    // 49: paddock.v1.DeleteSecretResponse
+	(*RotateDataKeyRequest)(nil),    // 50: paddock.v1.RotateDataKeyRequest
+	(*RotateDataKeyResponse)(nil),   // 51: paddock.v1.RotateDataKeyResponse
+	(*Key)(nil),                     // 52: paddock.v1.Key
+	(*CreateKeyRequest)(nil),        // 53: paddock.v1.CreateKeyRequest
+	(*CreateKeyResponse)(nil),       // 54: paddock.v1.CreateKeyResponse
+	(*ListKeysRequest)(nil),         // 55: paddock.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),        // 56: paddock.v1.ListKeysResponse
+	(*RevokeKeyRequest)(nil),        // 57: paddock.v1.RevokeKeyRequest
+	(*RevokeKeyResponse)(nil),       // 58: paddock.v1.RevokeKeyResponse
+	(*RotateKEKRequest)(nil),        // 59: paddock.v1.RotateKEKRequest
+	(*RotateKEKResponse)(nil),       // 60: paddock.v1.RotateKEKResponse
+	(*Container)(nil),               // 61: paddock.v1.Container
+	(*ListContainersRequest)(nil),   // 62: paddock.v1.ListContainersRequest
+	(*ListContainersResponse)(nil),  // 63: paddock.v1.ListContainersResponse
+	(*GetPoolRequest)(nil),          // 64: paddock.v1.GetPoolRequest
+	(*PoolStatus)(nil),              // 65: paddock.v1.PoolStatus
+	(*ExplainRequest)(nil),          // 66: paddock.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 67: paddock.v1.ExplainResponse
+	(*Explanation)(nil),             // 68: paddock.v1.Explanation
+	(*ResizeRequest)(nil),           // 69: paddock.v1.ResizeRequest
+	(*DrainRequest)(nil),            // 70: paddock.v1.DrainRequest
+	(*DrainResponse)(nil),           // 71: paddock.v1.DrainResponse
+	(*RecycleRequest)(nil),          // 72: paddock.v1.RecycleRequest
+	(*RecycleProgress)(nil),         // 73: paddock.v1.RecycleProgress
+	(*TailAuditRequest)(nil),        // 74: paddock.v1.TailAuditRequest
+	(*AuditRecord)(nil),             // 75: paddock.v1.AuditRecord
+	nil,                             // 76: paddock.v1.PoolStatus.RecycledTotalEntry
+	nil,                             // 77: paddock.v1.AuditRecord.DetailEntry
+	(*durationpb.Duration)(nil),     // 78: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 79: google.protobuf.Timestamp
 }
 var file_paddock_v1_manage_proto_depIdxs = []int32{
-	54, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	54, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
-	54, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
-	54, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
-	54, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
-	54, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
+	78, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	78, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
+	78, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
+	78, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
+	78, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
+	78, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
 	1,  // 6: paddock.v1.Policy.egress:type_name -> paddock.v1.Hosts
 	1,  // 7: paddock.v1.Policy.egress_private:type_name -> paddock.v1.Hosts
 	2,  // 8: paddock.v1.Policy.inject:type_name -> paddock.v1.Injections
-	3,  // 9: paddock.v1.Injections.injections:type_name -> paddock.v1.Injection
-	0,  // 10: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
-	55, // 11: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
-	0,  // 12: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
-	4,  // 13: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
-	0,  // 14: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
-	55, // 15: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
-	13, // 16: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
-	55, // 17: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
-	20, // 18: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
-	55, // 19: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
-	55, // 20: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
-	55, // 21: paddock.v1.Key.last_used:type_name -> google.protobuf.Timestamp
-	54, // 22: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
-	28, // 23: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
-	28, // 24: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
-	55, // 25: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
-	55, // 26: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
-	55, // 27: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
-	37, // 28: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
-	52, // 29: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
-	44, // 30: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
-	37, // 31: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
-	54, // 32: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
-	55, // 33: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
-	53, // 34: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
-	5,  // 35: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
-	6,  // 36: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
-	7,  // 37: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
-	9,  // 38: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
-	10, // 39: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
-	11, // 40: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
-	14, // 41: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
-	15, // 42: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
-	16, // 43: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
-	18, // 44: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
-	21, // 45: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
-	22, // 46: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
-	24, // 47: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
-	26, // 48: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
-	29, // 49: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
-	31, // 50: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
-	33, // 51: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
-	35, // 52: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
-	38, // 53: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
-	40, // 54: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
-	42, // 55: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
-	45, // 56: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
-	46, // 57: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
-	48, // 58: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
-	50, // 59: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
-	4,  // 60: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
-	4,  // 61: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
-	8,  // 62: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
-	4,  // 63: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
-	4,  // 64: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
-	12, // 65: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
-	13, // 66: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
-	13, // 67: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
-	17, // 68: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
-	19, // 69: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
-	20, // 70: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
-	23, // 71: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
-	25, // 72: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
-	27, // 73: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
-	30, // 74: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
-	32, // 75: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
-	34, // 76: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
-	36, // 77: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
-	39, // 78: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
-	41, // 79: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
-	43, // 80: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
-	41, // 81: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
-	47, // 82: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
-	49, // 83: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
-	51, // 84: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
-	60, // [60:85] is the sub-list for method output_type
-	35, // [35:60] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	1,  // 9: paddock.v1.Policy.hosts:type_name -> paddock.v1.Hosts
+	78, // 10: paddock.v1.Policy.log_retention:type_name -> google.protobuf.Duration
+	78, // 11: paddock.v1.Policy.pipeline_timeout:type_name -> google.protobuf.Duration
+	3,  // 12: paddock.v1.Injections.injections:type_name -> paddock.v1.Injection
+	0,  // 13: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
+	79, // 14: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
+	0,  // 15: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
+	4,  // 16: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
+	0,  // 17: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
+	79, // 18: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
+	14, // 19: paddock.v1.Function.access:type_name -> paddock.v1.Access
+	14, // 20: paddock.v1.UpdateFunctionRequest.access:type_name -> paddock.v1.Access
+	13, // 21: paddock.v1.UpdateFunctionResponse.function:type_name -> paddock.v1.Function
+	79, // 22: paddock.v1.Version.created:type_name -> google.protobuf.Timestamp
+	17, // 23: paddock.v1.ListVersionsResponse.versions:type_name -> paddock.v1.Version
+	17, // 24: paddock.v1.VersionSource.version:type_name -> paddock.v1.Version
+	29, // 25: paddock.v1.Pipeline.steps:type_name -> paddock.v1.PipelineStep
+	78, // 26: paddock.v1.Pipeline.timeout:type_name -> google.protobuf.Duration
+	79, // 27: paddock.v1.Pipeline.updated:type_name -> google.protobuf.Timestamp
+	78, // 28: paddock.v1.PipelineStep.timeout:type_name -> google.protobuf.Duration
+	28, // 29: paddock.v1.PutPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
+	28, // 30: paddock.v1.PublishPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
+	38, // 31: paddock.v1.PublishPipelineRequest.functions:type_name -> paddock.v1.DeployFunctionRequest
+	28, // 32: paddock.v1.PublishPipelineResponse.pipeline:type_name -> paddock.v1.Pipeline
+	13, // 33: paddock.v1.PublishPipelineResponse.functions:type_name -> paddock.v1.Function
+	28, // 34: paddock.v1.ListPipelinesResponse.pipelines:type_name -> paddock.v1.Pipeline
+	13, // 35: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
+	79, // 36: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
+	44, // 37: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
+	79, // 38: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
+	79, // 39: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
+	79, // 40: paddock.v1.Key.last_used:type_name -> google.protobuf.Timestamp
+	78, // 41: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
+	52, // 42: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
+	52, // 43: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
+	79, // 44: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
+	79, // 45: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
+	79, // 46: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
+	61, // 47: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
+	76, // 48: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
+	68, // 49: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
+	61, // 50: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
+	78, // 51: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
+	79, // 52: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	77, // 53: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
+	5,  // 54: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
+	6,  // 55: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
+	7,  // 56: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
+	9,  // 57: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
+	10, // 58: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
+	11, // 59: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
+	38, // 60: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
+	39, // 61: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
+	40, // 62: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
+	42, // 63: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
+	15, // 64: paddock.v1.Catalog.UpdateFunction:input_type -> paddock.v1.UpdateFunctionRequest
+	18, // 65: paddock.v1.Catalog.ListVersions:input_type -> paddock.v1.ListVersionsRequest
+	20, // 66: paddock.v1.Catalog.GetVersion:input_type -> paddock.v1.GetVersionRequest
+	22, // 67: paddock.v1.Catalog.DiffVersions:input_type -> paddock.v1.DiffVersionsRequest
+	24, // 68: paddock.v1.Catalog.ActivateVersion:input_type -> paddock.v1.ActivateVersionRequest
+	25, // 69: paddock.v1.Catalog.RollbackFunction:input_type -> paddock.v1.RollbackFunctionRequest
+	26, // 70: paddock.v1.Catalog.DeleteVersion:input_type -> paddock.v1.DeleteVersionRequest
+	30, // 71: paddock.v1.Catalog.PutPipeline:input_type -> paddock.v1.PutPipelineRequest
+	31, // 72: paddock.v1.Catalog.PublishPipeline:input_type -> paddock.v1.PublishPipelineRequest
+	33, // 73: paddock.v1.Catalog.GetPipeline:input_type -> paddock.v1.GetPipelineRequest
+	34, // 74: paddock.v1.Catalog.ListPipelines:input_type -> paddock.v1.ListPipelinesRequest
+	36, // 75: paddock.v1.Catalog.DeletePipeline:input_type -> paddock.v1.DeletePipelineRequest
+	45, // 76: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
+	46, // 77: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
+	48, // 78: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
+	50, // 79: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
+	53, // 80: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
+	55, // 81: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
+	57, // 82: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
+	59, // 83: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
+	62, // 84: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
+	64, // 85: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
+	66, // 86: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
+	69, // 87: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
+	70, // 88: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
+	72, // 89: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
+	74, // 90: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
+	4,  // 91: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
+	4,  // 92: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
+	8,  // 93: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
+	4,  // 94: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
+	4,  // 95: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
+	12, // 96: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
+	13, // 97: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
+	13, // 98: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
+	41, // 99: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
+	43, // 100: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
+	16, // 101: paddock.v1.Catalog.UpdateFunction:output_type -> paddock.v1.UpdateFunctionResponse
+	19, // 102: paddock.v1.Catalog.ListVersions:output_type -> paddock.v1.ListVersionsResponse
+	21, // 103: paddock.v1.Catalog.GetVersion:output_type -> paddock.v1.VersionSource
+	23, // 104: paddock.v1.Catalog.DiffVersions:output_type -> paddock.v1.DiffVersionsResponse
+	13, // 105: paddock.v1.Catalog.ActivateVersion:output_type -> paddock.v1.Function
+	13, // 106: paddock.v1.Catalog.RollbackFunction:output_type -> paddock.v1.Function
+	27, // 107: paddock.v1.Catalog.DeleteVersion:output_type -> paddock.v1.DeleteVersionResponse
+	28, // 108: paddock.v1.Catalog.PutPipeline:output_type -> paddock.v1.Pipeline
+	32, // 109: paddock.v1.Catalog.PublishPipeline:output_type -> paddock.v1.PublishPipelineResponse
+	28, // 110: paddock.v1.Catalog.GetPipeline:output_type -> paddock.v1.Pipeline
+	35, // 111: paddock.v1.Catalog.ListPipelines:output_type -> paddock.v1.ListPipelinesResponse
+	37, // 112: paddock.v1.Catalog.DeletePipeline:output_type -> paddock.v1.DeletePipelineResponse
+	44, // 113: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
+	47, // 114: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
+	49, // 115: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
+	51, // 116: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
+	54, // 117: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
+	56, // 118: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
+	58, // 119: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
+	60, // 120: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
+	63, // 121: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
+	65, // 122: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
+	67, // 123: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
+	65, // 124: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
+	71, // 125: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
+	73, // 126: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
+	75, // 127: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
+	91, // [91:128] is the sub-list for method output_type
+	54, // [54:91] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_manage_proto_init() }
@@ -3974,14 +5730,14 @@ func file_paddock_v1_manage_proto_init() {
 		return
 	}
 	file_paddock_v1_manage_proto_msgTypes[0].OneofWrappers = []any{}
-	file_paddock_v1_manage_proto_msgTypes[45].OneofWrappers = []any{}
+	file_paddock_v1_manage_proto_msgTypes[69].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_manage_proto_rawDesc), len(file_paddock_v1_manage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   54,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

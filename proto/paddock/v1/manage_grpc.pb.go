@@ -21,27 +21,39 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Catalog_CreateTenant_FullMethodName   = "/paddock.v1.Catalog/CreateTenant"
-	Catalog_GetTenant_FullMethodName      = "/paddock.v1.Catalog/GetTenant"
-	Catalog_ListTenants_FullMethodName    = "/paddock.v1.Catalog/ListTenants"
-	Catalog_UpdateTenant_FullMethodName   = "/paddock.v1.Catalog/UpdateTenant"
-	Catalog_SuspendTenant_FullMethodName  = "/paddock.v1.Catalog/SuspendTenant"
-	Catalog_DeleteTenant_FullMethodName   = "/paddock.v1.Catalog/DeleteTenant"
-	Catalog_DeployFunction_FullMethodName = "/paddock.v1.Catalog/DeployFunction"
-	Catalog_GetFunction_FullMethodName    = "/paddock.v1.Catalog/GetFunction"
-	Catalog_ListFunctions_FullMethodName  = "/paddock.v1.Catalog/ListFunctions"
-	Catalog_DeleteFunction_FullMethodName = "/paddock.v1.Catalog/DeleteFunction"
-	Catalog_SetSecret_FullMethodName      = "/paddock.v1.Catalog/SetSecret"
-	Catalog_ListSecrets_FullMethodName    = "/paddock.v1.Catalog/ListSecrets"
-	Catalog_DeleteSecret_FullMethodName   = "/paddock.v1.Catalog/DeleteSecret"
-	Catalog_RotateDataKey_FullMethodName  = "/paddock.v1.Catalog/RotateDataKey"
+	Catalog_CreateTenant_FullMethodName     = "/paddock.v1.Catalog/CreateTenant"
+	Catalog_GetTenant_FullMethodName        = "/paddock.v1.Catalog/GetTenant"
+	Catalog_ListTenants_FullMethodName      = "/paddock.v1.Catalog/ListTenants"
+	Catalog_UpdateTenant_FullMethodName     = "/paddock.v1.Catalog/UpdateTenant"
+	Catalog_SuspendTenant_FullMethodName    = "/paddock.v1.Catalog/SuspendTenant"
+	Catalog_DeleteTenant_FullMethodName     = "/paddock.v1.Catalog/DeleteTenant"
+	Catalog_DeployFunction_FullMethodName   = "/paddock.v1.Catalog/DeployFunction"
+	Catalog_GetFunction_FullMethodName      = "/paddock.v1.Catalog/GetFunction"
+	Catalog_ListFunctions_FullMethodName    = "/paddock.v1.Catalog/ListFunctions"
+	Catalog_DeleteFunction_FullMethodName   = "/paddock.v1.Catalog/DeleteFunction"
+	Catalog_UpdateFunction_FullMethodName   = "/paddock.v1.Catalog/UpdateFunction"
+	Catalog_ListVersions_FullMethodName     = "/paddock.v1.Catalog/ListVersions"
+	Catalog_GetVersion_FullMethodName       = "/paddock.v1.Catalog/GetVersion"
+	Catalog_DiffVersions_FullMethodName     = "/paddock.v1.Catalog/DiffVersions"
+	Catalog_ActivateVersion_FullMethodName  = "/paddock.v1.Catalog/ActivateVersion"
+	Catalog_RollbackFunction_FullMethodName = "/paddock.v1.Catalog/RollbackFunction"
+	Catalog_DeleteVersion_FullMethodName    = "/paddock.v1.Catalog/DeleteVersion"
+	Catalog_PutPipeline_FullMethodName      = "/paddock.v1.Catalog/PutPipeline"
+	Catalog_PublishPipeline_FullMethodName  = "/paddock.v1.Catalog/PublishPipeline"
+	Catalog_GetPipeline_FullMethodName      = "/paddock.v1.Catalog/GetPipeline"
+	Catalog_ListPipelines_FullMethodName    = "/paddock.v1.Catalog/ListPipelines"
+	Catalog_DeletePipeline_FullMethodName   = "/paddock.v1.Catalog/DeletePipeline"
+	Catalog_SetSecret_FullMethodName        = "/paddock.v1.Catalog/SetSecret"
+	Catalog_ListSecrets_FullMethodName      = "/paddock.v1.Catalog/ListSecrets"
+	Catalog_DeleteSecret_FullMethodName     = "/paddock.v1.Catalog/DeleteSecret"
+	Catalog_RotateDataKey_FullMethodName    = "/paddock.v1.Catalog/RotateDataKey"
 )
 
 // CatalogClient is the client API for Catalog service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Catalog holds tenants, their functions and their secrets.
+// Catalog holds tenants, their functions, pipelines and secrets.
 type CatalogClient interface {
 	CreateTenant(ctx context.Context, in *CreateTenantRequest, opts ...grpc.CallOption) (*Tenant, error)
 	GetTenant(ctx context.Context, in *GetTenantRequest, opts ...grpc.CallOption) (*Tenant, error)
@@ -56,7 +68,29 @@ type CatalogClient interface {
 	DeployFunction(ctx context.Context, in *DeployFunctionRequest, opts ...grpc.CallOption) (*Function, error)
 	GetFunction(ctx context.Context, in *GetFunctionRequest, opts ...grpc.CallOption) (*Function, error)
 	ListFunctions(ctx context.Context, in *ListFunctionsRequest, opts ...grpc.CallOption) (*ListFunctionsResponse, error)
+	// DeleteFunction is refused while a pipeline names the function.
 	DeleteFunction(ctx context.Context, in *DeleteFunctionRequest, opts ...grpc.CallOption) (*DeleteFunctionResponse, error)
+	// UpdateFunction changes who may call it and how often.
+	UpdateFunction(ctx context.Context, in *UpdateFunctionRequest, opts ...grpc.CallOption) (*UpdateFunctionResponse, error)
+	// ListVersions lists a function's versions, newest first.
+	ListVersions(ctx context.Context, in *ListVersionsRequest, opts ...grpc.CallOption) (*ListVersionsResponse, error)
+	// GetVersion returns a version with its source.
+	GetVersion(ctx context.Context, in *GetVersionRequest, opts ...grpc.CallOption) (*VersionSource, error)
+	// DiffVersions compares two versions' sources, line by line.
+	DiffVersions(ctx context.Context, in *DiffVersionsRequest, opts ...grpc.CallOption) (*DiffVersionsResponse, error)
+	// ActivateVersion makes a version the one that unpinned calls get, all of them or a share.
+	ActivateVersion(ctx context.Context, in *ActivateVersionRequest, opts ...grpc.CallOption) (*Function, error)
+	// RollbackFunction activates the version that was active before; done again, it goes one further back.
+	RollbackFunction(ctx context.Context, in *RollbackFunctionRequest, opts ...grpc.CallOption) (*Function, error)
+	// DeleteVersion is refused for a version that is active, has a share, or is named by a pipeline.
+	DeleteVersion(ctx context.Context, in *DeleteVersionRequest, opts ...grpc.CallOption) (*DeleteVersionResponse, error)
+	// PutPipeline makes or replaces a pipeline of functions that exist.
+	PutPipeline(ctx context.Context, in *PutPipelineRequest, opts ...grpc.CallOption) (*Pipeline, error)
+	// PublishPipeline deploys the code of the functions that come with it and puts the pipeline, in one atomic step.
+	PublishPipeline(ctx context.Context, in *PublishPipelineRequest, opts ...grpc.CallOption) (*PublishPipelineResponse, error)
+	GetPipeline(ctx context.Context, in *GetPipelineRequest, opts ...grpc.CallOption) (*Pipeline, error)
+	ListPipelines(ctx context.Context, in *ListPipelinesRequest, opts ...grpc.CallOption) (*ListPipelinesResponse, error)
+	DeletePipeline(ctx context.Context, in *DeletePipelineRequest, opts ...grpc.CallOption) (*DeletePipelineResponse, error)
 	// SetSecret makes a secret or replaces its value. Nothing gives a value back.
 	SetSecret(ctx context.Context, in *SetSecretRequest, opts ...grpc.CallOption) (*Secret, error)
 	ListSecrets(ctx context.Context, in *ListSecretsRequest, opts ...grpc.CallOption) (*ListSecretsResponse, error)
@@ -174,6 +208,126 @@ func (c *catalogClient) DeleteFunction(ctx context.Context, in *DeleteFunctionRe
 	return out, nil
 }
 
+func (c *catalogClient) UpdateFunction(ctx context.Context, in *UpdateFunctionRequest, opts ...grpc.CallOption) (*UpdateFunctionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateFunctionResponse)
+	err := c.cc.Invoke(ctx, Catalog_UpdateFunction_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) ListVersions(ctx context.Context, in *ListVersionsRequest, opts ...grpc.CallOption) (*ListVersionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListVersionsResponse)
+	err := c.cc.Invoke(ctx, Catalog_ListVersions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) GetVersion(ctx context.Context, in *GetVersionRequest, opts ...grpc.CallOption) (*VersionSource, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VersionSource)
+	err := c.cc.Invoke(ctx, Catalog_GetVersion_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) DiffVersions(ctx context.Context, in *DiffVersionsRequest, opts ...grpc.CallOption) (*DiffVersionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiffVersionsResponse)
+	err := c.cc.Invoke(ctx, Catalog_DiffVersions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) ActivateVersion(ctx context.Context, in *ActivateVersionRequest, opts ...grpc.CallOption) (*Function, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Function)
+	err := c.cc.Invoke(ctx, Catalog_ActivateVersion_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) RollbackFunction(ctx context.Context, in *RollbackFunctionRequest, opts ...grpc.CallOption) (*Function, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Function)
+	err := c.cc.Invoke(ctx, Catalog_RollbackFunction_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) DeleteVersion(ctx context.Context, in *DeleteVersionRequest, opts ...grpc.CallOption) (*DeleteVersionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteVersionResponse)
+	err := c.cc.Invoke(ctx, Catalog_DeleteVersion_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) PutPipeline(ctx context.Context, in *PutPipelineRequest, opts ...grpc.CallOption) (*Pipeline, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Pipeline)
+	err := c.cc.Invoke(ctx, Catalog_PutPipeline_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) PublishPipeline(ctx context.Context, in *PublishPipelineRequest, opts ...grpc.CallOption) (*PublishPipelineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PublishPipelineResponse)
+	err := c.cc.Invoke(ctx, Catalog_PublishPipeline_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) GetPipeline(ctx context.Context, in *GetPipelineRequest, opts ...grpc.CallOption) (*Pipeline, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Pipeline)
+	err := c.cc.Invoke(ctx, Catalog_GetPipeline_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) ListPipelines(ctx context.Context, in *ListPipelinesRequest, opts ...grpc.CallOption) (*ListPipelinesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPipelinesResponse)
+	err := c.cc.Invoke(ctx, Catalog_ListPipelines_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogClient) DeletePipeline(ctx context.Context, in *DeletePipelineRequest, opts ...grpc.CallOption) (*DeletePipelineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeletePipelineResponse)
+	err := c.cc.Invoke(ctx, Catalog_DeletePipeline_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *catalogClient) SetSecret(ctx context.Context, in *SetSecretRequest, opts ...grpc.CallOption) (*Secret, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Secret)
@@ -218,7 +372,7 @@ func (c *catalogClient) RotateDataKey(ctx context.Context, in *RotateDataKeyRequ
 // All implementations must embed UnimplementedCatalogServer
 // for forward compatibility.
 //
-// Catalog holds tenants, their functions and their secrets.
+// Catalog holds tenants, their functions, pipelines and secrets.
 type CatalogServer interface {
 	CreateTenant(context.Context, *CreateTenantRequest) (*Tenant, error)
 	GetTenant(context.Context, *GetTenantRequest) (*Tenant, error)
@@ -233,7 +387,29 @@ type CatalogServer interface {
 	DeployFunction(context.Context, *DeployFunctionRequest) (*Function, error)
 	GetFunction(context.Context, *GetFunctionRequest) (*Function, error)
 	ListFunctions(context.Context, *ListFunctionsRequest) (*ListFunctionsResponse, error)
+	// DeleteFunction is refused while a pipeline names the function.
 	DeleteFunction(context.Context, *DeleteFunctionRequest) (*DeleteFunctionResponse, error)
+	// UpdateFunction changes who may call it and how often.
+	UpdateFunction(context.Context, *UpdateFunctionRequest) (*UpdateFunctionResponse, error)
+	// ListVersions lists a function's versions, newest first.
+	ListVersions(context.Context, *ListVersionsRequest) (*ListVersionsResponse, error)
+	// GetVersion returns a version with its source.
+	GetVersion(context.Context, *GetVersionRequest) (*VersionSource, error)
+	// DiffVersions compares two versions' sources, line by line.
+	DiffVersions(context.Context, *DiffVersionsRequest) (*DiffVersionsResponse, error)
+	// ActivateVersion makes a version the one that unpinned calls get, all of them or a share.
+	ActivateVersion(context.Context, *ActivateVersionRequest) (*Function, error)
+	// RollbackFunction activates the version that was active before; done again, it goes one further back.
+	RollbackFunction(context.Context, *RollbackFunctionRequest) (*Function, error)
+	// DeleteVersion is refused for a version that is active, has a share, or is named by a pipeline.
+	DeleteVersion(context.Context, *DeleteVersionRequest) (*DeleteVersionResponse, error)
+	// PutPipeline makes or replaces a pipeline of functions that exist.
+	PutPipeline(context.Context, *PutPipelineRequest) (*Pipeline, error)
+	// PublishPipeline deploys the code of the functions that come with it and puts the pipeline, in one atomic step.
+	PublishPipeline(context.Context, *PublishPipelineRequest) (*PublishPipelineResponse, error)
+	GetPipeline(context.Context, *GetPipelineRequest) (*Pipeline, error)
+	ListPipelines(context.Context, *ListPipelinesRequest) (*ListPipelinesResponse, error)
+	DeletePipeline(context.Context, *DeletePipelineRequest) (*DeletePipelineResponse, error)
 	// SetSecret makes a secret or replaces its value. Nothing gives a value back.
 	SetSecret(context.Context, *SetSecretRequest) (*Secret, error)
 	ListSecrets(context.Context, *ListSecretsRequest) (*ListSecretsResponse, error)
@@ -280,6 +456,42 @@ func (UnimplementedCatalogServer) ListFunctions(context.Context, *ListFunctionsR
 }
 func (UnimplementedCatalogServer) DeleteFunction(context.Context, *DeleteFunctionRequest) (*DeleteFunctionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteFunction not implemented")
+}
+func (UnimplementedCatalogServer) UpdateFunction(context.Context, *UpdateFunctionRequest) (*UpdateFunctionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateFunction not implemented")
+}
+func (UnimplementedCatalogServer) ListVersions(context.Context, *ListVersionsRequest) (*ListVersionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListVersions not implemented")
+}
+func (UnimplementedCatalogServer) GetVersion(context.Context, *GetVersionRequest) (*VersionSource, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetVersion not implemented")
+}
+func (UnimplementedCatalogServer) DiffVersions(context.Context, *DiffVersionsRequest) (*DiffVersionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DiffVersions not implemented")
+}
+func (UnimplementedCatalogServer) ActivateVersion(context.Context, *ActivateVersionRequest) (*Function, error) {
+	return nil, status.Error(codes.Unimplemented, "method ActivateVersion not implemented")
+}
+func (UnimplementedCatalogServer) RollbackFunction(context.Context, *RollbackFunctionRequest) (*Function, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollbackFunction not implemented")
+}
+func (UnimplementedCatalogServer) DeleteVersion(context.Context, *DeleteVersionRequest) (*DeleteVersionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteVersion not implemented")
+}
+func (UnimplementedCatalogServer) PutPipeline(context.Context, *PutPipelineRequest) (*Pipeline, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutPipeline not implemented")
+}
+func (UnimplementedCatalogServer) PublishPipeline(context.Context, *PublishPipelineRequest) (*PublishPipelineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PublishPipeline not implemented")
+}
+func (UnimplementedCatalogServer) GetPipeline(context.Context, *GetPipelineRequest) (*Pipeline, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPipeline not implemented")
+}
+func (UnimplementedCatalogServer) ListPipelines(context.Context, *ListPipelinesRequest) (*ListPipelinesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPipelines not implemented")
+}
+func (UnimplementedCatalogServer) DeletePipeline(context.Context, *DeletePipelineRequest) (*DeletePipelineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeletePipeline not implemented")
 }
 func (UnimplementedCatalogServer) SetSecret(context.Context, *SetSecretRequest) (*Secret, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetSecret not implemented")
@@ -494,6 +706,222 @@ func _Catalog_DeleteFunction_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Catalog_UpdateFunction_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateFunctionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).UpdateFunction(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_UpdateFunction_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).UpdateFunction(ctx, req.(*UpdateFunctionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_ListVersions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListVersionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).ListVersions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_ListVersions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).ListVersions(ctx, req.(*ListVersionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_GetVersion_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetVersionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).GetVersion(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_GetVersion_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).GetVersion(ctx, req.(*GetVersionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_DiffVersions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiffVersionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).DiffVersions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_DiffVersions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).DiffVersions(ctx, req.(*DiffVersionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_ActivateVersion_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ActivateVersionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).ActivateVersion(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_ActivateVersion_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).ActivateVersion(ctx, req.(*ActivateVersionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_RollbackFunction_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollbackFunctionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).RollbackFunction(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_RollbackFunction_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).RollbackFunction(ctx, req.(*RollbackFunctionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_DeleteVersion_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteVersionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).DeleteVersion(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_DeleteVersion_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).DeleteVersion(ctx, req.(*DeleteVersionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_PutPipeline_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PutPipelineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).PutPipeline(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_PutPipeline_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).PutPipeline(ctx, req.(*PutPipelineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_PublishPipeline_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PublishPipelineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).PublishPipeline(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_PublishPipeline_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).PublishPipeline(ctx, req.(*PublishPipelineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_GetPipeline_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPipelineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).GetPipeline(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_GetPipeline_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).GetPipeline(ctx, req.(*GetPipelineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_ListPipelines_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPipelinesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).ListPipelines(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_ListPipelines_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).ListPipelines(ctx, req.(*ListPipelinesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Catalog_DeletePipeline_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeletePipelineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServer).DeletePipeline(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Catalog_DeletePipeline_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServer).DeletePipeline(ctx, req.(*DeletePipelineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Catalog_SetSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetSecretRequest)
 	if err := dec(in); err != nil {
@@ -612,6 +1040,54 @@ var Catalog_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteFunction",
 			Handler:    _Catalog_DeleteFunction_Handler,
+		},
+		{
+			MethodName: "UpdateFunction",
+			Handler:    _Catalog_UpdateFunction_Handler,
+		},
+		{
+			MethodName: "ListVersions",
+			Handler:    _Catalog_ListVersions_Handler,
+		},
+		{
+			MethodName: "GetVersion",
+			Handler:    _Catalog_GetVersion_Handler,
+		},
+		{
+			MethodName: "DiffVersions",
+			Handler:    _Catalog_DiffVersions_Handler,
+		},
+		{
+			MethodName: "ActivateVersion",
+			Handler:    _Catalog_ActivateVersion_Handler,
+		},
+		{
+			MethodName: "RollbackFunction",
+			Handler:    _Catalog_RollbackFunction_Handler,
+		},
+		{
+			MethodName: "DeleteVersion",
+			Handler:    _Catalog_DeleteVersion_Handler,
+		},
+		{
+			MethodName: "PutPipeline",
+			Handler:    _Catalog_PutPipeline_Handler,
+		},
+		{
+			MethodName: "PublishPipeline",
+			Handler:    _Catalog_PublishPipeline_Handler,
+		},
+		{
+			MethodName: "GetPipeline",
+			Handler:    _Catalog_GetPipeline_Handler,
+		},
+		{
+			MethodName: "ListPipelines",
+			Handler:    _Catalog_ListPipelines_Handler,
+		},
+		{
+			MethodName: "DeletePipeline",
+			Handler:    _Catalog_DeletePipeline_Handler,
 		},
 		{
 			MethodName: "SetSecret",

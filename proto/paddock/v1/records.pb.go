@@ -11,6 +11,7 @@ package paddockv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -122,6 +123,7 @@ type UsageRecord struct {
 	SecretBytes int64 `protobuf:"varint,4,opt,name=secret_bytes,json=secretBytes,proto3" json:"secret_bytes,omitempty"`
 	// Rises with every change of a secret, and never falls.
 	SecretRevision int64 `protobuf:"varint,5,opt,name=secret_revision,json=secretRevision,proto3" json:"secret_revision,omitempty"`
+	Pipelines      int32 `protobuf:"varint,6,opt,name=pipelines,proto3" json:"pipelines,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -187,6 +189,13 @@ func (x *UsageRecord) GetSecretBytes() int64 {
 func (x *UsageRecord) GetSecretRevision() int64 {
 	if x != nil {
 		return x.SecretRevision
+	}
+	return 0
+}
+
+func (x *UsageRecord) GetPipelines() int32 {
+	if x != nil {
+		return x.Pipelines
 	}
 	return 0
 }
@@ -313,10 +322,18 @@ func (x *KeyRecord) GetLastUsed() *timestamppb.Timestamp {
 
 // functions/<tenant>/<name>
 type FunctionRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Active        int64                  `protobuf:"varint,2,opt,name=active,proto3" json:"active,omitempty"`
-	Newest        int64                  `protobuf:"varint,3,opt,name=newest,proto3" json:"newest,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Active int64                  `protobuf:"varint,2,opt,name=active,proto3" json:"active,omitempty"`
+	Newest int64                  `protobuf:"varint,3,opt,name=newest,proto3" json:"newest,omitempty"`
+	// Gets split_percent of the unpinned calls; 0 = none.
+	SplitVersion int64 `protobuf:"varint,4,opt,name=split_version,json=splitVersion,proto3" json:"split_version,omitempty"`
+	SplitPercent int32 `protobuf:"varint,5,opt,name=split_percent,json=splitPercent,proto3" json:"split_percent,omitempty"`
+	// Versions that were active before, the last one last; bounded.
+	Former []int64 `protobuf:"varint,6,rep,packed,name=former,proto3" json:"former,omitempty"`
+	Access *Access `protobuf:"bytes,7,opt,name=access,proto3" json:"access,omitempty"`
+	// HMAC-SHA-256 of the ?key= with the pepper.
+	UrlKeyMac     []byte `protobuf:"bytes,8,opt,name=url_key_mac,json=urlKeyMac,proto3" json:"url_key_mac,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +389,172 @@ func (x *FunctionRecord) GetNewest() int64 {
 	return 0
 }
 
+func (x *FunctionRecord) GetSplitVersion() int64 {
+	if x != nil {
+		return x.SplitVersion
+	}
+	return 0
+}
+
+func (x *FunctionRecord) GetSplitPercent() int32 {
+	if x != nil {
+		return x.SplitPercent
+	}
+	return 0
+}
+
+func (x *FunctionRecord) GetFormer() []int64 {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+func (x *FunctionRecord) GetAccess() *Access {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
+func (x *FunctionRecord) GetUrlKeyMac() []byte {
+	if x != nil {
+		return x.UrlKeyMac
+	}
+	return nil
+}
+
+// pipelines/<tenant>/<name>
+type PipelineRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Kind  string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// In the order in which they run.
+	Steps         []*PipelineStep        `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
+	Timeout       *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Author        string                 `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
+	Updated       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=updated,proto3" json:"updated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PipelineRecord) Reset() {
+	*x = PipelineRecord{}
+	mi := &file_paddock_v1_records_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PipelineRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PipelineRecord) ProtoMessage() {}
+
+func (x *PipelineRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_records_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PipelineRecord.ProtoReflect.Descriptor instead.
+func (*PipelineRecord) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PipelineRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PipelineRecord) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PipelineRecord) GetSteps() []*PipelineStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *PipelineRecord) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *PipelineRecord) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *PipelineRecord) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
+// hosts/<host name>: whose it is, so that no two tenants have the same.
+type HostRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostRecord) Reset() {
+	*x = HostRecord{}
+	mi := &file_paddock_v1_records_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostRecord) ProtoMessage() {}
+
+func (x *HostRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_records_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostRecord.ProtoReflect.Descriptor instead.
+func (*HostRecord) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HostRecord) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
 // versions/<tenant>/<name>/<n>
 type VersionRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -389,7 +572,7 @@ type VersionRecord struct {
 
 func (x *VersionRecord) Reset() {
 	*x = VersionRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[4]
+	mi := &file_paddock_v1_records_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -401,7 +584,7 @@ func (x *VersionRecord) String() string {
 func (*VersionRecord) ProtoMessage() {}
 
 func (x *VersionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[4]
+	mi := &file_paddock_v1_records_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -414,7 +597,7 @@ func (x *VersionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRecord.ProtoReflect.Descriptor instead.
 func (*VersionRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{4}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *VersionRecord) GetNumber() int64 {
@@ -492,7 +675,7 @@ type SecretRecord struct {
 
 func (x *SecretRecord) Reset() {
 	*x = SecretRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[5]
+	mi := &file_paddock_v1_records_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +687,7 @@ func (x *SecretRecord) String() string {
 func (*SecretRecord) ProtoMessage() {}
 
 func (x *SecretRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[5]
+	mi := &file_paddock_v1_records_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +700,7 @@ func (x *SecretRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRecord.ProtoReflect.Descriptor instead.
 func (*SecretRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{5}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SecretRecord) GetName() string {
@@ -586,7 +769,7 @@ type ControllerRecord struct {
 
 func (x *ControllerRecord) Reset() {
 	*x = ControllerRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[6]
+	mi := &file_paddock_v1_records_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +781,7 @@ func (x *ControllerRecord) String() string {
 func (*ControllerRecord) ProtoMessage() {}
 
 func (x *ControllerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[6]
+	mi := &file_paddock_v1_records_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +794,7 @@ func (x *ControllerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControllerRecord.ProtoReflect.Descriptor instead.
 func (*ControllerRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{6}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ControllerRecord) GetId() string {
@@ -681,7 +864,7 @@ type AssignmentRecord struct {
 
 func (x *AssignmentRecord) Reset() {
 	*x = AssignmentRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[7]
+	mi := &file_paddock_v1_records_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +876,7 @@ func (x *AssignmentRecord) String() string {
 func (*AssignmentRecord) ProtoMessage() {}
 
 func (x *AssignmentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[7]
+	mi := &file_paddock_v1_records_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +889,7 @@ func (x *AssignmentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentRecord.ProtoReflect.Descriptor instead.
 func (*AssignmentRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{7}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AssignmentRecord) GetIsolation() string {
@@ -728,7 +911,7 @@ var File_paddock_v1_records_proto protoreflect.FileDescriptor
 const file_paddock_v1_records_proto_rawDesc = "" +
 	"\n" +
 	"\x18paddock/v1/records.proto\x12\n" +
-	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17paddock/v1/manage.proto\"\xf6\x01\n" +
+	"paddock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17paddock/v1/manage.proto\"\xf6\x01\n" +
 	"\fTenantRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12*\n" +
@@ -736,13 +919,14 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x1f\n" +
 	"\vwrapped_key\x18\x05 \x01(\fR\n" +
 	"wrappedKey\x12=\n" +
-	"\fkey_replaced\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vkeyReplaced\"\xa5\x01\n" +
+	"\fkey_replaced\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vkeyReplaced\"\xc3\x01\n" +
 	"\vUsageRecord\x12\x1c\n" +
 	"\tfunctions\x18\x01 \x01(\x05R\tfunctions\x12\x12\n" +
 	"\x04keys\x18\x02 \x01(\x05R\x04keys\x12\x18\n" +
 	"\asecrets\x18\x03 \x01(\x05R\asecrets\x12!\n" +
 	"\fsecret_bytes\x18\x04 \x01(\x03R\vsecretBytes\x12'\n" +
-	"\x0fsecret_revision\x18\x05 \x01(\x03R\x0esecretRevision\"\xc0\x02\n" +
+	"\x0fsecret_revision\x18\x05 \x01(\x03R\x0esecretRevision\x12\x1c\n" +
+	"\tpipelines\x18\x06 \x01(\x05R\tpipelines\"\xc0\x02\n" +
 	"\tKeyRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -754,11 +938,26 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\x05owner\x18\b \x01(\tR\x05owner\x12\x16\n" +
 	"\x06scopes\x18\t \x03(\tR\x06scopes\x127\n" +
 	"\tlast_used\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\"T\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\"\x82\x02\n" +
 	"\x0eFunctionRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\x03R\x06active\x12\x16\n" +
-	"\x06newest\x18\x03 \x01(\x03R\x06newest\"\xea\x01\n" +
+	"\x06newest\x18\x03 \x01(\x03R\x06newest\x12#\n" +
+	"\rsplit_version\x18\x04 \x01(\x03R\fsplitVersion\x12#\n" +
+	"\rsplit_percent\x18\x05 \x01(\x05R\fsplitPercent\x12\x16\n" +
+	"\x06former\x18\x06 \x03(\x03R\x06former\x12*\n" +
+	"\x06access\x18\a \x01(\v2\x12.paddock.v1.AccessR\x06access\x12\x1e\n" +
+	"\vurl_key_mac\x18\b \x01(\fR\turlKeyMac\"\xeb\x01\n" +
+	"\x0ePipelineRecord\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12.\n" +
+	"\x05steps\x18\x03 \x03(\v2\x18.paddock.v1.PipelineStepR\x05steps\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x16\n" +
+	"\x06author\x18\x05 \x01(\tR\x06author\x124\n" +
+	"\aupdated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\"$\n" +
+	"\n" +
+	"HostRecord\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"\xea\x01\n" +
 	"\rVersionRecord\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1d\n" +
@@ -803,34 +1002,43 @@ func file_paddock_v1_records_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_records_proto_rawDescData
 }
 
-var file_paddock_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_paddock_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_paddock_v1_records_proto_goTypes = []any{
 	(*TenantRecord)(nil),          // 0: paddock.v1.TenantRecord
 	(*UsageRecord)(nil),           // 1: paddock.v1.UsageRecord
 	(*KeyRecord)(nil),             // 2: paddock.v1.KeyRecord
 	(*FunctionRecord)(nil),        // 3: paddock.v1.FunctionRecord
-	(*VersionRecord)(nil),         // 4: paddock.v1.VersionRecord
-	(*SecretRecord)(nil),          // 5: paddock.v1.SecretRecord
-	(*ControllerRecord)(nil),      // 6: paddock.v1.ControllerRecord
-	(*AssignmentRecord)(nil),      // 7: paddock.v1.AssignmentRecord
-	(*Policy)(nil),                // 8: paddock.v1.Policy
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*PipelineRecord)(nil),        // 4: paddock.v1.PipelineRecord
+	(*HostRecord)(nil),            // 5: paddock.v1.HostRecord
+	(*VersionRecord)(nil),         // 6: paddock.v1.VersionRecord
+	(*SecretRecord)(nil),          // 7: paddock.v1.SecretRecord
+	(*ControllerRecord)(nil),      // 8: paddock.v1.ControllerRecord
+	(*AssignmentRecord)(nil),      // 9: paddock.v1.AssignmentRecord
+	(*Policy)(nil),                // 10: paddock.v1.Policy
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*Access)(nil),                // 12: paddock.v1.Access
+	(*PipelineStep)(nil),          // 13: paddock.v1.PipelineStep
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
 }
 var file_paddock_v1_records_proto_depIdxs = []int32{
-	8, // 0: paddock.v1.TenantRecord.policy:type_name -> paddock.v1.Policy
-	9, // 1: paddock.v1.TenantRecord.created:type_name -> google.protobuf.Timestamp
-	9, // 2: paddock.v1.TenantRecord.key_replaced:type_name -> google.protobuf.Timestamp
-	9, // 3: paddock.v1.KeyRecord.created:type_name -> google.protobuf.Timestamp
-	9, // 4: paddock.v1.KeyRecord.expires:type_name -> google.protobuf.Timestamp
-	9, // 5: paddock.v1.KeyRecord.last_used:type_name -> google.protobuf.Timestamp
-	9, // 6: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
-	9, // 7: paddock.v1.SecretRecord.updated:type_name -> google.protobuf.Timestamp
-	9, // 8: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	10, // 0: paddock.v1.TenantRecord.policy:type_name -> paddock.v1.Policy
+	11, // 1: paddock.v1.TenantRecord.created:type_name -> google.protobuf.Timestamp
+	11, // 2: paddock.v1.TenantRecord.key_replaced:type_name -> google.protobuf.Timestamp
+	11, // 3: paddock.v1.KeyRecord.created:type_name -> google.protobuf.Timestamp
+	11, // 4: paddock.v1.KeyRecord.expires:type_name -> google.protobuf.Timestamp
+	11, // 5: paddock.v1.KeyRecord.last_used:type_name -> google.protobuf.Timestamp
+	12, // 6: paddock.v1.FunctionRecord.access:type_name -> paddock.v1.Access
+	13, // 7: paddock.v1.PipelineRecord.steps:type_name -> paddock.v1.PipelineStep
+	14, // 8: paddock.v1.PipelineRecord.timeout:type_name -> google.protobuf.Duration
+	11, // 9: paddock.v1.PipelineRecord.updated:type_name -> google.protobuf.Timestamp
+	11, // 10: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
+	11, // 11: paddock.v1.SecretRecord.updated:type_name -> google.protobuf.Timestamp
+	11, // 12: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_records_proto_init() }
@@ -845,7 +1053,7 @@ func file_paddock_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_records_proto_rawDesc), len(file_paddock_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -266,8 +266,12 @@ type InvokeResponse struct {
 	// warm, pooled, cold or thawed.
 	Start string `protobuf:"bytes,7,opt,name=start,proto3" json:"start,omitempty"`
 	// gvisor or runc.
-	Isolation     string   `protobuf:"bytes,8,opt,name=isolation,proto3" json:"isolation,omitempty"`
-	Warnings      []string `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Isolation string   `protobuf:"bytes,8,opt,name=isolation,proto3" json:"isolation,omitempty"`
+	Warnings  []string `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Of a pipeline: what became of each step that was begun or skipped.
+	Steps []*StepResult `protobuf:"bytes,10,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The one revision of the store at which all versions of the call were resolved.
+	Revision      int64 `protobuf:"varint,11,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -365,6 +369,116 @@ func (x *InvokeResponse) GetWarnings() []string {
 	return nil
 }
 
+func (x *InvokeResponse) GetSteps() []*StepResult {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *InvokeResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// StepResult is what became of one step of a pipeline.
+type StepResult struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Function string                 `protobuf:"bytes,1,opt,name=function,proto3" json:"function,omitempty"`
+	Version  int64                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// ok, skipped (its failure was), last_good (an earlier version ran instead), refused, failed, disabled.
+	Outcome string `protobuf:"bytes,3,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	RunUs   int64  `protobuf:"varint,4,opt,name=run_us,json=runUs,proto3" json:"run_us,omitempty"`
+	// What it threw, with skipped, last_good, refused and failed.
+	Error *CallError `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// The earlier version that ran, with last_good.
+	Fallback      int64      `protobuf:"varint,6,opt,name=fallback,proto3" json:"fallback,omitempty"`
+	Logs          []*LogLine `protobuf:"bytes,7,rep,name=logs,proto3" json:"logs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepResult) Reset() {
+	*x = StepResult{}
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepResult) ProtoMessage() {}
+
+func (x *StepResult) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepResult.ProtoReflect.Descriptor instead.
+func (*StepResult) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *StepResult) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *StepResult) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *StepResult) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *StepResult) GetRunUs() int64 {
+	if x != nil {
+		return x.RunUs
+	}
+	return 0
+}
+
+func (x *StepResult) GetError() *CallError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *StepResult) GetFallback() int64 {
+	if x != nil {
+		return x.Fallback
+	}
+	return 0
+}
+
+func (x *StepResult) GetLogs() []*LogLine {
+	if x != nil {
+		return x.Logs
+	}
+	return nil
+}
+
 // CallError is a failure; over unary gRPC only kinds that are OK with error set come this way, the others are the status.
 type CallError struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -383,7 +497,7 @@ type CallError struct {
 
 func (x *CallError) Reset() {
 	*x = CallError{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[3]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +509,7 @@ func (x *CallError) String() string {
 func (*CallError) ProtoMessage() {}
 
 func (x *CallError) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[3]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +522,7 @@ func (x *CallError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallError.ProtoReflect.Descriptor instead.
 func (*CallError) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{3}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CallError) GetKind() string {
@@ -477,7 +591,7 @@ type Thrown struct {
 
 func (x *Thrown) Reset() {
 	*x = Thrown{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[4]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +603,7 @@ func (x *Thrown) String() string {
 func (*Thrown) ProtoMessage() {}
 
 func (x *Thrown) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[4]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +616,7 @@ func (x *Thrown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Thrown.ProtoReflect.Descriptor instead.
 func (*Thrown) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{4}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Thrown) GetName() string {
@@ -575,7 +689,7 @@ type Stages struct {
 
 func (x *Stages) Reset() {
 	*x = Stages{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[5]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +701,7 @@ func (x *Stages) String() string {
 func (*Stages) ProtoMessage() {}
 
 func (x *Stages) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[5]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +714,7 @@ func (x *Stages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stages.ProtoReflect.Descriptor instead.
 func (*Stages) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{5}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Stages) GetQueueUs() int64 {
@@ -653,7 +767,7 @@ type InvokeStreamRequest struct {
 
 func (x *InvokeStreamRequest) Reset() {
 	*x = InvokeStreamRequest{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[6]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +779,7 @@ func (x *InvokeStreamRequest) String() string {
 func (*InvokeStreamRequest) ProtoMessage() {}
 
 func (x *InvokeStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[6]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +792,7 @@ func (x *InvokeStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvokeStreamRequest.ProtoReflect.Descriptor instead.
 func (*InvokeStreamRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{6}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *InvokeStreamRequest) GetTag() uint64 {
@@ -737,7 +851,7 @@ type CancelCall struct {
 
 func (x *CancelCall) Reset() {
 	*x = CancelCall{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[7]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +863,7 @@ func (x *CancelCall) String() string {
 func (*CancelCall) ProtoMessage() {}
 
 func (x *CancelCall) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[7]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +876,7 @@ func (x *CancelCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelCall.ProtoReflect.Descriptor instead.
 func (*CancelCall) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{7}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{8}
 }
 
 type InvokeStreamResponse struct {
@@ -780,7 +894,7 @@ type InvokeStreamResponse struct {
 
 func (x *InvokeStreamResponse) Reset() {
 	*x = InvokeStreamResponse{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[8]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +906,7 @@ func (x *InvokeStreamResponse) String() string {
 func (*InvokeStreamResponse) ProtoMessage() {}
 
 func (x *InvokeStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[8]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +919,7 @@ func (x *InvokeStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvokeStreamResponse.ProtoReflect.Descriptor instead.
 func (*InvokeStreamResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{8}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InvokeStreamResponse) GetTag() uint64 {
@@ -882,7 +996,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[9]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1008,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[9]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1021,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{9}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GoAway) GetReason() string {
@@ -933,7 +1047,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[10]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1059,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[10]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1072,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{10}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LogLine) GetTime() *timestamppb.Timestamp {
@@ -1026,7 +1140,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[11]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1152,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[11]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1165,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{11}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TailRequest) GetFollow() bool {
@@ -1089,6 +1203,289 @@ func (x *TailRequest) GetLevel() string {
 	return ""
 }
 
+type ListCallsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most so many; 0 = 100.
+	Limit int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Filters; empty = all.
+	Function string `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	Pipeline string `protobuf:"bytes,3,opt,name=pipeline,proto3" json:"pipeline,omitempty"`
+	// "failed" is all but ok.
+	Outcome       string `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	CallId        string `protobuf:"bytes,5,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCallsRequest) Reset() {
+	*x = ListCallsRequest{}
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCallsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCallsRequest) ProtoMessage() {}
+
+func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCallsRequest.ProtoReflect.Descriptor instead.
+func (*ListCallsRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListCallsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListCallsRequest) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *ListCallsRequest) GetPipeline() string {
+	if x != nil {
+		return x.Pipeline
+	}
+	return ""
+}
+
+func (x *ListCallsRequest) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *ListCallsRequest) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+type ListCallsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Calls []*CallRecord          `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	// Controllers whose part is missing, for they did not answer or are gone.
+	Missing       []string `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCallsResponse) Reset() {
+	*x = ListCallsResponse{}
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCallsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCallsResponse) ProtoMessage() {}
+
+func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCallsResponse.ProtoReflect.Descriptor instead.
+func (*ListCallsResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListCallsResponse) GetCalls() []*CallRecord {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+func (x *ListCallsResponse) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+// CallRecord is a call that ended.
+type CallRecord struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	CallId   string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	Function string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	Version  int64                  `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Pipeline string                 `protobuf:"bytes,4,opt,name=pipeline,proto3" json:"pipeline,omitempty"`
+	// ok or the kind of the failure.
+	Outcome string `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// The failure's message, bounded, values of secrets taken out.
+	Message       string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
+	Stages        *Stages                `protobuf:"bytes,8,opt,name=stages,proto3" json:"stages,omitempty"`
+	Start         string                 `protobuf:"bytes,9,opt,name=start,proto3" json:"start,omitempty"`
+	ContainerId   string                 `protobuf:"bytes,10,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Steps         []*StepResult          `protobuf:"bytes,11,rep,name=steps,proto3" json:"steps,omitempty"`
+	InputBytes    int64                  `protobuf:"varint,12,opt,name=input_bytes,json=inputBytes,proto3" json:"input_bytes,omitempty"`
+	OutputBytes   int64                  `protobuf:"varint,13,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
+	Controller    string                 `protobuf:"bytes,14,opt,name=controller,proto3" json:"controller,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallRecord) Reset() {
+	*x = CallRecord{}
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallRecord) ProtoMessage() {}
+
+func (x *CallRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallRecord.ProtoReflect.Descriptor instead.
+func (*CallRecord) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CallRecord) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *CallRecord) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *CallRecord) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *CallRecord) GetPipeline() string {
+	if x != nil {
+		return x.Pipeline
+	}
+	return ""
+}
+
+func (x *CallRecord) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *CallRecord) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *CallRecord) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *CallRecord) GetStages() *Stages {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+func (x *CallRecord) GetStart() string {
+	if x != nil {
+		return x.Start
+	}
+	return ""
+}
+
+func (x *CallRecord) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *CallRecord) GetSteps() []*StepResult {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *CallRecord) GetInputBytes() int64 {
+	if x != nil {
+		return x.InputBytes
+	}
+	return 0
+}
+
+func (x *CallRecord) GetOutputBytes() int64 {
+	if x != nil {
+		return x.OutputBytes
+	}
+	return 0
+}
+
+func (x *CallRecord) GetController() string {
+	if x != nil {
+		return x.Controller
+	}
+	return ""
+}
+
 var File_paddock_v1_sandbox_proto protoreflect.FileDescriptor
 
 const file_paddock_v1_sandbox_proto_rawDesc = "" +
@@ -1115,7 +1512,7 @@ const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"\rconfiguration\x18\x04 \x03(\v2%.paddock.v1.Source.ConfigurationEntryR\rconfiguration\x1a@\n" +
 	"\x12ConfigurationEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb6\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x03\n" +
 	"\x0eInvokeResponse\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x16\n" +
 	"\x06output\x18\x02 \x01(\fR\x06output\x12+\n" +
@@ -1125,7 +1522,19 @@ const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"\fcontainer_id\x18\x06 \x01(\tR\vcontainerId\x12\x14\n" +
 	"\x05start\x18\a \x01(\tR\x05start\x12\x1c\n" +
 	"\tisolation\x18\b \x01(\tR\tisolation\x12\x1a\n" +
-	"\bwarnings\x18\t \x03(\tR\bwarnings\"\xe7\x01\n" +
+	"\bwarnings\x18\t \x03(\tR\bwarnings\x12,\n" +
+	"\x05steps\x18\n" +
+	" \x03(\v2\x16.paddock.v1.StepResultR\x05steps\x12\x1a\n" +
+	"\brevision\x18\v \x01(\x03R\brevision\"\xe5\x01\n" +
+	"\n" +
+	"StepResult\x12\x1a\n" +
+	"\bfunction\x18\x01 \x01(\tR\bfunction\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x03R\aversion\x12\x18\n" +
+	"\aoutcome\x18\x03 \x01(\tR\aoutcome\x12\x15\n" +
+	"\x06run_us\x18\x04 \x01(\x03R\x05runUs\x12+\n" +
+	"\x05error\x18\x05 \x01(\v2\x15.paddock.v1.CallErrorR\x05error\x12\x1a\n" +
+	"\bfallback\x18\x06 \x01(\x03R\bfallback\x12'\n" +
+	"\x04logs\x18\a \x03(\v2\x13.paddock.v1.LogLineR\x04logs\"\xe7\x01\n" +
 	"\tCallError\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x18\n" +
@@ -1178,12 +1587,42 @@ const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"\x05lines\x18\x02 \x01(\x05R\x05lines\x12\x1a\n" +
 	"\bfunction\x18\x03 \x01(\tR\bfunction\x12\x17\n" +
 	"\acall_id\x18\x04 \x01(\tR\x06callId\x12\x14\n" +
-	"\x05level\x18\x05 \x01(\tR\x05level2\xa1\x01\n" +
+	"\x05level\x18\x05 \x01(\tR\x05level\"\x93\x01\n" +
+	"\x10ListCallsRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x1a\n" +
+	"\bpipeline\x18\x03 \x01(\tR\bpipeline\x12\x18\n" +
+	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x17\n" +
+	"\acall_id\x18\x05 \x01(\tR\x06callId\"[\n" +
+	"\x11ListCallsResponse\x12,\n" +
+	"\x05calls\x18\x01 \x03(\v2\x16.paddock.v1.CallRecordR\x05calls\x12\x18\n" +
+	"\amissing\x18\x02 \x03(\tR\amissing\"\xd2\x03\n" +
+	"\n" +
+	"CallRecord\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x03R\aversion\x12\x1a\n" +
+	"\bpipeline\x18\x04 \x01(\tR\bpipeline\x12\x18\n" +
+	"\aoutcome\x18\x05 \x01(\tR\aoutcome\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\x12.\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12*\n" +
+	"\x06stages\x18\b \x01(\v2\x12.paddock.v1.StagesR\x06stages\x12\x14\n" +
+	"\x05start\x18\t \x01(\tR\x05start\x12!\n" +
+	"\fcontainer_id\x18\n" +
+	" \x01(\tR\vcontainerId\x12,\n" +
+	"\x05steps\x18\v \x03(\v2\x16.paddock.v1.StepResultR\x05steps\x12\x1f\n" +
+	"\vinput_bytes\x18\f \x01(\x03R\n" +
+	"inputBytes\x12!\n" +
+	"\foutput_bytes\x18\r \x01(\x03R\voutputBytes\x12\x1e\n" +
+	"\n" +
+	"controller\x18\x0e \x01(\tR\n" +
+	"controller2\xa1\x01\n" +
 	"\aSandbox\x12?\n" +
 	"\x06Invoke\x12\x19.paddock.v1.InvokeRequest\x1a\x1a.paddock.v1.InvokeResponse\x12U\n" +
-	"\fInvokeStream\x12\x1f.paddock.v1.InvokeStreamRequest\x1a .paddock.v1.InvokeStreamResponse(\x010\x012>\n" +
+	"\fInvokeStream\x12\x1f.paddock.v1.InvokeStreamRequest\x1a .paddock.v1.InvokeStreamResponse(\x010\x012\x88\x01\n" +
 	"\x04Logs\x126\n" +
-	"\x04Tail\x12\x17.paddock.v1.TailRequest\x1a\x13.paddock.v1.LogLine0\x01B$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
+	"\x04Tail\x12\x17.paddock.v1.TailRequest\x1a\x13.paddock.v1.LogLine0\x01\x12H\n" +
+	"\tListCalls\x12\x1c.paddock.v1.ListCallsRequest\x1a\x1d.paddock.v1.ListCallsResponseB$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
 
 var (
 	file_paddock_v1_sandbox_proto_rawDescOnce sync.Once
@@ -1197,50 +1636,63 @@ func file_paddock_v1_sandbox_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_sandbox_proto_rawDescData
 }
 
-var file_paddock_v1_sandbox_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_paddock_v1_sandbox_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_paddock_v1_sandbox_proto_goTypes = []any{
 	(*InvokeRequest)(nil),         // 0: paddock.v1.InvokeRequest
 	(*Source)(nil),                // 1: paddock.v1.Source
 	(*InvokeResponse)(nil),        // 2: paddock.v1.InvokeResponse
-	(*CallError)(nil),             // 3: paddock.v1.CallError
-	(*Thrown)(nil),                // 4: paddock.v1.Thrown
-	(*Stages)(nil),                // 5: paddock.v1.Stages
-	(*InvokeStreamRequest)(nil),   // 6: paddock.v1.InvokeStreamRequest
-	(*CancelCall)(nil),            // 7: paddock.v1.CancelCall
-	(*InvokeStreamResponse)(nil),  // 8: paddock.v1.InvokeStreamResponse
-	(*GoAway)(nil),                // 9: paddock.v1.GoAway
-	(*LogLine)(nil),               // 10: paddock.v1.LogLine
-	(*TailRequest)(nil),           // 11: paddock.v1.TailRequest
-	nil,                           // 12: paddock.v1.Source.ConfigurationEntry
-	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*StepResult)(nil),            // 3: paddock.v1.StepResult
+	(*CallError)(nil),             // 4: paddock.v1.CallError
+	(*Thrown)(nil),                // 5: paddock.v1.Thrown
+	(*Stages)(nil),                // 6: paddock.v1.Stages
+	(*InvokeStreamRequest)(nil),   // 7: paddock.v1.InvokeStreamRequest
+	(*CancelCall)(nil),            // 8: paddock.v1.CancelCall
+	(*InvokeStreamResponse)(nil),  // 9: paddock.v1.InvokeStreamResponse
+	(*GoAway)(nil),                // 10: paddock.v1.GoAway
+	(*LogLine)(nil),               // 11: paddock.v1.LogLine
+	(*TailRequest)(nil),           // 12: paddock.v1.TailRequest
+	(*ListCallsRequest)(nil),      // 13: paddock.v1.ListCallsRequest
+	(*ListCallsResponse)(nil),     // 14: paddock.v1.ListCallsResponse
+	(*CallRecord)(nil),            // 15: paddock.v1.CallRecord
+	nil,                           // 16: paddock.v1.Source.ConfigurationEntry
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_paddock_v1_sandbox_proto_depIdxs = []int32{
 	1,  // 0: paddock.v1.InvokeRequest.source:type_name -> paddock.v1.Source
-	13, // 1: paddock.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
-	12, // 2: paddock.v1.Source.configuration:type_name -> paddock.v1.Source.ConfigurationEntry
-	3,  // 3: paddock.v1.InvokeResponse.error:type_name -> paddock.v1.CallError
-	5,  // 4: paddock.v1.InvokeResponse.stages:type_name -> paddock.v1.Stages
-	10, // 5: paddock.v1.InvokeResponse.logs:type_name -> paddock.v1.LogLine
-	4,  // 6: paddock.v1.CallError.thrown:type_name -> paddock.v1.Thrown
-	13, // 7: paddock.v1.CallError.retry_after:type_name -> google.protobuf.Duration
-	0,  // 8: paddock.v1.InvokeStreamRequest.call:type_name -> paddock.v1.InvokeRequest
-	7,  // 9: paddock.v1.InvokeStreamRequest.cancel:type_name -> paddock.v1.CancelCall
-	2,  // 10: paddock.v1.InvokeStreamResponse.result:type_name -> paddock.v1.InvokeResponse
-	10, // 11: paddock.v1.InvokeStreamResponse.log:type_name -> paddock.v1.LogLine
-	9,  // 12: paddock.v1.InvokeStreamResponse.goaway:type_name -> paddock.v1.GoAway
-	14, // 13: paddock.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 14: paddock.v1.Sandbox.Invoke:input_type -> paddock.v1.InvokeRequest
-	6,  // 15: paddock.v1.Sandbox.InvokeStream:input_type -> paddock.v1.InvokeStreamRequest
-	11, // 16: paddock.v1.Logs.Tail:input_type -> paddock.v1.TailRequest
-	2,  // 17: paddock.v1.Sandbox.Invoke:output_type -> paddock.v1.InvokeResponse
-	8,  // 18: paddock.v1.Sandbox.InvokeStream:output_type -> paddock.v1.InvokeStreamResponse
-	10, // 19: paddock.v1.Logs.Tail:output_type -> paddock.v1.LogLine
-	17, // [17:20] is the sub-list for method output_type
-	14, // [14:17] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	17, // 1: paddock.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
+	16, // 2: paddock.v1.Source.configuration:type_name -> paddock.v1.Source.ConfigurationEntry
+	4,  // 3: paddock.v1.InvokeResponse.error:type_name -> paddock.v1.CallError
+	6,  // 4: paddock.v1.InvokeResponse.stages:type_name -> paddock.v1.Stages
+	11, // 5: paddock.v1.InvokeResponse.logs:type_name -> paddock.v1.LogLine
+	3,  // 6: paddock.v1.InvokeResponse.steps:type_name -> paddock.v1.StepResult
+	4,  // 7: paddock.v1.StepResult.error:type_name -> paddock.v1.CallError
+	11, // 8: paddock.v1.StepResult.logs:type_name -> paddock.v1.LogLine
+	5,  // 9: paddock.v1.CallError.thrown:type_name -> paddock.v1.Thrown
+	17, // 10: paddock.v1.CallError.retry_after:type_name -> google.protobuf.Duration
+	0,  // 11: paddock.v1.InvokeStreamRequest.call:type_name -> paddock.v1.InvokeRequest
+	8,  // 12: paddock.v1.InvokeStreamRequest.cancel:type_name -> paddock.v1.CancelCall
+	2,  // 13: paddock.v1.InvokeStreamResponse.result:type_name -> paddock.v1.InvokeResponse
+	11, // 14: paddock.v1.InvokeStreamResponse.log:type_name -> paddock.v1.LogLine
+	10, // 15: paddock.v1.InvokeStreamResponse.goaway:type_name -> paddock.v1.GoAway
+	18, // 16: paddock.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	15, // 17: paddock.v1.ListCallsResponse.calls:type_name -> paddock.v1.CallRecord
+	18, // 18: paddock.v1.CallRecord.time:type_name -> google.protobuf.Timestamp
+	6,  // 19: paddock.v1.CallRecord.stages:type_name -> paddock.v1.Stages
+	3,  // 20: paddock.v1.CallRecord.steps:type_name -> paddock.v1.StepResult
+	0,  // 21: paddock.v1.Sandbox.Invoke:input_type -> paddock.v1.InvokeRequest
+	7,  // 22: paddock.v1.Sandbox.InvokeStream:input_type -> paddock.v1.InvokeStreamRequest
+	12, // 23: paddock.v1.Logs.Tail:input_type -> paddock.v1.TailRequest
+	13, // 24: paddock.v1.Logs.ListCalls:input_type -> paddock.v1.ListCallsRequest
+	2,  // 25: paddock.v1.Sandbox.Invoke:output_type -> paddock.v1.InvokeResponse
+	9,  // 26: paddock.v1.Sandbox.InvokeStream:output_type -> paddock.v1.InvokeStreamResponse
+	11, // 27: paddock.v1.Logs.Tail:output_type -> paddock.v1.LogLine
+	14, // 28: paddock.v1.Logs.ListCalls:output_type -> paddock.v1.ListCallsResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_sandbox_proto_init() }
@@ -1253,11 +1705,11 @@ func file_paddock_v1_sandbox_proto_init() {
 		(*InvokeRequest_Source)(nil),
 		(*InvokeRequest_Pipeline)(nil),
 	}
-	file_paddock_v1_sandbox_proto_msgTypes[6].OneofWrappers = []any{
+	file_paddock_v1_sandbox_proto_msgTypes[7].OneofWrappers = []any{
 		(*InvokeStreamRequest_Call)(nil),
 		(*InvokeStreamRequest_Cancel)(nil),
 	}
-	file_paddock_v1_sandbox_proto_msgTypes[8].OneofWrappers = []any{
+	file_paddock_v1_sandbox_proto_msgTypes[9].OneofWrappers = []any{
 		(*InvokeStreamResponse_Result)(nil),
 		(*InvokeStreamResponse_Log)(nil),
 		(*InvokeStreamResponse_Goaway)(nil),
@@ -1268,7 +1720,7 @@ func file_paddock_v1_sandbox_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_sandbox_proto_rawDesc), len(file_paddock_v1_sandbox_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

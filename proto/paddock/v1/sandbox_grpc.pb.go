@@ -167,17 +167,20 @@ var Sandbox_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Logs_Tail_FullMethodName = "/paddock.v1.Logs/Tail"
+	Logs_Tail_FullMethodName      = "/paddock.v1.Logs/Tail"
+	Logs_ListCalls_FullMethodName = "/paddock.v1.Logs/ListCalls"
 )
 
 // LogsClient is the client API for Logs service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Logs shows what code wrote.
+// Logs shows what code wrote, and which calls there were.
 type LogsClient interface {
 	// Tail sends kept lines, then, with follow, live ones.
 	Tail(ctx context.Context, in *TailRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogLine], error)
+	// ListCalls returns the last calls, newest first.
+	ListCalls(ctx context.Context, in *ListCallsRequest, opts ...grpc.CallOption) (*ListCallsResponse, error)
 }
 
 type logsClient struct {
@@ -207,14 +210,26 @@ func (c *logsClient) Tail(ctx context.Context, in *TailRequest, opts ...grpc.Cal
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Logs_TailClient = grpc.ServerStreamingClient[LogLine]
 
+func (c *logsClient) ListCalls(ctx context.Context, in *ListCallsRequest, opts ...grpc.CallOption) (*ListCallsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCallsResponse)
+	err := c.cc.Invoke(ctx, Logs_ListCalls_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LogsServer is the server API for Logs service.
 // All implementations must embed UnimplementedLogsServer
 // for forward compatibility.
 //
-// Logs shows what code wrote.
+// Logs shows what code wrote, and which calls there were.
 type LogsServer interface {
 	// Tail sends kept lines, then, with follow, live ones.
 	Tail(*TailRequest, grpc.ServerStreamingServer[LogLine]) error
+	// ListCalls returns the last calls, newest first.
+	ListCalls(context.Context, *ListCallsRequest) (*ListCallsResponse, error)
 	mustEmbedUnimplementedLogsServer()
 }
 
@@ -227,6 +242,9 @@ type UnimplementedLogsServer struct{}
 
 func (UnimplementedLogsServer) Tail(*TailRequest, grpc.ServerStreamingServer[LogLine]) error {
 	return status.Error(codes.Unimplemented, "method Tail not implemented")
+}
+func (UnimplementedLogsServer) ListCalls(context.Context, *ListCallsRequest) (*ListCallsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCalls not implemented")
 }
 func (UnimplementedLogsServer) mustEmbedUnimplementedLogsServer() {}
 func (UnimplementedLogsServer) testEmbeddedByValue()              {}
@@ -260,13 +278,36 @@ func _Logs_Tail_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Logs_TailServer = grpc.ServerStreamingServer[LogLine]
 
+func _Logs_ListCalls_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCallsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogsServer).ListCalls(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Logs_ListCalls_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogsServer).ListCalls(ctx, req.(*ListCallsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Logs_ServiceDesc is the grpc.ServiceDesc for Logs service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Logs_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "paddock.v1.Logs",
 	HandlerType: (*LogsServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "ListCalls",
+			Handler:    _Logs_ListCalls_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Tail",
