@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"paddock/internal/errs"
+	"paddock/internal/sizedcache"
 	"paddock/internal/tenant"
 )
 
@@ -40,16 +41,16 @@ type codeCache struct {
 	blobs *Blobs
 	seal  *sealer
 	loads singleflight.Group // one load of a piece of code at a time
-	kept  *sizedCache[codeKey, []byte]
+	kept  *sizedcache.Cache[codeKey, []byte]
 }
 
 func newCodeCache(b *Blobs, s *sealer, most int64) *codeCache {
-	return &codeCache{blobs: b, seal: s, kept: newSizedCache[codeKey, []byte](most)}
+	return &codeCache{blobs: b, seal: s, kept: sizedcache.New[codeKey, []byte](most)}
 }
 
 // get returns the code of a tenant by hash.
 func (c *codeCache) get(ctx context.Context, t *TenantView, hash string) ([]byte, error) {
-	if source, ok := c.kept.get(codeKey{t.ID, hash}); ok {
+	if source, ok := c.kept.Get(codeKey{t.ID, hash}); ok {
 		return source, nil
 	}
 	// The load outlives a caller who goes away: others may wait for it.
@@ -91,14 +92,14 @@ func (c *codeCache) load(ctx context.Context, t *TenantView, hash string) ([]byt
 	if hashCode(source) != hash {
 		return nil, fail(fmt.Errorf("blob %s/%s holds other code", t.ID, hash))
 	}
-	c.kept.add(codeKey{t.ID, hash}, source, int64(len(source)))
+	c.kept.Add(codeKey{t.ID, hash}, source, int64(len(source)))
 	return source, nil
 }
 
 // forget drops everything of a tenant, its key too.
 func (c *codeCache) forget(t tenant.ID) {
 	c.seal.forget(t)
-	c.kept.drop(func(key codeKey) bool { return key.tenant == t })
+	c.kept.Drop(func(key codeKey) bool { return key.tenant == t })
 }
 
-func (c *codeCache) size() (bytes int64, items int) { return c.kept.size() }
+func (c *codeCache) size() (bytes int64, items int) { return c.kept.Size() }

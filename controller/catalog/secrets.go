@@ -99,7 +99,7 @@ func (v *View) Secrets(ctx context.Context, t tenant.ID, function string) (*Secr
 		return nil, nil
 	}
 	key := functionKey{t, function}
-	if o, ok := v.opened.get(key); ok && o.from == set {
+	if o, ok := v.opened.Get(key); ok && o.from == set {
 		return o.secrets, nil
 	}
 	tv, ok := v.tenants.get(t)
@@ -110,7 +110,7 @@ func (v *View) Secrets(ctx context.Context, t tenant.ID, function string) (*Secr
 	if err != nil {
 		return nil, err
 	}
-	v.opened.add(key, openedSet{set, secrets}, bytes)
+	v.opened.Add(key, openedSet{set, secrets}, bytes)
 	return secrets, nil
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"paddock/controller/store"
 	"paddock/internal/errs"
+	"paddock/internal/sizedcache"
 	"paddock/internal/tenant"
 	pb "paddock/proto/paddock/v1"
 )
@@ -559,12 +560,12 @@ func TestKeyService(t *testing.T) {
 
 // BenchmarkSecrets is what finding a call's secrets costs: nothing to speak of where there are none.
 func BenchmarkSecrets(b *testing.B) {
-	v := &View{secrets: newTable[tenant.ID, *secretSet](), opened: newSizedCache[functionKey, openedSet](secretCacheBytes)}
+	v := &View{secrets: newTable[tenant.ID, *secretSet](), opened: sizedcache.New[functionKey, openedSet](secretCacheBytes)}
 	set := &secretSet{byRef: map[string]*SecretView{}}
 	e := v.secrets.edit()
 	e.set("some", set)
 	e.publish()
-	v.opened.add(functionKey{"some", "f"}, openedSet{set, &Secrets{Revision: "r"}}, 100)
+	v.opened.Add(functionKey{"some", "f"}, openedSet{set, &Secrets{Revision: "r"}}, 100)
 	for _, t := range []tenant.ID{"none", "some"} {
 		b.Run(string(t), func(b *testing.B) {
 			b.ReportAllocs()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"paddock/controller/store"
+	"paddock/internal/sizedcache"
 	"paddock/internal/tenant"
 )
 
@@ -48,7 +49,7 @@ type View struct {
 	keys      *table[string, *keyEntry]
 	functions *table[tenant.ID, *functionSet]
 	secrets   *table[tenant.ID, *secretSet]
-	opened    *sizedCache[functionKey, openedSet] // decrypted secrets
+	opened    *sizedcache.Cache[functionKey, openedSet] // decrypted secrets
 	code      *codeCache
 	changes   *broadcaster
 
@@ -92,7 +93,7 @@ func NewView(o ViewOptions) (*View, error) {
 		opts: o, log: o.Logger,
 		tenants: newTable[tenant.ID, *TenantView](), keys: newTable[string, *keyEntry](),
 		functions: newTable[tenant.ID, *functionSet](), secrets: newTable[tenant.ID, *secretSet](),
-		opened: newSizedCache[functionKey, openedSet](secretCacheBytes), changes: newBroadcaster(),
+		opened: sizedcache.New[functionKey, openedSet](secretCacheBytes), changes: newBroadcaster(),
 		base: time.Now(), advance: make(chan struct{}),
 		mods: map[string]int64{}, unreadable: map[string]bool{},
 		ready: make(chan struct{}), done: make(chan struct{}),
@@ -367,7 +368,7 @@ func (v *View) publish(a *apply, rev int64) {
 	for _, c := range notices {
 		if c.Kind == TenantRemoved {
 			v.code.forget(c.Tenant)
-			v.opened.drop(func(k functionKey) bool { return k.tenant == c.Tenant })
+			v.opened.Drop(func(k functionKey) bool { return k.tenant == c.Tenant })
 		}
 	}
 	v.changes.send(notices)
