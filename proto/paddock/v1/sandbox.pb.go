@@ -576,15 +576,17 @@ func (x *CallError) GetRetryAfter() *durationpb.Duration {
 
 // Thrown is what the code threw, or what its compiler said.
 type Thrown struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	Stack         string                 `protobuf:"bytes,3,opt,name=stack,proto3" json:"stack,omitempty"`
-	Code          string                 `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`
-	Denied        bool                   `protobuf:"varint,5,opt,name=denied,proto3" json:"denied,omitempty"`
-	Line          int32                  `protobuf:"varint,6,opt,name=line,proto3" json:"line,omitempty"`
-	Column        int32                  `protobuf:"varint,7,opt,name=column,proto3" json:"column,omitempty"`
-	Excerpt       string                 `protobuf:"bytes,8,opt,name=excerpt,proto3" json:"excerpt,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Message string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Stack   string                 `protobuf:"bytes,3,opt,name=stack,proto3" json:"stack,omitempty"`
+	Code    string                 `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`
+	Denied  bool                   `protobuf:"varint,5,opt,name=denied,proto3" json:"denied,omitempty"`
+	Line    int32                  `protobuf:"varint,6,opt,name=line,proto3" json:"line,omitempty"`
+	Column  int32                  `protobuf:"varint,7,opt,name=column,proto3" json:"column,omitempty"`
+	Excerpt string                 `protobuf:"bytes,8,opt,name=excerpt,proto3" json:"excerpt,omitempty"`
+	// The error's own statusCode; 0 = none.
+	StatusCode    int32 `protobuf:"varint,9,opt,name=status_code,json=statusCode,proto3" json:"status_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -673,6 +675,13 @@ func (x *Thrown) GetExcerpt() string {
 		return x.Excerpt
 	}
 	return ""
+}
+
+func (x *Thrown) GetStatusCode() int32 {
+	if x != nil {
+		return x.StatusCode
+	}
+	return 0
 }
 
 // Stages says where the time went, microseconds.
@@ -1543,7 +1552,7 @@ const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"\x05cause\x18\x05 \x01(\tR\x05cause\x12*\n" +
 	"\x06thrown\x18\x06 \x01(\v2\x12.paddock.v1.ThrownR\x06thrown\x12:\n" +
 	"\vretry_after\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter\"\xbe\x01\n" +
+	"retryAfter\"\xdf\x01\n" +
 	"\x06Thrown\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
@@ -1552,7 +1561,9 @@ const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"\x06denied\x18\x05 \x01(\bR\x06denied\x12\x12\n" +
 	"\x04line\x18\x06 \x01(\x05R\x04line\x12\x16\n" +
 	"\x06column\x18\a \x01(\x05R\x06column\x12\x18\n" +
-	"\aexcerpt\x18\b \x01(\tR\aexcerpt\"\x8b\x01\n" +
+	"\aexcerpt\x18\b \x01(\tR\aexcerpt\x12\x1f\n" +
+	"\vstatus_code\x18\t \x01(\x05R\n" +
+	"statusCode\"\x8b\x01\n" +
 	"\x06Stages\x12\x19\n" +
 	"\bqueue_us\x18\x01 \x01(\x03R\aqueueUs\x12\x1b\n" +
 	"\tassign_us\x18\x02 \x01(\x03R\bassignUs\x12\x17\n" +
