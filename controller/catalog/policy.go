@@ -26,7 +26,10 @@ type Maxima struct {
 	RatePerSecond     float64
 	CallsPerContainer int
 	MaxContainers     int
+	MemoryBytes       int64 // of a container
+	CPUMillis         int   // of a container
 	MaxFunctions      int
+	MaxPipelines      int
 	Life              time.Duration // idle TTL, max life, freeze after
 	DrainTimeout      time.Duration
 	Claims            float64 // burst and rate
@@ -39,10 +42,17 @@ type Maxima struct {
 func DefaultMaxima() Maxima {
 	return Maxima{
 		Timeout: tenant.MaxTimeout, SourceBytes: 8 << 20, BodyBytes: 22 << 20, LogBytes: 4 << 20,
-		Concurrency: 10_000, RatePerSecond: 1e6, CallsPerContainer: 1024, MaxContainers: 256, MaxFunctions: 100_000,
+		Concurrency: 10_000, RatePerSecond: 1e6, CallsPerContainer: 1024, MaxContainers: 256,
+		MemoryBytes: 2 << 30, CPUMillis: 8000, MaxFunctions: 100_000, MaxPipelines: 10_000,
 		Life: 7 * 24 * time.Hour, DrainTimeout: 10 * time.Minute, Claims: 1000, EgressRules: 256, Injections: 64,
 	}
 }
+
+// minMemoryBytes and minCPUMillis of a container are what Node needs to answer in time at all.
+const (
+	minMemoryBytes = 32 << 20
+	minCPUMillis   = 100
+)
 
 // maxRuleBytes is of one egress rule: a name of 253 bytes, and a port.
 const maxRuleBytes = 260
@@ -90,7 +100,12 @@ func resolvePolicy(p *pb.Policy) tenant.Policy {
 	setInt(&out.RateBurst, p.RateBurst)
 	setInt(&out.CallsPerContainer, p.CallsPerContainer)
 	setInt(&out.MaxContainers, p.MaxContainers)
+	set(&out.MemoryBytes, p.MemoryBytes)
+	setInt(&out.CPUMillis, p.CpuMillis)
 	setInt(&out.MaxFunctions, p.MaxFunctions)
+	setInt(&out.MaxPipelines, p.MaxPipelines)
+	out.PipelineTimeout = min(out.PipelineTimeout, out.MaxTimeout) // who states a short maximum need not state both
+	setDuration(&out.PipelineTimeout, p.PipelineTimeout)
 	setDuration(&out.IdleTTL, p.IdleTtl)
 	setDuration(&out.MaxLife, p.MaxLife)
 	set(&out.MaxCalls, p.MaxCalls)
@@ -137,7 +152,9 @@ func showPolicy(p *tenant.Policy) *pb.Policy {
 		SourceBytes: &p.SourceBytes, InputBytes: &p.InputBytes, OutputBytes: &p.OutputBytes, LogBytes: &p.LogBytes,
 		Concurrency: ptr32(p.Concurrency), RatePerSecond: &p.RatePerSecond, RateBurst: ptr32(p.RateBurst),
 		CallsPerContainer: ptr32(p.CallsPerContainer), MaxContainers: ptr32(p.MaxContainers),
-		MaxFunctions: ptr32(p.MaxFunctions), IdleTtl: durationpb.New(p.IdleTTL), MaxLife: durationpb.New(p.MaxLife),
+		MemoryBytes: &p.MemoryBytes, CpuMillis: ptr32(p.CPUMillis),
+		MaxFunctions: ptr32(p.MaxFunctions), MaxPipelines: ptr32(p.MaxPipelines), PipelineTimeout: durationpb.New(p.PipelineTimeout),
+		IdleTtl: durationpb.New(p.IdleTTL), MaxLife: durationpb.New(p.MaxLife),
 		MaxCalls: &p.MaxCalls, DrainTimeout: durationpb.New(p.DrainTimeout), FreezeAfter: durationpb.New(p.FreezeAfter),
 		ClaimBurst: ptr32(p.ClaimBurst), ClaimsPerSecond: &p.ClaimsPerSecond,
 		Egress: &pb.Hosts{Hosts: p.Egress}, EgressPrivate: &pb.Hosts{Hosts: p.EgressPrivate},
@@ -178,7 +195,11 @@ func checkPolicy(patch *pb.Policy, whole tenant.Policy, m Maxima, checkRule func
 	c.number("rate_burst", float64(whole.RateBurst), 1, 2*m.RatePerSecond)
 	c.number("calls_per_container", float64(whole.CallsPerContainer), 1, float64(m.CallsPerContainer))
 	c.number("max_containers", float64(whole.MaxContainers), 1, float64(m.MaxContainers))
+	c.number("memory_bytes", float64(whole.MemoryBytes), minMemoryBytes, float64(m.MemoryBytes))
+	c.number("cpu_millis", float64(whole.CPUMillis), minCPUMillis, float64(m.CPUMillis))
 	c.number("max_functions", float64(whole.MaxFunctions), 0, float64(m.MaxFunctions))
+	c.number("max_pipelines", float64(whole.MaxPipelines), 0, float64(m.MaxPipelines))
+	c.duration("pipeline_timeout", whole.PipelineTimeout, min(whole.MaxTimeout, m.Timeout))
 	c.duration("idle_ttl", whole.IdleTTL, m.Life)
 	c.duration("max_life", whole.MaxLife, m.Life)
 	c.number("max_calls", float64(whole.MaxCalls), 0, math.MaxInt64)

@@ -54,6 +54,8 @@ const (
 	DefaultDrainTimeout      = 30 * time.Second
 	DefaultFreezeAfter       = 10 * time.Second
 	DefaultMaxFunctions      = 1000
+	DefaultMaxPipelines      = 100
+	DefaultPipelineTimeout   = 20 * time.Second
 	DefaultClaimBurst        = 4
 	DefaultClaimsPerSecond   = 1.0
 )
@@ -74,7 +76,11 @@ type Policy struct {
 	RateBurst         int
 	CallsPerContainer int
 	MaxContainers     int
+	MemoryBytes       int64 // of a container: what code may use, without what the isolation needs on top
+	CPUMillis         int   // of a container, in thousandths of a CPU
 	MaxFunctions      int
+	MaxPipelines      int
+	PipelineTimeout   time.Duration // of a whole pipeline run that names none; at most MaxTimeout
 	IdleTTL           time.Duration // since the last call ended
 	MaxLife           time.Duration // leak guard; ± 10 % jitter
 	MaxCalls          int64         // 0 = no limit
@@ -102,7 +108,9 @@ func DefaultPolicy() Policy {
 		Timeout: DefaultTimeout, MaxTimeout: MaxTimeout,
 		SourceBytes: DefaultSourceBytes, InputBytes: DefaultInputBytes, OutputBytes: DefaultOutputBytes, LogBytes: DefaultLogBytes,
 		Concurrency: DefaultConcurrency, RatePerSecond: DefaultRatePerSecond, RateBurst: DefaultRateBurst,
-		CallsPerContainer: DefaultCallsPerContainer, MaxContainers: DefaultMaxContainers, MaxFunctions: DefaultMaxFunctions,
+		CallsPerContainer: DefaultCallsPerContainer, MaxContainers: DefaultMaxContainers,
+		MemoryBytes: DefaultMemoryBytes, CPUMillis: DefaultCPUMillis,
+		MaxFunctions: DefaultMaxFunctions, MaxPipelines: DefaultMaxPipelines, PipelineTimeout: DefaultPipelineTimeout,
 		IdleTTL: DefaultIdleTTL, MaxLife: DefaultMaxLife, DrainTimeout: DefaultDrainTimeout, FreezeAfter: DefaultFreezeAfter,
 		ClaimBurst: DefaultClaimBurst, ClaimsPerSecond: DefaultClaimsPerSecond,
 	}
