@@ -11,9 +11,9 @@ import (
 
 	"google.golang.org/grpc"
 
-	"paddock/controller/nodewire"
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/nodewire"
 	pb "paddock/proto/paddock/v1"
 )
 

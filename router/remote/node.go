@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
-	"paddock/controller/nodewire"
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/nodewire"
 	pb "paddock/proto/paddock/v1"
 )
 
