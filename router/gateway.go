@@ -96,7 +96,8 @@ func (r *Router) newGateway() (*runtime.ServeMux, error) {
 	return mux, errors.Join(
 		pb.RegisterCatalogHandlerClient(ctx, mux, pb.NewCatalogClient(r.local)),
 		pb.RegisterKeysHandlerClient(ctx, mux, pb.NewKeysClient(r.local)),
-		pb.RegisterPoolsHandlerClient(ctx, mux, pb.NewPoolsClient(r.local)))
+		pb.RegisterPoolsHandlerClient(ctx, mux, pb.NewPoolsClient(r.local)),
+		pb.RegisterLogsHandlerClient(ctx, mux, pb.NewLogsClient(r.local)))
 }
 
 // restError answers with a problem document.

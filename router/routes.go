@@ -56,6 +56,8 @@ var rules = []rule{
 		role: identity.RoleInvoke, tenant: tenantActs, resource: "logs", audit: auditReads},
 	{rpc: pb.Logs_ListCalls_FullMethodName, http: "GET /v1/calls",
 		role: identity.RoleInvoke, tenant: tenantActs, resource: "logs", audit: auditReads},
+	{rpc: pb.Logs_GetCall_FullMethodName, http: "GET /v1/calls/{id}",
+		role: identity.RoleDeploy, tenant: tenantActs, resource: "logs", audit: auditReads},
 
 	{rpc: pb.Catalog_CreateTenant_FullMethodName, http: "POST /v1/tenants",
 		role: identity.RoleOperator, resource: "tenants"},

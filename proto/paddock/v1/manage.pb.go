@@ -65,8 +65,10 @@ type Policy struct {
 	LogKeptBytes *int64               `protobuf:"varint,29,opt,name=log_kept_bytes,json=logKeptBytes,proto3,oneof" json:"log_kept_bytes,omitempty"`
 	// Budget of a whole pipeline run that states none.
 	PipelineTimeout *durationpb.Duration `protobuf:"bytes,30,opt,name=pipeline_timeout,json=pipelineTimeout,proto3" json:"pipeline_timeout,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How many of the newest inputs of calls are kept, in memory, for who may deploy to try code against; 0 = none.
+	RecordInputs  *int32 `protobuf:"varint,31,opt,name=record_inputs,json=recordInputs,proto3,oneof" json:"record_inputs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
@@ -307,6 +309,13 @@ func (x *Policy) GetPipelineTimeout() *durationpb.Duration {
 		return x.PipelineTimeout
 	}
 	return nil
+}
+
+func (x *Policy) GetRecordInputs() int32 {
+	if x != nil && x.RecordInputs != nil {
+		return *x.RecordInputs
+	}
+	return 0
 }
 
 // Hosts is a list that can be set to empty.
@@ -5032,7 +5041,7 @@ var File_paddock_v1_manage_proto protoreflect.FileDescriptor
 const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\n" +
 	"\x17paddock/v1/manage.proto\x12\n" +
-	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb6\r\n" +
+	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf2\r\n" +
 	"\x06Policy\x12!\n" +
 	"\tisolation\x18\x01 \x01(\tH\x00R\tisolation\x88\x01\x01\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12:\n" +
@@ -5070,7 +5079,8 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x05hosts\x18\x1b \x01(\v2\x11.paddock.v1.HostsR\x05hosts\x12>\n" +
 	"\rlog_retention\x18\x1c \x01(\v2\x19.google.protobuf.DurationR\flogRetention\x12)\n" +
 	"\x0elog_kept_bytes\x18\x1d \x01(\x03H\x11R\flogKeptBytes\x88\x01\x01\x12D\n" +
-	"\x10pipeline_timeout\x18\x1e \x01(\v2\x19.google.protobuf.DurationR\x0fpipelineTimeoutB\f\n" +
+	"\x10pipeline_timeout\x18\x1e \x01(\v2\x19.google.protobuf.DurationR\x0fpipelineTimeout\x12(\n" +
+	"\rrecord_inputs\x18\x1f \x01(\x05H\x12R\frecordInputs\x88\x01\x01B\f\n" +
 	"\n" +
 	"_isolationB\x0f\n" +
 	"\r_source_bytesB\x0e\n" +
@@ -5091,7 +5101,8 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\r_memory_bytesB\r\n" +
 	"\v_cpu_millisB\x10\n" +
 	"\x0e_max_pipelinesB\x11\n" +
-	"\x0f_log_kept_bytes\"\x1d\n" +
+	"\x0f_log_kept_bytesB\x10\n" +
+	"\x0e_record_inputs\"\x1d\n" +
 	"\x05Hosts\x12\x14\n" +
 	"\x05hosts\x18\x01 \x03(\tR\x05hosts\"C\n" +
 	"\n" +

@@ -1049,7 +1049,9 @@ type LogLine struct {
 	Function    string                 `protobuf:"bytes,5,opt,name=function,proto3" json:"function,omitempty"`
 	ContainerId string                 `protobuf:"bytes,6,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	// Bytes dropped before this line.
-	Dropped       int64 `protobuf:"varint,7,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Dropped int64 `protobuf:"varint,7,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// Set: no line, but the name of a controller whose lines are missing from here on.
+	Missing       string `protobuf:"bytes,8,opt,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1131,6 +1133,13 @@ func (x *LogLine) GetDropped() int64 {
 		return x.Dropped
 	}
 	return 0
+}
+
+func (x *LogLine) GetMissing() string {
+	if x != nil {
+		return x.Missing
+	}
+	return ""
 }
 
 type TailRequest struct {
@@ -1354,15 +1363,17 @@ type CallRecord struct {
 	// ok or the kind of the failure.
 	Outcome string `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	// The failure's message, bounded, values of secrets taken out.
-	Message       string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
-	Stages        *Stages                `protobuf:"bytes,8,opt,name=stages,proto3" json:"stages,omitempty"`
-	Start         string                 `protobuf:"bytes,9,opt,name=start,proto3" json:"start,omitempty"`
-	ContainerId   string                 `protobuf:"bytes,10,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
-	Steps         []*StepResult          `protobuf:"bytes,11,rep,name=steps,proto3" json:"steps,omitempty"`
-	InputBytes    int64                  `protobuf:"varint,12,opt,name=input_bytes,json=inputBytes,proto3" json:"input_bytes,omitempty"`
-	OutputBytes   int64                  `protobuf:"varint,13,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
-	Controller    string                 `protobuf:"bytes,14,opt,name=controller,proto3" json:"controller,omitempty"`
+	Message     string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	Time        *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
+	Stages      *Stages                `protobuf:"bytes,8,opt,name=stages,proto3" json:"stages,omitempty"`
+	Start       string                 `protobuf:"bytes,9,opt,name=start,proto3" json:"start,omitempty"`
+	ContainerId string                 `protobuf:"bytes,10,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Steps       []*StepResult          `protobuf:"bytes,11,rep,name=steps,proto3" json:"steps,omitempty"`
+	InputBytes  int64                  `protobuf:"varint,12,opt,name=input_bytes,json=inputBytes,proto3" json:"input_bytes,omitempty"`
+	OutputBytes int64                  `protobuf:"varint,13,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
+	Controller  string                 `protobuf:"bytes,14,opt,name=controller,proto3" json:"controller,omitempty"`
+	// Its input was recorded and is still kept.
+	InputKept     bool `protobuf:"varint,15,opt,name=input_kept,json=inputKept,proto3" json:"input_kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1495,6 +1506,110 @@ func (x *CallRecord) GetController() string {
 	return ""
 }
 
+func (x *CallRecord) GetInputKept() bool {
+	if x != nil {
+		return x.InputKept
+	}
+	return false
+}
+
+type GetCallRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCallRequest) Reset() {
+	*x = GetCallRequest{}
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCallRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCallRequest) ProtoMessage() {}
+
+func (x *GetCallRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCallRequest.ProtoReflect.Descriptor instead.
+func (*GetCallRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetCallRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type GetCallResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Call  *CallRecord            `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// The input, JSON, if call.input_kept. Inputs of HTTP-shaped calls are not recorded.
+	Input         []byte `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCallResponse) Reset() {
+	*x = GetCallResponse{}
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCallResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCallResponse) ProtoMessage() {}
+
+func (x *GetCallResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCallResponse.ProtoReflect.Descriptor instead.
+func (*GetCallResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetCallResponse) GetCall() *CallRecord {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *GetCallResponse) GetInput() []byte {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
 var File_paddock_v1_sandbox_proto protoreflect.FileDescriptor
 
 const file_paddock_v1_sandbox_proto_rawDesc = "" +
@@ -1584,7 +1699,7 @@ const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"\x06goaway\x18\x04 \x01(\v2\x12.paddock.v1.GoAwayH\x00R\x06goawayB\x06\n" +
 	"\x04body\" \n" +
 	"\x06GoAway\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xd5\x01\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xef\x01\n" +
 	"\aLogLine\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05level\x18\x02 \x01(\tR\x05level\x12\x12\n" +
@@ -1592,7 +1707,8 @@ const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"\acall_id\x18\x04 \x01(\tR\x06callId\x12\x1a\n" +
 	"\bfunction\x18\x05 \x01(\tR\bfunction\x12!\n" +
 	"\fcontainer_id\x18\x06 \x01(\tR\vcontainerId\x12\x18\n" +
-	"\adropped\x18\a \x01(\x03R\adropped\"\x86\x01\n" +
+	"\adropped\x18\a \x01(\x03R\adropped\x12\x18\n" +
+	"\amissing\x18\b \x01(\tR\amissing\"\x86\x01\n" +
 	"\vTailRequest\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\x12\x14\n" +
 	"\x05lines\x18\x02 \x01(\x05R\x05lines\x12\x1a\n" +
@@ -1607,7 +1723,7 @@ const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"\acall_id\x18\x05 \x01(\tR\x06callId\"[\n" +
 	"\x11ListCallsResponse\x12,\n" +
 	"\x05calls\x18\x01 \x03(\v2\x16.paddock.v1.CallRecordR\x05calls\x12\x18\n" +
-	"\amissing\x18\x02 \x03(\tR\amissing\"\xd2\x03\n" +
+	"\amissing\x18\x02 \x03(\tR\amissing\"\xf1\x03\n" +
 	"\n" +
 	"CallRecord\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1a\n" +
@@ -1627,13 +1743,21 @@ const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"\foutput_bytes\x18\r \x01(\x03R\voutputBytes\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x0e \x01(\tR\n" +
-	"controller2\xa1\x01\n" +
+	"controller\x12\x1d\n" +
+	"\n" +
+	"input_kept\x18\x0f \x01(\bR\tinputKept\" \n" +
+	"\x0eGetCallRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"S\n" +
+	"\x0fGetCallResponse\x12*\n" +
+	"\x04call\x18\x01 \x01(\v2\x16.paddock.v1.CallRecordR\x04call\x12\x14\n" +
+	"\x05input\x18\x02 \x01(\fR\x05input2\xa1\x01\n" +
 	"\aSandbox\x12?\n" +
 	"\x06Invoke\x12\x19.paddock.v1.InvokeRequest\x1a\x1a.paddock.v1.InvokeResponse\x12U\n" +
-	"\fInvokeStream\x12\x1f.paddock.v1.InvokeStreamRequest\x1a .paddock.v1.InvokeStreamResponse(\x010\x012\x88\x01\n" +
+	"\fInvokeStream\x12\x1f.paddock.v1.InvokeStreamRequest\x1a .paddock.v1.InvokeStreamResponse(\x010\x012\xcc\x01\n" +
 	"\x04Logs\x126\n" +
 	"\x04Tail\x12\x17.paddock.v1.TailRequest\x1a\x13.paddock.v1.LogLine0\x01\x12H\n" +
-	"\tListCalls\x12\x1c.paddock.v1.ListCallsRequest\x1a\x1d.paddock.v1.ListCallsResponseB$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
+	"\tListCalls\x12\x1c.paddock.v1.ListCallsRequest\x1a\x1d.paddock.v1.ListCallsResponse\x12B\n" +
+	"\aGetCall\x12\x1a.paddock.v1.GetCallRequest\x1a\x1b.paddock.v1.GetCallResponseB$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
 
 var (
 	file_paddock_v1_sandbox_proto_rawDescOnce sync.Once
@@ -1647,7 +1771,7 @@ func file_paddock_v1_sandbox_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_sandbox_proto_rawDescData
 }
 
-var file_paddock_v1_sandbox_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_paddock_v1_sandbox_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_paddock_v1_sandbox_proto_goTypes = []any{
 	(*InvokeRequest)(nil),         // 0: paddock.v1.InvokeRequest
 	(*Source)(nil),                // 1: paddock.v1.Source
@@ -1665,14 +1789,16 @@ var file_paddock_v1_sandbox_proto_goTypes = []any{
 	(*ListCallsRequest)(nil),      // 13: paddock.v1.ListCallsRequest
 	(*ListCallsResponse)(nil),     // 14: paddock.v1.ListCallsResponse
 	(*CallRecord)(nil),            // 15: paddock.v1.CallRecord
-	nil,                           // 16: paddock.v1.Source.ConfigurationEntry
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*GetCallRequest)(nil),        // 16: paddock.v1.GetCallRequest
+	(*GetCallResponse)(nil),       // 17: paddock.v1.GetCallResponse
+	nil,                           // 18: paddock.v1.Source.ConfigurationEntry
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 }
 var file_paddock_v1_sandbox_proto_depIdxs = []int32{
 	1,  // 0: paddock.v1.InvokeRequest.source:type_name -> paddock.v1.Source
-	17, // 1: paddock.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
-	16, // 2: paddock.v1.Source.configuration:type_name -> paddock.v1.Source.ConfigurationEntry
+	19, // 1: paddock.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
+	18, // 2: paddock.v1.Source.configuration:type_name -> paddock.v1.Source.ConfigurationEntry
 	4,  // 3: paddock.v1.InvokeResponse.error:type_name -> paddock.v1.CallError
 	6,  // 4: paddock.v1.InvokeResponse.stages:type_name -> paddock.v1.Stages
 	11, // 5: paddock.v1.InvokeResponse.logs:type_name -> paddock.v1.LogLine
@@ -1680,30 +1806,33 @@ var file_paddock_v1_sandbox_proto_depIdxs = []int32{
 	4,  // 7: paddock.v1.StepResult.error:type_name -> paddock.v1.CallError
 	11, // 8: paddock.v1.StepResult.logs:type_name -> paddock.v1.LogLine
 	5,  // 9: paddock.v1.CallError.thrown:type_name -> paddock.v1.Thrown
-	17, // 10: paddock.v1.CallError.retry_after:type_name -> google.protobuf.Duration
+	19, // 10: paddock.v1.CallError.retry_after:type_name -> google.protobuf.Duration
 	0,  // 11: paddock.v1.InvokeStreamRequest.call:type_name -> paddock.v1.InvokeRequest
 	8,  // 12: paddock.v1.InvokeStreamRequest.cancel:type_name -> paddock.v1.CancelCall
 	2,  // 13: paddock.v1.InvokeStreamResponse.result:type_name -> paddock.v1.InvokeResponse
 	11, // 14: paddock.v1.InvokeStreamResponse.log:type_name -> paddock.v1.LogLine
 	10, // 15: paddock.v1.InvokeStreamResponse.goaway:type_name -> paddock.v1.GoAway
-	18, // 16: paddock.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	20, // 16: paddock.v1.LogLine.time:type_name -> google.protobuf.Timestamp
 	15, // 17: paddock.v1.ListCallsResponse.calls:type_name -> paddock.v1.CallRecord
-	18, // 18: paddock.v1.CallRecord.time:type_name -> google.protobuf.Timestamp
+	20, // 18: paddock.v1.CallRecord.time:type_name -> google.protobuf.Timestamp
 	6,  // 19: paddock.v1.CallRecord.stages:type_name -> paddock.v1.Stages
 	3,  // 20: paddock.v1.CallRecord.steps:type_name -> paddock.v1.StepResult
-	0,  // 21: paddock.v1.Sandbox.Invoke:input_type -> paddock.v1.InvokeRequest
-	7,  // 22: paddock.v1.Sandbox.InvokeStream:input_type -> paddock.v1.InvokeStreamRequest
-	12, // 23: paddock.v1.Logs.Tail:input_type -> paddock.v1.TailRequest
-	13, // 24: paddock.v1.Logs.ListCalls:input_type -> paddock.v1.ListCallsRequest
-	2,  // 25: paddock.v1.Sandbox.Invoke:output_type -> paddock.v1.InvokeResponse
-	9,  // 26: paddock.v1.Sandbox.InvokeStream:output_type -> paddock.v1.InvokeStreamResponse
-	11, // 27: paddock.v1.Logs.Tail:output_type -> paddock.v1.LogLine
-	14, // 28: paddock.v1.Logs.ListCalls:output_type -> paddock.v1.ListCallsResponse
-	25, // [25:29] is the sub-list for method output_type
-	21, // [21:25] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	15, // 21: paddock.v1.GetCallResponse.call:type_name -> paddock.v1.CallRecord
+	0,  // 22: paddock.v1.Sandbox.Invoke:input_type -> paddock.v1.InvokeRequest
+	7,  // 23: paddock.v1.Sandbox.InvokeStream:input_type -> paddock.v1.InvokeStreamRequest
+	12, // 24: paddock.v1.Logs.Tail:input_type -> paddock.v1.TailRequest
+	13, // 25: paddock.v1.Logs.ListCalls:input_type -> paddock.v1.ListCallsRequest
+	16, // 26: paddock.v1.Logs.GetCall:input_type -> paddock.v1.GetCallRequest
+	2,  // 27: paddock.v1.Sandbox.Invoke:output_type -> paddock.v1.InvokeResponse
+	9,  // 28: paddock.v1.Sandbox.InvokeStream:output_type -> paddock.v1.InvokeStreamResponse
+	11, // 29: paddock.v1.Logs.Tail:output_type -> paddock.v1.LogLine
+	14, // 30: paddock.v1.Logs.ListCalls:output_type -> paddock.v1.ListCallsResponse
+	17, // 31: paddock.v1.Logs.GetCall:output_type -> paddock.v1.GetCallResponse
+	27, // [27:32] is the sub-list for method output_type
+	22, // [22:27] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_sandbox_proto_init() }
@@ -1731,7 +1860,7 @@ func file_paddock_v1_sandbox_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_sandbox_proto_rawDesc), len(file_paddock_v1_sandbox_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -169,6 +169,7 @@ var Sandbox_ServiceDesc = grpc.ServiceDesc{
 const (
 	Logs_Tail_FullMethodName      = "/paddock.v1.Logs/Tail"
 	Logs_ListCalls_FullMethodName = "/paddock.v1.Logs/ListCalls"
+	Logs_GetCall_FullMethodName   = "/paddock.v1.Logs/GetCall"
 )
 
 // LogsClient is the client API for Logs service.
@@ -181,6 +182,8 @@ type LogsClient interface {
 	Tail(ctx context.Context, in *TailRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogLine], error)
 	// ListCalls returns the last calls, newest first.
 	ListCalls(ctx context.Context, in *ListCallsRequest, opts ...grpc.CallOption) (*ListCallsResponse, error)
+	// GetCall returns one of them with the input that it had, where the tenant has inputs recorded.
+	GetCall(ctx context.Context, in *GetCallRequest, opts ...grpc.CallOption) (*GetCallResponse, error)
 }
 
 type logsClient struct {
@@ -220,6 +223,16 @@ func (c *logsClient) ListCalls(ctx context.Context, in *ListCallsRequest, opts .
 	return out, nil
 }
 
+func (c *logsClient) GetCall(ctx context.Context, in *GetCallRequest, opts ...grpc.CallOption) (*GetCallResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCallResponse)
+	err := c.cc.Invoke(ctx, Logs_GetCall_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LogsServer is the server API for Logs service.
 // All implementations must embed UnimplementedLogsServer
 // for forward compatibility.
@@ -230,6 +243,8 @@ type LogsServer interface {
 	Tail(*TailRequest, grpc.ServerStreamingServer[LogLine]) error
 	// ListCalls returns the last calls, newest first.
 	ListCalls(context.Context, *ListCallsRequest) (*ListCallsResponse, error)
+	// GetCall returns one of them with the input that it had, where the tenant has inputs recorded.
+	GetCall(context.Context, *GetCallRequest) (*GetCallResponse, error)
 	mustEmbedUnimplementedLogsServer()
 }
 
@@ -245,6 +260,9 @@ func (UnimplementedLogsServer) Tail(*TailRequest, grpc.ServerStreamingServer[Log
 }
 func (UnimplementedLogsServer) ListCalls(context.Context, *ListCallsRequest) (*ListCallsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListCalls not implemented")
+}
+func (UnimplementedLogsServer) GetCall(context.Context, *GetCallRequest) (*GetCallResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCall not implemented")
 }
 func (UnimplementedLogsServer) mustEmbedUnimplementedLogsServer() {}
 func (UnimplementedLogsServer) testEmbeddedByValue()              {}
@@ -296,6 +314,24 @@ func _Logs_ListCalls_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Logs_GetCall_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCallRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogsServer).GetCall(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Logs_GetCall_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogsServer).GetCall(ctx, req.(*GetCallRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Logs_ServiceDesc is the grpc.ServiceDesc for Logs service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -306,6 +342,10 @@ var Logs_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListCalls",
 			Handler:    _Logs_ListCalls_Handler,
+		},
+		{
+			MethodName: "GetCall",
+			Handler:    _Logs_GetCall_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
