@@ -10,33 +10,44 @@ import (
 	"paddock/internal/tenant"
 )
 
-// functionSet is a tenant's functions. Nobody changes one that readers can see.
-type functionSet struct{ byName map[string]*FunctionView }
-
 // apply collects the effect of records on a View. It belongs to the view's run goroutine.
 type apply struct {
 	view      *View
 	tenants   *edit[tenant.ID, *TenantView]
 	keys      *edit[string, *keyEntry]
-	functions *edit[tenant.ID, *functionSet]
+	snapshots *edit[tenant.ID, *snapshot]
+	hosts     *edit[string, tenant.ID]
 	secrets   *edit[tenant.ID, *secretSet]
-	mine      map[tenant.ID]bool // function sets that this apply made and may change
+	mine      map[tenant.ID]*snapshot // those that this apply made and may change
+	touched   map[*FunctionView]bool  // those that it made and may change
 	notices   []Change
 	changed   []int64 // revisions of the puts that changed something, 0 for removals
 }
 
 func (v *View) newApply() *apply {
 	return &apply{
-		view: v, tenants: v.tenants.edit(), keys: v.keys.edit(), functions: v.functions.edit(),
-		secrets: v.secrets.edit(), mine: map[tenant.ID]bool{},
+		view: v, tenants: v.tenants.edit(), keys: v.keys.edit(), snapshots: v.snapshots.edit(),
+		hosts: v.hosts.edit(), secrets: v.secrets.edit(), mine: map[tenant.ID]*snapshot{}, touched: map[*FunctionView]bool{},
 	}
 }
 
-// finish makes everything visible. The tables come in an order in which a key never appears before its tenant.
+// finish makes everything visible. The tables come in an order in which a key never appears before its tenant. All functions
+// and pipelines of a tenant are one value, which a reader sees as it was before or after.
 func (a *apply) finish() []Change {
+	for f := range a.touched {
+		f.settle()
+	}
+	for t, s := range a.mine {
+		if s.empty() {
+			a.snapshots.del(t)
+		} else {
+			a.snapshots.set(t, s)
+		}
+	}
 	a.tenants.publish()
 	a.secrets.publish()
-	a.functions.publish()
+	a.snapshots.publish()
+	a.hosts.publish()
 	a.keys.publish()
 	a.view.broken.Store(int64(len(a.view.unreadable)))
 	return a.notices
@@ -72,9 +83,13 @@ func (a *apply) put(key string, value []byte, rev int64) {
 	case store.KindFunction:
 		err = a.putFunction(tenant.ID(parts[0]), parts[1], value, rev)
 	case store.KindVersion:
-		err = a.putVersion(tenant.ID(parts[0]), parts[1], parts[2], value)
+		err = a.putVersion(tenant.ID(parts[0]), parts[1], parts[2], value, rev)
+	case store.KindPipeline:
+		err = a.putPipeline(tenant.ID(parts[0]), parts[1], value, rev)
 	case store.KindSecret:
 		err = a.putSecret(tenant.ID(parts[0]), parts[1], value)
+	case store.KindHost:
+		err = a.putHost(parts[0], value)
 	default:
 		return
 	}
@@ -89,8 +104,8 @@ func (a *apply) put(key string, value []byte, rev int64) {
 	delete(a.view.unreadable, key)
 }
 
-// remove takes a record out.
-func (a *apply) remove(key string) {
+// remove takes a record out that went with revision rev, or before it.
+func (a *apply) remove(key string, rev int64) {
 	if _, held := a.view.mods[key]; !held {
 		return
 	}
@@ -109,15 +124,20 @@ func (a *apply) remove(key string) {
 		}
 	case store.KindFunction:
 		t, name := tenant.ID(parts[0]), parts[1]
-		a.editFunction(t, name, func(f *FunctionView) { f.Active, f.Newest = 0, 0 })
+		a.editFunction(t, name, rev, func(f *FunctionView) { *f = FunctionView{Name: name, versions: f.versions} })
 		a.notice(FunctionRemoved, t, name)
+	case store.KindPipeline:
+		delete(a.editSnapshot(tenant.ID(parts[0]), rev).pipelines, parts[1])
+		a.notice(PipelineRemoved, tenant.ID(parts[0]), parts[1])
+	case store.KindHost:
+		a.hosts.del(parts[0])
 	case store.KindSecret:
 		a.editSecret(tenant.ID(parts[0]), parts[1], nil)
 		a.notice(SecretRemoved, tenant.ID(parts[0]), parts[1])
 	case store.KindVersion:
 		number, err := strconv.ParseInt(parts[2], 10, 64)
 		if err == nil {
-			a.editFunction(tenant.ID(parts[0]), parts[1], func(f *FunctionView) { delete(f.versions, number) })
+			a.editFunction(tenant.ID(parts[0]), parts[1], rev, func(f *FunctionView) { delete(f.versions, number) })
 		}
 	}
 }
@@ -151,21 +171,46 @@ func (a *apply) putKey(id string, value []byte) error {
 }
 
 func (a *apply) putFunction(t tenant.ID, name string, value []byte, rev int64) error {
-	active, newest, err := decodeFunction(name, value)
+	next, err := decodeFunction(name, value, rev)
 	if err != nil {
 		return err
 	}
-	a.editFunction(t, name, func(f *FunctionView) { f.Active, f.Newest, f.Revision = active, newest, rev })
+	a.editFunction(t, name, rev, func(f *FunctionView) {
+		if reflect.DeepEqual(f.access, next.access) {
+			next.access = f.access // the same pointer: what was derived from it stays
+		}
+		next.versions = f.versions
+		*f = *next
+	})
 	a.notice(FunctionChanged, t, name)
 	return nil
 }
 
-func (a *apply) putVersion(t tenant.ID, name, number string, value []byte) error {
+func (a *apply) putVersion(t tenant.ID, name, number string, value []byte, rev int64) error {
 	v, err := decodeVersion(number, value)
 	if err != nil {
 		return fmt.Errorf("version %s of %s: %w", number, name, err)
 	}
-	a.editFunction(t, name, func(f *FunctionView) { f.versions[v.Number] = v })
+	a.editFunction(t, name, rev, func(f *FunctionView) { f.versions[v.Number] = v })
+	return nil
+}
+
+func (a *apply) putPipeline(t tenant.ID, name string, value []byte, rev int64) error {
+	p, err := decodePipeline(name, value, rev)
+	if err != nil {
+		return err
+	}
+	a.editSnapshot(t, rev).pipelines[name] = p
+	a.notice(PipelineChanged, t, name)
+	return nil
+}
+
+func (a *apply) putHost(name string, value []byte) error {
+	t, err := decodeHost(value)
+	if err != nil {
+		return err
+	}
+	a.hosts.set(name, t)
 	return nil
 }
 
@@ -198,31 +243,35 @@ func (a *apply) editSecret(t tenant.ID, ref string, s *SecretView) {
 	a.secrets.set(t, next)
 }
 
+// editSnapshot returns a copy of what a tenant's calls run, to be changed for a revision.
+func (a *apply) editSnapshot(t tenant.ID, rev int64) *snapshot {
+	s, ok := a.mine[t]
+	if !ok {
+		old, _ := a.snapshots.get(t)
+		s = newSnapshot(old)
+		a.mine[t] = s
+	}
+	s.revision = max(s.revision, rev)
+	return s
+}
+
 // editFunction changes a copy of a function, and drops it when nothing is left of it.
-func (a *apply) editFunction(t tenant.ID, name string, change func(*FunctionView)) {
-	set, ok := a.functions.get(t)
-	if !a.mine[t] {
-		fresh := &functionSet{byName: map[string]*FunctionView{}}
-		if ok {
-			fresh.byName = maps.Clone(set.byName)
+func (a *apply) editFunction(t tenant.ID, name string, rev int64, change func(*FunctionView)) {
+	s := a.editSnapshot(t, rev)
+	f, had := s.functions[name]
+	if !had || !a.touched[f] {
+		next := &FunctionView{Name: name, versions: map[int64]*VersionView{}}
+		if had {
+			*next = *f
+			next.versions = maps.Clone(f.versions)
 		}
-		set = fresh
-		a.mine[t] = true
-		a.functions.set(t, set)
+		f = next
+		a.touched[f] = true
 	}
-	next := &FunctionView{Name: name, versions: map[int64]*VersionView{}}
-	if old, ok := set.byName[name]; ok {
-		*next = *old
-		next.versions = maps.Clone(old.versions)
-	}
-	change(next)
-	if next.Active == 0 && len(next.versions) == 0 {
-		delete(set.byName, name)
-	} else {
-		set.byName[name] = next
-	}
-	if len(set.byName) == 0 {
-		a.functions.del(t)
-		delete(a.mine, t)
+	change(f)
+	s.functions[name] = f
+	if f.Active == 0 && len(f.versions) == 0 {
+		delete(s.functions, name)
+		delete(a.touched, f)
 	}
 }

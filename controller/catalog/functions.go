@@ -239,10 +239,7 @@ func (s *Service) versions(ctx context.Context, t tenant.ID, name string) ([]*Ve
 		if err := proto.Unmarshal(kv.Value, &rec); err != nil {
 			return nil, errs.Wrap(errs.Internal, "read "+kv.Key, err, "a record cannot be read; the operator's log has the details")
 		}
-		out = append(out, &VersionView{
-			Number: rec.GetNumber(), Hash: rec.GetHash(), SizeBytes: rec.GetSizeBytes(), Kind: call.Kind(rec.GetKind()),
-			Runtime: rec.GetRuntime(), Author: rec.GetAuthor(), Note: rec.GetNote(), Created: asTime(rec.GetCreated()),
-		})
+		out = append(out, versionView(&rec))
 	}
 	return out, nil
 }

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -20,6 +21,31 @@ func CheckFunctionName(name string) error {
 			"function name %.80q: use 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.', not starting with '-' or '.'", name)
 	}
 	return nil
+}
+
+// CheckPipelineName says whether name can name a pipeline; the form is that of functions.
+func CheckPipelineName(name string) error {
+	if !functionName.MatchString(name) {
+		return errs.New(errs.Invalid,
+			"pipeline name %.80q: use 1 to 64 of A-Z, a-z, 0-9, '_', '-' and '.', not starting with '-' or '.'", name)
+	}
+	return nil
+}
+
+// parseRef splits "name" or "name@version"; version 0 is the one that unpinned calls get.
+func parseRef(ref string) (name string, version int64, err error) {
+	name, number, pinned := strings.Cut(ref, "@")
+	if err := CheckFunctionName(name); err != nil {
+		return "", 0, err
+	}
+	if !pinned {
+		return name, 0, nil
+	}
+	version, err = strconv.ParseInt(number, 10, 64)
+	if err != nil || version < 1 || strconv.FormatInt(version, 10) != number { // "+3" and "03" are not a second name of 3
+		return "", 0, errs.New(errs.Invalid, "function %.80q: the version after @ is a number from 1", ref)
+	}
+	return name, version, nil
 }
 
 var secretName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,127}$`)

@@ -92,24 +92,7 @@ type VersionView struct {
 	Author    string
 	Note      string
 	Created   time.Time
-}
-
-// FunctionView is a function with its versions. Nobody changes one.
-type FunctionView struct {
-	Name     string
-	Active   int64 // 0 until its record is seen
-	Newest   int64
-	Revision int64
-	versions map[int64]*VersionView
-}
-
-// Version returns a version, the active one for number 0.
-func (f *FunctionView) Version(number int64) (*VersionView, bool) {
-	if number == 0 {
-		number = f.Active
-	}
-	v, ok := f.versions[number]
-	return v, ok
+	Proven    bool // it has succeeded often enough to stand in for a later one
 }
 
 // What decode functions return an error for is a record of a newer Paddock, or garbage: it is kept out, and the last good
@@ -173,15 +156,46 @@ func decodeKey(id string, value []byte) (*keyEntry, error) {
 	}, nil
 }
 
-func decodeFunction(name string, value []byte) (active, newest int64, err error) {
+// decodeFunction leaves the versions out, which are records of their own.
+func decodeFunction(name string, value []byte, revision int64) (*FunctionView, error) {
 	var r pb.FunctionRecord
 	if err := proto.Unmarshal(value, &r); err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	if r.GetName() != name || r.GetActive() < 1 || r.GetNewest() < r.GetActive() {
-		return 0, 0, fmt.Errorf("function %.80q with active version %d of %d", r.GetName(), r.GetActive(), r.GetNewest())
+		return nil, fmt.Errorf("function %.80q with active version %d of %d", r.GetName(), r.GetActive(), r.GetNewest())
 	}
-	return r.GetActive(), r.GetNewest(), nil
+	f := &FunctionView{
+		Name: name, Active: r.GetActive(), Newest: r.GetNewest(), Revision: revision, SplitVersion: r.GetSplitVersion(),
+		SplitPercent: int(r.GetSplitPercent()), Previous: previous(&r),
+	}
+	if f.SplitVersion < 0 || f.SplitVersion > f.Newest || f.SplitPercent < 0 || f.SplitPercent > 99 ||
+		(f.SplitVersion == 0) != (f.SplitPercent == 0) {
+		return nil, fmt.Errorf("version %d has a share of %d %%", f.SplitVersion, f.SplitPercent)
+	}
+	if r.GetAccess() != nil {
+		f.access = decodeAccess(r.GetAccess(), r.GetUrlKeyMac())
+	}
+	return f, nil
+}
+
+// previous is the version that a rollback would activate, 0 if there is none.
+func previous(r *pb.FunctionRecord) int64 {
+	switch n := len(r.GetFormer()); {
+	case r.GetSplitVersion() != 0:
+		return r.GetActive()
+	case n > 0:
+		return r.GetFormer()[n-1]
+	}
+	return 0
+}
+
+func decodeHost(value []byte) (tenant.ID, error) {
+	var r pb.HostRecord
+	if err := proto.Unmarshal(value, &r); err != nil {
+		return "", err
+	}
+	return tenant.ParseID(r.GetTenant())
 }
 
 func decodeVersion(number string, value []byte) (*VersionView, error) {
@@ -192,17 +206,20 @@ func decodeVersion(number string, value []byte) (*VersionView, error) {
 	if n, err := strconv.ParseInt(number, 10, 64); err != nil || n != r.GetNumber() {
 		return nil, fmt.Errorf("it says that it is version %d", r.GetNumber())
 	}
-	kind, ok := call.ParseKind(r.GetKind())
-	if !ok {
+	if _, ok := call.ParseKind(r.GetKind()); !ok {
 		return nil, fmt.Errorf("unknown kind %.40q", r.GetKind())
 	}
 	if b, err := hex.DecodeString(r.GetHash()); err != nil || len(b) != hashBytes {
 		return nil, fmt.Errorf("hash %.80q", r.GetHash())
 	}
+	return versionView(&r), nil
+}
+
+func versionView(r *pb.VersionRecord) *VersionView {
 	return &VersionView{
-		Number: r.GetNumber(), Hash: r.GetHash(), SizeBytes: r.GetSizeBytes(), Kind: kind, Runtime: r.GetRuntime(),
-		Author: r.GetAuthor(), Note: r.GetNote(), Created: asTime(r.GetCreated()),
-	}, nil
+		Number: r.GetNumber(), Hash: r.GetHash(), SizeBytes: r.GetSizeBytes(), Kind: call.Kind(r.GetKind()), Runtime: r.GetRuntime(),
+		Author: r.GetAuthor(), Note: r.GetNote(), Created: asTime(r.GetCreated()), Proven: r.GetProven(),
+	}
 }
 
 func decodeSecret(ref string, value []byte) (*SecretView, error) {

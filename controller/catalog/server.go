@@ -97,8 +97,8 @@ func (s *Server) GetTenant(ctx context.Context, r *pb.GetTenantRequest) (*pb.Ten
 		return nil, noTenant(t)
 	}
 	out := showTenant(v)
-	if set, ok := s.view.functions.get(t); ok {
-		out.Functions = int32(len(set.byName))
+	if one, ok := s.view.snapshots.get(t); ok {
+		out.Functions = int32(len(one.functions))
 	}
 	return out, nil
 }

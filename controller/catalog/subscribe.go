@@ -19,13 +19,15 @@ const (
 	FunctionRemoved
 	SecretChanged
 	SecretRemoved
+	PipelineChanged
+	PipelineRemoved
 )
 
 // Change names something that is not as it was; how it is now is for the View to say.
 type Change struct {
 	Kind   ChangeKind
 	Tenant tenant.ID // "" for an operator's key
-	Name   string    // the key's id, the function's name, or the secret's with "@function" behind
+	Name   string    // the key's id, the function's or pipeline's name, or the secret's with "@function" behind
 }
 
 // broadcaster hands changes to subscribers and never waits for one.

@@ -47,7 +47,8 @@ type View struct {
 
 	tenants   *table[tenant.ID, *TenantView]
 	keys      *table[string, *keyEntry]
-	functions *table[tenant.ID, *functionSet]
+	snapshots *table[tenant.ID, *snapshot]
+	hosts     *table[string, tenant.ID]
 	secrets   *table[tenant.ID, *secretSet]
 	opened    *sizedcache.Cache[functionKey, openedSet] // decrypted secrets
 	code      *codeCache
@@ -92,8 +93,9 @@ func NewView(o ViewOptions) (*View, error) {
 	v := &View{
 		opts: o, log: o.Logger,
 		tenants: newTable[tenant.ID, *TenantView](), keys: newTable[string, *keyEntry](),
-		functions: newTable[tenant.ID, *functionSet](), secrets: newTable[tenant.ID, *secretSet](),
-		opened: sizedcache.New[functionKey, openedSet](secretCacheBytes), changes: newBroadcaster(),
+		snapshots: newTable[tenant.ID, *snapshot](), hosts: newTable[string, tenant.ID](),
+		secrets: newTable[tenant.ID, *secretSet](),
+		opened:  sizedcache.New[functionKey, openedSet](secretCacheBytes), changes: newBroadcaster(),
 		base: time.Now(), advance: make(chan struct{}),
 		mods: map[string]int64{}, unreadable: map[string]bool{},
 		ready: make(chan struct{}), done: make(chan struct{}),
@@ -125,40 +127,6 @@ func (v *View) Key(id string) (*KeyView, bool) {
 		return nil, false
 	}
 	return &e.KeyView, true
-}
-
-// Function returns a version of a function, the active one for version 0, and whether there is one.
-func (v *View) Function(t tenant.ID, name string, version int64) (*VersionView, bool) {
-	f, ok := v.lookup(t, name)
-	if !ok {
-		return nil, false
-	}
-	return f.Version(version)
-}
-
-func (v *View) lookup(t tenant.ID, name string) (*FunctionView, bool) {
-	set, ok := v.functions.get(t)
-	if !ok {
-		return nil, false
-	}
-	f, ok := set.byName[name]
-	return f, ok && f.Active != 0
-}
-
-// Functions returns up to limit of a tenant's functions in the order of their names, after the name after.
-func (v *View) Functions(t tenant.ID, after string, limit int) []*FunctionView {
-	set, ok := v.functions.get(t)
-	if !ok {
-		return nil
-	}
-	var all []*FunctionView
-	for name, f := range set.byName {
-		if name > after && f.Active != 0 {
-			all = append(all, f)
-		}
-	}
-	slices.SortFunc(all, func(a, b *FunctionView) int { return strings.Compare(a.Name, b.Name) })
-	return all[:min(limit, len(all))]
 }
 
 // Tenants returns up to limit tenants in the order of their ids, after the id after.
@@ -241,6 +209,7 @@ type ViewStats struct {
 	Tenants        int
 	Keys           int
 	Functions      int
+	Pipelines      int
 }
 
 // Stats counts what is there; it walks over everything.
@@ -249,7 +218,11 @@ func (v *View) Stats() ViewStats {
 	s.CodeCacheBytes, s.CodeCacheItems = v.code.size()
 	v.tenants.all(func(tenant.ID, *TenantView) bool { s.Tenants++; return true })
 	v.keys.all(func(string, *keyEntry) bool { s.Keys++; return true })
-	v.functions.all(func(_ tenant.ID, set *functionSet) bool { s.Functions += len(set.byName); return true })
+	v.snapshots.all(func(_ tenant.ID, one *snapshot) bool {
+		s.Functions += len(one.functions)
+		s.Pipelines += len(one.pipelines)
+		return true
+	})
 	return s
 }
 
@@ -303,7 +276,7 @@ func (v *View) load(ctx context.Context) (int64, error) {
 	}
 	for key := range v.mods {
 		if !listed[key] {
-			a.remove(key)
+			a.remove(key, rev)
 		}
 	}
 	if missed := a.changedUpTo(seen); missed > 0 {
@@ -342,7 +315,7 @@ func (v *View) follow(ctx context.Context, from int64) error {
 			a := v.newApply()
 			for _, e := range b.Events {
 				if e.Deleted {
-					a.remove(e.Key)
+					a.remove(e.Key, e.ModRevision)
 				} else {
 					a.put(e.Key, e.Value, e.ModRevision)
 				}

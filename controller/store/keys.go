@@ -19,6 +19,7 @@ const (
 	VersionsPrefix    = Root + "versions/"
 	PipelinesPrefix   = Root + "pipelines/"
 	SecretsPrefix     = Root + "secrets/"
+	HostsPrefix       = Root + "hosts/"
 	ControllersPrefix = Root + "controllers/"
 	AssignmentsPrefix = Root + "assignments/"
 	ElectionPrefix    = Root + "election/"
@@ -52,6 +53,9 @@ func VersionsOf(id tenant.ID, name string) string { return AllVersionsOf(id) + n
 // AllVersionsOf is the prefix of all versions of a tenant's functions.
 func AllVersionsOf(id tenant.ID) string { return VersionsPrefix + string(id) + "/" }
 
+// Pipeline is pipelines/<tenant>/<name>: the steps of a pipeline.
+func Pipeline(id tenant.ID, name string) string { return PipelinesOf(id) + name }
+
 // PipelinesOf is the prefix of a tenant's pipelines.
 func PipelinesOf(id tenant.ID) string { return PipelinesPrefix + string(id) + "/" }
 
@@ -60,6 +64,10 @@ func SecretsOf(id tenant.ID) string { return SecretsPrefix + string(id) + "/" }
 
 // Secret is secrets/<tenant>/<name>, or secrets/<tenant>/<name>@<function>: a secret's ciphertext.
 func Secret(id tenant.ID, ref string) string { return SecretsOf(id) + ref }
+
+// Host is hosts/<host name>: the tenant whose public functions answer there. Whoever writes one guards that no other tenant's is
+// there.
+func Host(name string) string { return HostsPrefix + name }
 
 // Controller is controllers/<id>, under the controller's lease.
 func Controller(id string) string { return ControllersPrefix + id }
@@ -87,7 +95,9 @@ const (
 	KindKey
 	KindFunction
 	KindVersion
+	KindPipeline
 	KindSecret
+	KindHost
 	KindController
 	KindAssignment
 )
@@ -101,7 +111,9 @@ var kinds = map[string]struct {
 	"keys":        {KindKey, 1},
 	"functions":   {KindFunction, 2},
 	"versions":    {KindVersion, 3},
+	"pipelines":   {KindPipeline, 2},
 	"secrets":     {KindSecret, 2},
+	"hosts":       {KindHost, 1},
 	"controllers": {KindController, 1},
 	"assignments": {KindAssignment, 4},
 }

@@ -1336,7 +1336,9 @@ type Version struct {
 	// Its share of the unpinned calls, percent.
 	Percent int32 `protobuf:"varint,10,opt,name=percent,proto3" json:"percent,omitempty"`
 	// Pipelines that name it with its number.
-	UsedBy        []string `protobuf:"bytes,11,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
+	UsedBy []string `protobuf:"bytes,11,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
+	// At least 100 calls of it have succeeded: it may stand in for a later version that fails in a pipeline (last_good).
+	Proven        bool `protobuf:"varint,12,opt,name=proven,proto3" json:"proven,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1446,6 +1448,13 @@ func (x *Version) GetUsedBy() []string {
 		return x.UsedBy
 	}
 	return nil
+}
+
+func (x *Version) GetProven() bool {
+	if x != nil {
+		return x.Proven
+	}
+	return false
 }
 
 type ListVersionsRequest struct {
@@ -5177,7 +5186,7 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\vnew_url_key\x18\x03 \x01(\bR\tnewUrlKey\"c\n" +
 	"\x16UpdateFunctionResponse\x120\n" +
 	"\bfunction\x18\x01 \x01(\v2\x14.paddock.v1.FunctionR\bfunction\x12\x17\n" +
-	"\aurl_key\x18\x02 \x01(\tR\x06urlKey\"\xaf\x02\n" +
+	"\aurl_key\x18\x02 \x01(\tR\x06urlKey\"\xc7\x02\n" +
 	"\aVersion\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1d\n" +
@@ -5191,7 +5200,8 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x06active\x18\t \x01(\bR\x06active\x12\x18\n" +
 	"\apercent\x18\n" +
 	" \x01(\x05R\apercent\x12\x17\n" +
-	"\aused_by\x18\v \x03(\tR\x06usedBy\")\n" +
+	"\aused_by\x18\v \x03(\tR\x06usedBy\x12\x16\n" +
+	"\x06proven\x18\f \x01(\bR\x06proven\")\n" +
 	"\x13ListVersionsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"c\n" +
 	"\x14ListVersionsResponse\x12/\n" +

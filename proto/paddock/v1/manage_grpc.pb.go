@@ -80,7 +80,8 @@ type CatalogClient interface {
 	DiffVersions(ctx context.Context, in *DiffVersionsRequest, opts ...grpc.CallOption) (*DiffVersionsResponse, error)
 	// ActivateVersion makes a version the one that unpinned calls get, all of them or a share.
 	ActivateVersion(ctx context.Context, in *ActivateVersionRequest, opts ...grpc.CallOption) (*Function, error)
-	// RollbackFunction activates the version that was active before; done again, it goes one further back.
+	// RollbackFunction activates the version that was active before; done again, it goes one further back. While a version has
+	// a share of the calls, it ends that and leaves the active one.
 	RollbackFunction(ctx context.Context, in *RollbackFunctionRequest, opts ...grpc.CallOption) (*Function, error)
 	// DeleteVersion is refused for a version that is active, has a share, or is named by a pipeline.
 	DeleteVersion(ctx context.Context, in *DeleteVersionRequest, opts ...grpc.CallOption) (*DeleteVersionResponse, error)
@@ -399,7 +400,8 @@ type CatalogServer interface {
 	DiffVersions(context.Context, *DiffVersionsRequest) (*DiffVersionsResponse, error)
 	// ActivateVersion makes a version the one that unpinned calls get, all of them or a share.
 	ActivateVersion(context.Context, *ActivateVersionRequest) (*Function, error)
-	// RollbackFunction activates the version that was active before; done again, it goes one further back.
+	// RollbackFunction activates the version that was active before; done again, it goes one further back. While a version has
+	// a share of the calls, it ends that and leaves the active one.
 	RollbackFunction(context.Context, *RollbackFunctionRequest) (*Function, error)
 	// DeleteVersion is refused for a version that is active, has a share, or is named by a pipeline.
 	DeleteVersion(context.Context, *DeleteVersionRequest) (*DeleteVersionResponse, error)

@@ -557,15 +557,17 @@ func (x *HostRecord) GetTenant() string {
 
 // versions/<tenant>/<name>/<n>
 type VersionRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Number        int64                  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	Hash          string                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
-	SizeBytes     int64                  `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
-	Runtime       string                 `protobuf:"bytes,5,opt,name=runtime,proto3" json:"runtime,omitempty"`
-	Author        string                 `protobuf:"bytes,6,opt,name=author,proto3" json:"author,omitempty"`
-	Note          string                 `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`
-	Created       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created,proto3" json:"created,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Number    int64                  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Hash      string                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	SizeBytes int64                  `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Kind      string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	Runtime   string                 `protobuf:"bytes,5,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Author    string                 `protobuf:"bytes,6,opt,name=author,proto3" json:"author,omitempty"`
+	Note      string                 `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`
+	Created   *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created,proto3" json:"created,omitempty"`
+	// Calls of it have succeeded often enough for it to stand in for a later version. Set once.
+	Proven        bool `protobuf:"varint,9,opt,name=proven,proto3" json:"proven,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -654,6 +656,13 @@ func (x *VersionRecord) GetCreated() *timestamppb.Timestamp {
 		return x.Created
 	}
 	return nil
+}
+
+func (x *VersionRecord) GetProven() bool {
+	if x != nil {
+		return x.Proven
+	}
+	return false
 }
 
 // secrets/<tenant>/<name> or secrets/<tenant>/<name>@<function>
@@ -957,7 +966,7 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\aupdated\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\"$\n" +
 	"\n" +
 	"HostRecord\x12\x16\n" +
-	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"\xea\x01\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"\x82\x02\n" +
 	"\rVersionRecord\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1d\n" +
@@ -967,7 +976,8 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\aruntime\x18\x05 \x01(\tR\aruntime\x12\x16\n" +
 	"\x06author\x18\x06 \x01(\tR\x06author\x12\x12\n" +
 	"\x04note\x18\a \x01(\tR\x04note\x124\n" +
-	"\acreated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\xd6\x01\n" +
+	"\acreated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x16\n" +
+	"\x06proven\x18\t \x01(\bR\x06proven\"\xd6\x01\n" +
 	"\fSecretRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x16\n" +
