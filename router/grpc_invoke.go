@@ -105,7 +105,7 @@ func (inv *invocation) prepare(ctx context.Context, req *pb.InvokeRequest) error
 			return err
 		}
 		return inv.setSource(ctx, target.Source.GetCode(), req.GetInput(), options{
-			kind: kind, name: target.Source.GetName(), configuration: target.Source.GetConfiguration(),
+			kind: kind, name: target.Source.GetName(), configuration: target.Source.GetConfiguration(), function: target.Source.GetFunction(),
 		})
 	case *pb.InvokeRequest_Pipeline:
 		return errs.New(errs.NotFound, "tenant %s has no pipeline %.80q", inv.req.Tenant, target.Pipeline)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"unicode/utf8"
 
+	"paddock/controller/catalog"
 	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/identity"
@@ -78,6 +79,8 @@ type runBody struct {
 	Idempotent *bool           `json:"idempotent"`
 	// Configuration is laid over the tenant's secrets.
 	Configuration map[string]string `json:"configuration"`
+	// Function is whose draft it is: its own secrets come along.
+	Function string `json:"function"`
 }
 
 func (x *exchange) readRunJSON(inv *invocation, o *options) (source, input []byte, err error) {
@@ -126,7 +129,7 @@ func (b *runBody) over(o *options, inv *invocation) (err error) {
 	if b.Runtime != "" {
 		o.runtime = b.Runtime
 	}
-	o.configuration = b.Configuration
+	o.configuration, o.function = b.Configuration, b.Function
 	if b.Fresh != nil {
 		o.fresh = *b.Fresh
 	}
@@ -153,12 +156,17 @@ func (inv *invocation) setSource(ctx context.Context, source, input []byte, o op
 	if o.kind == "" {
 		o.kind = call.KindAuto
 	}
+	if o.function != "" {
+		if err := catalog.CheckFunctionName(o.function); err != nil {
+			return err
+		}
+	}
 	inv.req.Code = sourceCode(source, o.kind, name)
 	if inv.req.Body, err = checkInput(input, inv.policy()); err != nil {
 		return err
 	}
 	if inv.role.Includes(identity.RoleDeploy) {
-		if err := inv.setSecrets(ctx, ""); err != nil {
+		if err := inv.setSecrets(ctx, o.function); err != nil {
 			return err
 		}
 	}

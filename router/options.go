@@ -20,6 +20,7 @@ type options struct {
 	input         string    // run with raw source only
 	minRevision   int64
 	configuration map[string]string // run only: laid over the secrets
+	function      string            // run only: whose secrets it gets, "" = only the tenant's
 }
 
 // headerOptions reads the options that any call may carry as header fields; the only way where the query is the

@@ -57,6 +57,21 @@ func TestSecretsGoWithCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("gRPC source", "of all", "r2")
+	source.GetSource().Function = "echo"
+	if _, err := client.Invoke(ctxAs(t.Context(), "acme-deploy"), source); err != nil {
+		t.Fatal(err)
+	}
+	want("gRPC source as a function", "of echo", "r1")
+	if _, err := client.Invoke(ctxAs(t.Context(), "acme-invoke"), source); err != nil {
+		t.Fatal(err)
+	}
+	want("gRPC source as a function by a key that may only call", "", "")
+	g.do("POST", "/v1/run", `{"source":"1","function":"echo"}`, "Authorization: "+bearerOf("acme-deploy"), "Content-Type: application/json")
+	want("run as a function", "of echo", "r1")
+	a := g.do("POST", "/v1/run", `{"source":"1","function":"a/b"}`, "Authorization: "+bearerOf("acme-deploy"), "Content-Type: application/json")
+	if a.status != 400 || !strings.Contains(a.body, "function name") {
+		t.Errorf("a bad name: %d %s", a.status, a.body)
+	}
 }
 
 // TestConfigurationOfADraft: values that come with source text lie over the tenant's secrets, under a revision that is the

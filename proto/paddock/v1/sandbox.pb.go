@@ -33,6 +33,7 @@ type InvokeRequest struct {
 	//	*InvokeRequest_Function
 	//	*InvokeRequest_Source
 	//	*InvokeRequest_Pipeline
+	//	*InvokeRequest_Draft
 	Target isInvokeRequest_Target `protobuf_oneof:"target"`
 	// The input, JSON, UTF-8. Empty means null.
 	Input []byte `protobuf:"bytes,4,opt,name=input,proto3" json:"input,omitempty"`
@@ -114,6 +115,15 @@ func (x *InvokeRequest) GetPipeline() string {
 	return ""
 }
 
+func (x *InvokeRequest) GetDraft() *Draft {
+	if x != nil {
+		if x, ok := x.Target.(*InvokeRequest_Draft); ok {
+			return x.Draft
+		}
+	}
+	return nil
+}
+
 func (x *InvokeRequest) GetInput() []byte {
 	if x != nil {
 		return x.Input
@@ -175,11 +185,18 @@ type InvokeRequest_Pipeline struct {
 	Pipeline string `protobuf:"bytes,3,opt,name=pipeline,proto3,oneof"`
 }
 
+type InvokeRequest_Draft struct {
+	// A pipeline that is not stored, to run once.
+	Draft *Draft `protobuf:"bytes,10,opt,name=draft,proto3,oneof"`
+}
+
 func (*InvokeRequest_Function) isInvokeRequest_Target() {}
 
 func (*InvokeRequest_Source) isInvokeRequest_Target() {}
 
 func (*InvokeRequest_Pipeline) isInvokeRequest_Target() {}
+
+func (*InvokeRequest_Draft) isInvokeRequest_Target() {}
 
 type Source struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -191,6 +208,8 @@ type Source struct {
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	// Laid over the tenant's secrets for this call: how a draft is tried with values of its own.
 	Configuration map[string]string `protobuf:"bytes,4,rep,name=configuration,proto3" json:"configuration,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The function whose draft it is: its own secrets come with the tenant's, for keys that may deploy. It need not be there.
+	Function      string `protobuf:"bytes,5,opt,name=function,proto3" json:"function,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,6 +272,156 @@ func (x *Source) GetConfiguration() map[string]string {
 	return nil
 }
 
+func (x *Source) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+// Draft is a pipeline that is not stored.
+type Draft struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// rule or action.
+	Kind  string       `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Steps []*DraftStep `protobuf:"bytes,2,rep,name=steps,proto3" json:"steps,omitempty"`
+	// Laid over the secrets of all steps.
+	Configuration map[string]string `protobuf:"bytes,3,rep,name=configuration,proto3" json:"configuration,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Draft) Reset() {
+	*x = Draft{}
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Draft) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Draft) ProtoMessage() {}
+
+func (x *Draft) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Draft.ProtoReflect.Descriptor instead.
+func (*Draft) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Draft) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Draft) GetSteps() []*DraftStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Draft) GetConfiguration() map[string]string {
+	if x != nil {
+		return x.Configuration
+	}
+	return nil
+}
+
+type DraftStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "name" or, without source, "name@version": whose secrets it gets, and whose code runs where there is no source.
+	Function string `protobuf:"bytes,1,opt,name=function,proto3" json:"function,omitempty"`
+	// kind, configuration and function of it are not read.
+	Source *Source `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	// Of this step alone; unset = only the budget of the whole run.
+	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// fail (default), skip or last_good, which has nothing to fall back to where there is source.
+	OnFailure     string `protobuf:"bytes,4,opt,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
+	Disabled      bool   `protobuf:"varint,5,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DraftStep) Reset() {
+	*x = DraftStep{}
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DraftStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DraftStep) ProtoMessage() {}
+
+func (x *DraftStep) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DraftStep.ProtoReflect.Descriptor instead.
+func (*DraftStep) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DraftStep) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *DraftStep) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *DraftStep) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *DraftStep) GetOnFailure() string {
+	if x != nil {
+		return x.OnFailure
+	}
+	return ""
+}
+
+func (x *DraftStep) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
 type InvokeResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	CallId string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
@@ -278,7 +447,7 @@ type InvokeResponse struct {
 
 func (x *InvokeResponse) Reset() {
 	*x = InvokeResponse{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[2]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -290,7 +459,7 @@ func (x *InvokeResponse) String() string {
 func (*InvokeResponse) ProtoMessage() {}
 
 func (x *InvokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[2]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +472,7 @@ func (x *InvokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvokeResponse.ProtoReflect.Descriptor instead.
 func (*InvokeResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{2}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *InvokeResponse) GetCallId() string {
@@ -402,7 +571,7 @@ type StepResult struct {
 
 func (x *StepResult) Reset() {
 	*x = StepResult{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[3]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +583,7 @@ func (x *StepResult) String() string {
 func (*StepResult) ProtoMessage() {}
 
 func (x *StepResult) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[3]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -427,7 +596,7 @@ func (x *StepResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResult.ProtoReflect.Descriptor instead.
 func (*StepResult) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{3}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StepResult) GetFunction() string {
@@ -497,7 +666,7 @@ type CallError struct {
 
 func (x *CallError) Reset() {
 	*x = CallError{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[4]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +678,7 @@ func (x *CallError) String() string {
 func (*CallError) ProtoMessage() {}
 
 func (x *CallError) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[4]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +691,7 @@ func (x *CallError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallError.ProtoReflect.Descriptor instead.
 func (*CallError) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{4}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CallError) GetKind() string {
@@ -593,7 +762,7 @@ type Thrown struct {
 
 func (x *Thrown) Reset() {
 	*x = Thrown{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[5]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +774,7 @@ func (x *Thrown) String() string {
 func (*Thrown) ProtoMessage() {}
 
 func (x *Thrown) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[5]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +787,7 @@ func (x *Thrown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Thrown.ProtoReflect.Descriptor instead.
 func (*Thrown) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{5}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Thrown) GetName() string {
@@ -698,7 +867,7 @@ type Stages struct {
 
 func (x *Stages) Reset() {
 	*x = Stages{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[6]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +879,7 @@ func (x *Stages) String() string {
 func (*Stages) ProtoMessage() {}
 
 func (x *Stages) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[6]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +892,7 @@ func (x *Stages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stages.ProtoReflect.Descriptor instead.
 func (*Stages) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{6}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Stages) GetQueueUs() int64 {
@@ -776,7 +945,7 @@ type InvokeStreamRequest struct {
 
 func (x *InvokeStreamRequest) Reset() {
 	*x = InvokeStreamRequest{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[7]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +957,7 @@ func (x *InvokeStreamRequest) String() string {
 func (*InvokeStreamRequest) ProtoMessage() {}
 
 func (x *InvokeStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[7]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +970,7 @@ func (x *InvokeStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvokeStreamRequest.ProtoReflect.Descriptor instead.
 func (*InvokeStreamRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{7}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InvokeStreamRequest) GetTag() uint64 {
@@ -860,7 +1029,7 @@ type CancelCall struct {
 
 func (x *CancelCall) Reset() {
 	*x = CancelCall{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[8]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +1041,7 @@ func (x *CancelCall) String() string {
 func (*CancelCall) ProtoMessage() {}
 
 func (x *CancelCall) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[8]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +1054,7 @@ func (x *CancelCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelCall.ProtoReflect.Descriptor instead.
 func (*CancelCall) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{8}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{10}
 }
 
 type InvokeStreamResponse struct {
@@ -903,7 +1072,7 @@ type InvokeStreamResponse struct {
 
 func (x *InvokeStreamResponse) Reset() {
 	*x = InvokeStreamResponse{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[9]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +1084,7 @@ func (x *InvokeStreamResponse) String() string {
 func (*InvokeStreamResponse) ProtoMessage() {}
 
 func (x *InvokeStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[9]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1097,7 @@ func (x *InvokeStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvokeStreamResponse.ProtoReflect.Descriptor instead.
 func (*InvokeStreamResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{9}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InvokeStreamResponse) GetTag() uint64 {
@@ -1005,7 +1174,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[10]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1186,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[10]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1199,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{10}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GoAway) GetReason() string {
@@ -1058,7 +1227,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[11]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1239,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[11]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1252,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{11}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LogLine) GetTime() *timestamppb.Timestamp {
@@ -1158,7 +1327,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[12]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1339,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[12]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1352,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{12}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TailRequest) GetFollow() bool {
@@ -1237,7 +1406,7 @@ type ListCallsRequest struct {
 
 func (x *ListCallsRequest) Reset() {
 	*x = ListCallsRequest{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[13]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1418,7 @@ func (x *ListCallsRequest) String() string {
 func (*ListCallsRequest) ProtoMessage() {}
 
 func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[13]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1431,7 @@ func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsRequest.ProtoReflect.Descriptor instead.
 func (*ListCallsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{13}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListCallsRequest) GetLimit() int32 {
@@ -1311,7 +1480,7 @@ type ListCallsResponse struct {
 
 func (x *ListCallsResponse) Reset() {
 	*x = ListCallsResponse{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[14]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1492,7 @@ func (x *ListCallsResponse) String() string {
 func (*ListCallsResponse) ProtoMessage() {}
 
 func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[14]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1505,7 @@ func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsResponse.ProtoReflect.Descriptor instead.
 func (*ListCallsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{14}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListCallsResponse) GetCalls() []*CallRecord {
@@ -1380,7 +1549,7 @@ type CallRecord struct {
 
 func (x *CallRecord) Reset() {
 	*x = CallRecord{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[15]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1561,7 @@ func (x *CallRecord) String() string {
 func (*CallRecord) ProtoMessage() {}
 
 func (x *CallRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[15]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1574,7 @@ func (x *CallRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRecord.ProtoReflect.Descriptor instead.
 func (*CallRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{15}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CallRecord) GetCallId() string {
@@ -1522,7 +1691,7 @@ type GetCallRequest struct {
 
 func (x *GetCallRequest) Reset() {
 	*x = GetCallRequest{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[16]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1703,7 @@ func (x *GetCallRequest) String() string {
 func (*GetCallRequest) ProtoMessage() {}
 
 func (x *GetCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[16]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1716,7 @@ func (x *GetCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallRequest.ProtoReflect.Descriptor instead.
 func (*GetCallRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{16}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetCallRequest) GetId() string {
@@ -1568,7 +1737,7 @@ type GetCallResponse struct {
 
 func (x *GetCallResponse) Reset() {
 	*x = GetCallResponse{}
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[17]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1749,7 @@ func (x *GetCallResponse) String() string {
 func (*GetCallResponse) ProtoMessage() {}
 
 func (x *GetCallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_sandbox_proto_msgTypes[17]
+	mi := &file_paddock_v1_sandbox_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1762,7 @@ func (x *GetCallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallResponse.ProtoReflect.Descriptor instead.
 func (*GetCallResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{17}
+	return file_paddock_v1_sandbox_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetCallResponse) GetCall() *CallRecord {
@@ -1615,11 +1784,13 @@ var File_paddock_v1_sandbox_proto protoreflect.FileDescriptor
 const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"\n" +
 	"\x18paddock/v1/sandbox.proto\x12\n" +
-	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc4\x02\n" +
+	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xef\x02\n" +
 	"\rInvokeRequest\x12\x1c\n" +
 	"\bfunction\x18\x01 \x01(\tH\x00R\bfunction\x12,\n" +
 	"\x06source\x18\x02 \x01(\v2\x12.paddock.v1.SourceH\x00R\x06source\x12\x1c\n" +
-	"\bpipeline\x18\x03 \x01(\tH\x00R\bpipeline\x12\x14\n" +
+	"\bpipeline\x18\x03 \x01(\tH\x00R\bpipeline\x12)\n" +
+	"\x05draft\x18\n" +
+	" \x01(\v2\x11.paddock.v1.DraftH\x00R\x05draft\x12\x14\n" +
 	"\x05input\x18\x04 \x01(\fR\x05input\x123\n" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x14\n" +
 	"\x05fresh\x18\x06 \x01(\bR\x05fresh\x12\x1e\n" +
@@ -1628,15 +1799,30 @@ const file_paddock_v1_sandbox_proto_rawDesc = "" +
 	"idempotent\x12\x1b\n" +
 	"\twith_logs\x18\b \x01(\bR\bwithLogs\x12!\n" +
 	"\fmin_revision\x18\t \x01(\x03R\vminRevisionB\b\n" +
-	"\x06target\"\xd3\x01\n" +
+	"\x06target\"\xef\x01\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\fR\x04code\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12K\n" +
-	"\rconfiguration\x18\x04 \x03(\v2%.paddock.v1.Source.ConfigurationEntryR\rconfiguration\x1a@\n" +
+	"\rconfiguration\x18\x04 \x03(\v2%.paddock.v1.Source.ConfigurationEntryR\rconfiguration\x12\x1a\n" +
+	"\bfunction\x18\x05 \x01(\tR\bfunction\x1a@\n" +
 	"\x12ConfigurationEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd6\x01\n" +
+	"\x05Draft\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12+\n" +
+	"\x05steps\x18\x02 \x03(\v2\x15.paddock.v1.DraftStepR\x05steps\x12J\n" +
+	"\rconfiguration\x18\x03 \x03(\v2$.paddock.v1.Draft.ConfigurationEntryR\rconfiguration\x1a@\n" +
+	"\x12ConfigurationEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc3\x01\n" +
+	"\tDraftStep\x12\x1a\n" +
+	"\bfunction\x18\x01 \x01(\tR\bfunction\x12*\n" +
+	"\x06source\x18\x02 \x01(\v2\x12.paddock.v1.SourceR\x06source\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1d\n" +
+	"\n" +
+	"on_failure\x18\x04 \x01(\tR\tonFailure\x12\x1a\n" +
+	"\bdisabled\x18\x05 \x01(\bR\bdisabled\"\x80\x03\n" +
 	"\x0eInvokeResponse\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x16\n" +
 	"\x06output\x18\x02 \x01(\fR\x06output\x12+\n" +
@@ -1771,68 +1957,76 @@ func file_paddock_v1_sandbox_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_sandbox_proto_rawDescData
 }
 
-var file_paddock_v1_sandbox_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_paddock_v1_sandbox_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_paddock_v1_sandbox_proto_goTypes = []any{
 	(*InvokeRequest)(nil),         // 0: paddock.v1.InvokeRequest
 	(*Source)(nil),                // 1: paddock.v1.Source
-	(*InvokeResponse)(nil),        // 2: paddock.v1.InvokeResponse
-	(*StepResult)(nil),            // 3: paddock.v1.StepResult
-	(*CallError)(nil),             // 4: paddock.v1.CallError
-	(*Thrown)(nil),                // 5: paddock.v1.Thrown
-	(*Stages)(nil),                // 6: paddock.v1.Stages
-	(*InvokeStreamRequest)(nil),   // 7: paddock.v1.InvokeStreamRequest
-	(*CancelCall)(nil),            // 8: paddock.v1.CancelCall
-	(*InvokeStreamResponse)(nil),  // 9: paddock.v1.InvokeStreamResponse
-	(*GoAway)(nil),                // 10: paddock.v1.GoAway
-	(*LogLine)(nil),               // 11: paddock.v1.LogLine
-	(*TailRequest)(nil),           // 12: paddock.v1.TailRequest
-	(*ListCallsRequest)(nil),      // 13: paddock.v1.ListCallsRequest
-	(*ListCallsResponse)(nil),     // 14: paddock.v1.ListCallsResponse
-	(*CallRecord)(nil),            // 15: paddock.v1.CallRecord
-	(*GetCallRequest)(nil),        // 16: paddock.v1.GetCallRequest
-	(*GetCallResponse)(nil),       // 17: paddock.v1.GetCallResponse
-	nil,                           // 18: paddock.v1.Source.ConfigurationEntry
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*Draft)(nil),                 // 2: paddock.v1.Draft
+	(*DraftStep)(nil),             // 3: paddock.v1.DraftStep
+	(*InvokeResponse)(nil),        // 4: paddock.v1.InvokeResponse
+	(*StepResult)(nil),            // 5: paddock.v1.StepResult
+	(*CallError)(nil),             // 6: paddock.v1.CallError
+	(*Thrown)(nil),                // 7: paddock.v1.Thrown
+	(*Stages)(nil),                // 8: paddock.v1.Stages
+	(*InvokeStreamRequest)(nil),   // 9: paddock.v1.InvokeStreamRequest
+	(*CancelCall)(nil),            // 10: paddock.v1.CancelCall
+	(*InvokeStreamResponse)(nil),  // 11: paddock.v1.InvokeStreamResponse
+	(*GoAway)(nil),                // 12: paddock.v1.GoAway
+	(*LogLine)(nil),               // 13: paddock.v1.LogLine
+	(*TailRequest)(nil),           // 14: paddock.v1.TailRequest
+	(*ListCallsRequest)(nil),      // 15: paddock.v1.ListCallsRequest
+	(*ListCallsResponse)(nil),     // 16: paddock.v1.ListCallsResponse
+	(*CallRecord)(nil),            // 17: paddock.v1.CallRecord
+	(*GetCallRequest)(nil),        // 18: paddock.v1.GetCallRequest
+	(*GetCallResponse)(nil),       // 19: paddock.v1.GetCallResponse
+	nil,                           // 20: paddock.v1.Source.ConfigurationEntry
+	nil,                           // 21: paddock.v1.Draft.ConfigurationEntry
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_paddock_v1_sandbox_proto_depIdxs = []int32{
 	1,  // 0: paddock.v1.InvokeRequest.source:type_name -> paddock.v1.Source
-	19, // 1: paddock.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
-	18, // 2: paddock.v1.Source.configuration:type_name -> paddock.v1.Source.ConfigurationEntry
-	4,  // 3: paddock.v1.InvokeResponse.error:type_name -> paddock.v1.CallError
-	6,  // 4: paddock.v1.InvokeResponse.stages:type_name -> paddock.v1.Stages
-	11, // 5: paddock.v1.InvokeResponse.logs:type_name -> paddock.v1.LogLine
-	3,  // 6: paddock.v1.InvokeResponse.steps:type_name -> paddock.v1.StepResult
-	4,  // 7: paddock.v1.StepResult.error:type_name -> paddock.v1.CallError
-	11, // 8: paddock.v1.StepResult.logs:type_name -> paddock.v1.LogLine
-	5,  // 9: paddock.v1.CallError.thrown:type_name -> paddock.v1.Thrown
-	19, // 10: paddock.v1.CallError.retry_after:type_name -> google.protobuf.Duration
-	0,  // 11: paddock.v1.InvokeStreamRequest.call:type_name -> paddock.v1.InvokeRequest
-	8,  // 12: paddock.v1.InvokeStreamRequest.cancel:type_name -> paddock.v1.CancelCall
-	2,  // 13: paddock.v1.InvokeStreamResponse.result:type_name -> paddock.v1.InvokeResponse
-	11, // 14: paddock.v1.InvokeStreamResponse.log:type_name -> paddock.v1.LogLine
-	10, // 15: paddock.v1.InvokeStreamResponse.goaway:type_name -> paddock.v1.GoAway
-	20, // 16: paddock.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	15, // 17: paddock.v1.ListCallsResponse.calls:type_name -> paddock.v1.CallRecord
-	20, // 18: paddock.v1.CallRecord.time:type_name -> google.protobuf.Timestamp
-	6,  // 19: paddock.v1.CallRecord.stages:type_name -> paddock.v1.Stages
-	3,  // 20: paddock.v1.CallRecord.steps:type_name -> paddock.v1.StepResult
-	15, // 21: paddock.v1.GetCallResponse.call:type_name -> paddock.v1.CallRecord
-	0,  // 22: paddock.v1.Sandbox.Invoke:input_type -> paddock.v1.InvokeRequest
-	7,  // 23: paddock.v1.Sandbox.InvokeStream:input_type -> paddock.v1.InvokeStreamRequest
-	12, // 24: paddock.v1.Logs.Tail:input_type -> paddock.v1.TailRequest
-	13, // 25: paddock.v1.Logs.ListCalls:input_type -> paddock.v1.ListCallsRequest
-	16, // 26: paddock.v1.Logs.GetCall:input_type -> paddock.v1.GetCallRequest
-	2,  // 27: paddock.v1.Sandbox.Invoke:output_type -> paddock.v1.InvokeResponse
-	9,  // 28: paddock.v1.Sandbox.InvokeStream:output_type -> paddock.v1.InvokeStreamResponse
-	11, // 29: paddock.v1.Logs.Tail:output_type -> paddock.v1.LogLine
-	14, // 30: paddock.v1.Logs.ListCalls:output_type -> paddock.v1.ListCallsResponse
-	17, // 31: paddock.v1.Logs.GetCall:output_type -> paddock.v1.GetCallResponse
-	27, // [27:32] is the sub-list for method output_type
-	22, // [22:27] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	2,  // 1: paddock.v1.InvokeRequest.draft:type_name -> paddock.v1.Draft
+	22, // 2: paddock.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
+	20, // 3: paddock.v1.Source.configuration:type_name -> paddock.v1.Source.ConfigurationEntry
+	3,  // 4: paddock.v1.Draft.steps:type_name -> paddock.v1.DraftStep
+	21, // 5: paddock.v1.Draft.configuration:type_name -> paddock.v1.Draft.ConfigurationEntry
+	1,  // 6: paddock.v1.DraftStep.source:type_name -> paddock.v1.Source
+	22, // 7: paddock.v1.DraftStep.timeout:type_name -> google.protobuf.Duration
+	6,  // 8: paddock.v1.InvokeResponse.error:type_name -> paddock.v1.CallError
+	8,  // 9: paddock.v1.InvokeResponse.stages:type_name -> paddock.v1.Stages
+	13, // 10: paddock.v1.InvokeResponse.logs:type_name -> paddock.v1.LogLine
+	5,  // 11: paddock.v1.InvokeResponse.steps:type_name -> paddock.v1.StepResult
+	6,  // 12: paddock.v1.StepResult.error:type_name -> paddock.v1.CallError
+	13, // 13: paddock.v1.StepResult.logs:type_name -> paddock.v1.LogLine
+	7,  // 14: paddock.v1.CallError.thrown:type_name -> paddock.v1.Thrown
+	22, // 15: paddock.v1.CallError.retry_after:type_name -> google.protobuf.Duration
+	0,  // 16: paddock.v1.InvokeStreamRequest.call:type_name -> paddock.v1.InvokeRequest
+	10, // 17: paddock.v1.InvokeStreamRequest.cancel:type_name -> paddock.v1.CancelCall
+	4,  // 18: paddock.v1.InvokeStreamResponse.result:type_name -> paddock.v1.InvokeResponse
+	13, // 19: paddock.v1.InvokeStreamResponse.log:type_name -> paddock.v1.LogLine
+	12, // 20: paddock.v1.InvokeStreamResponse.goaway:type_name -> paddock.v1.GoAway
+	23, // 21: paddock.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	17, // 22: paddock.v1.ListCallsResponse.calls:type_name -> paddock.v1.CallRecord
+	23, // 23: paddock.v1.CallRecord.time:type_name -> google.protobuf.Timestamp
+	8,  // 24: paddock.v1.CallRecord.stages:type_name -> paddock.v1.Stages
+	5,  // 25: paddock.v1.CallRecord.steps:type_name -> paddock.v1.StepResult
+	17, // 26: paddock.v1.GetCallResponse.call:type_name -> paddock.v1.CallRecord
+	0,  // 27: paddock.v1.Sandbox.Invoke:input_type -> paddock.v1.InvokeRequest
+	9,  // 28: paddock.v1.Sandbox.InvokeStream:input_type -> paddock.v1.InvokeStreamRequest
+	14, // 29: paddock.v1.Logs.Tail:input_type -> paddock.v1.TailRequest
+	15, // 30: paddock.v1.Logs.ListCalls:input_type -> paddock.v1.ListCallsRequest
+	18, // 31: paddock.v1.Logs.GetCall:input_type -> paddock.v1.GetCallRequest
+	4,  // 32: paddock.v1.Sandbox.Invoke:output_type -> paddock.v1.InvokeResponse
+	11, // 33: paddock.v1.Sandbox.InvokeStream:output_type -> paddock.v1.InvokeStreamResponse
+	13, // 34: paddock.v1.Logs.Tail:output_type -> paddock.v1.LogLine
+	16, // 35: paddock.v1.Logs.ListCalls:output_type -> paddock.v1.ListCallsResponse
+	19, // 36: paddock.v1.Logs.GetCall:output_type -> paddock.v1.GetCallResponse
+	32, // [32:37] is the sub-list for method output_type
+	27, // [27:32] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_sandbox_proto_init() }
@@ -1844,12 +2038,13 @@ func file_paddock_v1_sandbox_proto_init() {
 		(*InvokeRequest_Function)(nil),
 		(*InvokeRequest_Source)(nil),
 		(*InvokeRequest_Pipeline)(nil),
+		(*InvokeRequest_Draft)(nil),
 	}
-	file_paddock_v1_sandbox_proto_msgTypes[7].OneofWrappers = []any{
+	file_paddock_v1_sandbox_proto_msgTypes[9].OneofWrappers = []any{
 		(*InvokeStreamRequest_Call)(nil),
 		(*InvokeStreamRequest_Cancel)(nil),
 	}
-	file_paddock_v1_sandbox_proto_msgTypes[9].OneofWrappers = []any{
+	file_paddock_v1_sandbox_proto_msgTypes[11].OneofWrappers = []any{
 		(*InvokeStreamResponse_Result)(nil),
 		(*InvokeStreamResponse_Log)(nil),
 		(*InvokeStreamResponse_Goaway)(nil),
@@ -1860,7 +2055,7 @@ func file_paddock_v1_sandbox_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_sandbox_proto_rawDesc), len(file_paddock_v1_sandbox_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
