@@ -21,7 +21,9 @@ process: copy its two files and ca.pem to where it runs. Processes read changed 
 issuing again into the same directory.`
 
 func (a *app) certsCommand() *cobra.Command {
-	c := &cobra.Command{Use: "certs", Short: "Make an authority and certificates for several machines", Long: certsHelp}
+	c := &cobra.Command{Use: "certs", Short: "Make an authority and certificates for several machines", Long: certsHelp,
+		Example: `  paddock certs init --dir /root/paddock-ca
+  paddock certs issue --role router --name front-1 --out certs/front-1`}
 	c.PersistentFlags().BoolVar(&a.jsonOut, "json", false, "print JSON for scripts")
 	return group(c, a.certsInit(), a.certsIssue(), a.certsShow())
 }
