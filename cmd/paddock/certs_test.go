@@ -20,7 +20,9 @@ func TestCerts(t *testing.T) {
 		}
 		return r.out
 	}
-	issue := func(more ...string) []string { return append([]string{"certs", "issue", "--ca", ca, "--out", out}, more...) }
+	issue := func(more ...string) []string {
+		return append([]string{"certs", "issue", "--ca", ca, "--out", out}, more...)
+	}
 	run(exitUsage, "paddock certs init", issue("--role", "router", "--name", "r")...)
 	run(0, "keep it safe", "certs", "init", "--dir", ca)
 	run(exitUsage, "has an authority already", "certs", "init", "--dir", ca)
