@@ -96,6 +96,10 @@ type Policy struct {
 	Egress            []string // allow-list: "host:port", "*.example.com:443"; empty = no egress
 	EgressPrivate     []string // special-purpose destinations that an operator allows by name, same form
 	Inject            []Injection
+	// TrustClass: only controllers of this class run the tenant's code, and they run nobody else's; "" is a class as well.
+	TrustClass string
+	// Regions whose controllers may run it, in order of preference; empty: the router's own.
+	Regions []string
 }
 
 // Injection is a header that is added, outside of the sandbox, to the requests of the tenant's code to one host, so that the
