@@ -20,7 +20,6 @@ import (
 	"paddock/cmd/paddock/bundle"
 	"paddock/internal/errs"
 	pb "paddock/proto/paddock/v1"
-	"paddock/runtimes/node"
 )
 
 // callFlags are what `run` and `invoke` share.
@@ -45,20 +44,29 @@ func (a *app) call(ctx context.Context, f callFlags, req *pb.InvokeRequest) erro
 	}
 	return a.withTenant(ctx, func(ctx context.Context, cc *grpc.ClientConn, _ string) error {
 		began := time.Now()
-		var logs []*pb.LogLine
-		resp, err := exchange(ctx, cc, req, func(l *pb.LogLine) {
-			if a.jsonOut {
-				logs = append(logs, l)
-			} else {
-				a.printLog(l)
-			}
-		})
+		resp, err := a.exchangeShowing(ctx, cc, req)
 		if err != nil {
 			return err
 		}
-		resp.Logs = append(logs, resp.Logs...)
 		return a.answer(resp, time.Since(began))
 	})
+}
+
+// exchangeShowing is exchange with the logs on standard error as they come, or in the answer where JSON is printed.
+func (a *app) exchangeShowing(ctx context.Context, cc *grpc.ClientConn, req *pb.InvokeRequest) (*pb.InvokeResponse, error) {
+	var logs []*pb.LogLine
+	resp, err := exchange(ctx, cc, req, func(l *pb.LogLine) {
+		if a.jsonOut {
+			logs = append(logs, l)
+		} else {
+			a.printLog(l)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp.Logs = append(logs, resp.Logs...)
+	return resp, nil
 }
 
 // exchange sends the call and returns its outcome; onLog gets the lines that come before it.
@@ -122,6 +130,7 @@ func (a *app) printAnswer(r *pb.InvokeResponse, took time.Duration) {
 	for _, w := range r.GetWarnings() {
 		fmt.Fprintf(a.stderr, "warning: %s\n", a.safeText(w))
 	}
+	fmt.Fprint(a.stderr, a.stepsText(r.GetSteps()))
 	if e := r.GetError(); e != nil {
 		a.printFailure(e)
 	} else {
@@ -218,38 +227,24 @@ func (a *app) readInput(input string) ([]byte, error) {
 }
 
 // readSource reads a file of source text, or standard input for "-". Files that are not plain JavaScript are bundled.
-func (a *app) readSource(file string) (source []byte, name string, err error) {
+func (a *app) readSource(file string) (b bundle.Result, name string, err error) {
 	if file == "-" {
-		if source, err = io.ReadAll(a.stdin); err != nil {
-			return nil, "", usageError("source: %w", err)
+		if b.Code, err = io.ReadAll(a.stdin); err != nil {
+			return b, "", usageError("source: %w", err)
 		}
-		return source, "stdin.js", nil
+		return b, "stdin.js", nil
 	}
-	curated, err := node.Curated()
+	build, err := bundler()
 	if err != nil {
-		return nil, "", err
+		return b, "", err
 	}
-	b, err := bundle.File(file, curated)
-	if err != nil {
-		return nil, "", usageError("source: %w", err)
+	if b, err = build(file); err != nil {
+		return b, "", usageError("source: %w", err)
 	}
 	if b.Bundled && a.stderrTTY {
-		fmt.Fprintf(a.stderr, "bundled %d files (%s)\n", b.Inputs, sizeText(int64(len(b.Code))))
+		fmt.Fprintf(a.stderr, "bundled %d files (%s)\n", len(b.Files), sizeText(int64(len(b.Code))))
 	}
-	return b.Code, filepath.Base(file), nil
-}
-
-// codeEndings are the endings of files with code.
-var codeEndings = []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".jsx", ".tsx"}
-
-// bareName is a file's name without the ending of code.
-func bareName(name string) string {
-	for _, ending := range codeEndings {
-		if bare, ok := strings.CutSuffix(name, ending); ok {
-			return bare
-		}
-	}
-	return name
+	return b, filepath.Base(file), nil
 }
 
 func nonEmpty(all ...string) (some []string) {

@@ -18,6 +18,19 @@ type jsonAnswer struct {
 	Container string          `json:"container,omitempty"`
 	Logs      []jsonLog       `json:"logs"`
 	Warnings  []string        `json:"warnings,omitempty"`
+	Steps     []jsonStep      `json:"steps,omitempty"`
+	Revision  int64           `json:"revision,omitempty"`
+}
+
+// jsonStep is what became of one step of a pipeline.
+type jsonStep struct {
+	Function string     `json:"function"`
+	Version  int64      `json:"version,omitempty"`
+	Outcome  string     `json:"outcome"`
+	RunUs    int64      `json:"runUs"`
+	Fallback int64      `json:"fallback,omitempty"`
+	Error    *jsonError `json:"error,omitempty"`
+	Logs     []jsonLog  `json:"logs,omitempty"`
 }
 
 type jsonError struct {
@@ -64,7 +77,7 @@ func answerJSON(r *pb.InvokeResponse) jsonAnswer {
 	s := r.GetStages()
 	out := jsonAnswer{
 		CallID: r.GetCallId(), Start: r.GetStart(), Isolation: r.GetIsolation(), Container: r.GetContainerId(),
-		Warnings: r.GetWarnings(), Logs: []jsonLog{},
+		Warnings: r.GetWarnings(), Logs: []jsonLog{}, Steps: stepsJSON(r.GetSteps()), Revision: r.GetRevision(),
 		Stages: jsonStages{s.GetQueueUs(), s.GetAssignUs(), s.GetLoadUs(), s.GetRunUs(), s.GetTotalUs()},
 	}
 	for _, l := range r.GetLogs() {
@@ -74,6 +87,22 @@ func answerJSON(r *pb.InvokeResponse) jsonAnswer {
 		out.Error = errorJSON(r.GetError())
 	} else if out.Output = r.GetOutput(); !json.Valid(out.Output) {
 		out.Output, _ = json.Marshal(string(r.GetOutput()))
+	}
+	return out
+}
+
+func stepsJSON(all []*pb.StepResult) (out []jsonStep) {
+	for _, s := range all {
+		one := jsonStep{
+			Function: s.GetFunction(), Version: s.GetVersion(), Outcome: s.GetOutcome(), RunUs: s.GetRunUs(), Fallback: s.GetFallback(),
+		}
+		if s.GetError() != nil {
+			one.Error = errorJSON(s.GetError())
+		}
+		for _, l := range s.GetLogs() {
+			one.Logs = append(one.Logs, logJSON(l))
+		}
+		out = append(out, one)
 	}
 	return out
 }

@@ -50,9 +50,10 @@ func (a *app) rootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("serve", a.upCommand(), a.doctorCommand(), a.certsCommand())
-	add("code", a.client(a.runCommand()), a.client(a.testCommand()), a.client(a.deployCommand()), a.client(a.invokeCommand()),
-		a.client(a.functionsCommand()), a.client(a.logsCommand()))
+	add("serve", a.upCommand(), a.doctorCommand())
+	add("code", a.client(a.runCommand()), a.client(a.devCommand()), a.client(a.tryCommand()), a.client(a.testCommand()),
+		a.client(a.deployCommand()), a.client(a.publishCommand()), a.client(a.invokeCommand()), a.client(a.functionsCommand()),
+		a.client(a.pipelinesCommand()), a.client(a.logsCommand()))
 	add("manage", a.client(a.tenantsCommand()), a.client(a.keysCommand()), a.client(a.secretsCommand()),
 		a.client(a.poolCommand()), a.client(a.auditCommand()), a.client(a.topCommand()))
 	add("", a.versionCommand(), a.keeperCommand())

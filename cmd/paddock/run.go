@@ -41,7 +41,7 @@ What the code logs goes to standard error. A throw, a rejection or a called-back
 			return usageError("source and input cannot both come from standard input")
 		}
 		return a.call(cmd.Context(), f, &pb.InvokeRequest{
-			Target: &pb.InvokeRequest_Source{Source: &pb.Source{Code: source, Kind: *kind, Name: name}},
+			Target: &pb.InvokeRequest_Source{Source: &pb.Source{Code: source.Code, Kind: *kind, Name: name}},
 		})
 	})
 	return c

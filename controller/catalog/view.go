@@ -49,7 +49,6 @@ type View struct {
 	keys      *table[string, *keyEntry]
 	snapshots *table[tenant.ID, *snapshot]
 	hosts     *table[string, tenant.ID]
-	serving   *fleetView
 	secrets   *table[tenant.ID, *secretSet]
 	opened    *sizedcache.Cache[functionKey, openedSet] // decrypted secrets
 	code      *codeCache
@@ -94,7 +93,7 @@ func NewView(o ViewOptions) (*View, error) {
 	v := &View{
 		opts: o, log: o.Logger,
 		tenants: newTable[tenant.ID, *TenantView](), keys: newTable[string, *keyEntry](),
-		snapshots: newTable[tenant.ID, *snapshot](), hosts: newTable[string, tenant.ID](), serving: newFleetView(),
+		snapshots: newTable[tenant.ID, *snapshot](), hosts: newTable[string, tenant.ID](),
 		secrets: newTable[tenant.ID, *secretSet](),
 		opened:  sizedcache.New[functionKey, openedSet](secretCacheBytes), changes: newBroadcaster(),
 		base: time.Now(), advance: make(chan struct{}),

@@ -3,6 +3,7 @@ package bundle
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,7 +13,7 @@ var curated = []string{"lodash", "@auth0/rule-utilities"}
 // project writes files and returns the path of the first.
 func project(t *testing.T, files ...string) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "project")
 	for i := 0; i < len(files); i += 2 {
 		path := filepath.Join(dir, files[i])
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -61,6 +62,23 @@ func TestBundles(t *testing.T) {
 				"node_modules/left/package.json", `{"name":"left","main":"m.js"}`, "node_modules/left/m.js", "module.exports = () => 'from the module';"},
 			[]string{"from the module", `require("lodash@4")`, `require("node:os")`},
 		},
+		"a rule that requires a file": {
+			[]string{"rule.js", "// denies strangers\nfunction (user, context, callback) {\n  require('./lib/deny')(user);\n  callback(null, user, context);\n} // the end",
+				"lib/deny.js", "module.exports = (user) => { throw new Error('denied ' + user) };"},
+			[]string{"(function(user, context, callback) {\n  require_deny()(user);", "denied"},
+		},
+		"an arrow that requires a file": {
+			[]string{"rule.js", "async ({ user }, ctx = f((1))) => { return require('./lib')(user); }", "lib.js", "module.exports = (user) => 'lib of ' + user;"},
+			[]string{"module.exports = (async ({ user }, ctx = f(1)) =>", "lib of"},
+		},
+		"a rule in TypeScript": {
+			[]string{"rule.ts", "async function (user: User, context: Context, callback: (e: Error | null) => void): Promise<void> {\n  callback(null);\n}"},
+			[]string{"module.exports = (async function(user, context, callback)"},
+		},
+		"a typed arrow": {
+			[]string{"rule.ts", "async (user: User, context: object): Promise<User> => {\n  return user as User;\n}"},
+			[]string{"module.exports = (async (user, context) =>"},
+		},
 		"an ES module by itself": {[]string{"code.mjs", "export const onExecutePostLogin = async (event, api) => {};"},
 			[]string{"onExecutePostLogin", "(event, api)"}},
 	} {
@@ -84,6 +102,9 @@ func TestErrorsNameThePlace(t *testing.T) {
 		{[]string{"rule.ts", "export default (a) => {\n  let x = ;\n}"}, []string{"rule.ts:2:11: Unexpected \";\"", "let x = ;"}},
 		{[]string{"code.js", "const x = require('not-there');\nmodule.exports = x;"},
 			[]string{"code.js:1:19: Could not resolve \"not-there\"", "npm install it beside the code"}},
+		{[]string{"rule.js", "function (user, context, callback) { require('not-there');\n  require('nor-this') }"},
+			[]string{"rule.js:1:46: Could not resolve \"not-there\"\n\nfunction (user,", "rule.js:2:11: Could not resolve \"nor-this\""}},
+		{[]string{"rule.ts", "(user: User) => {\n  let x = ;\n}"}, []string{"rule.ts:2:11: Unexpected \";\""}},
 		{[]string{"code.js", "import './nope.js'"}, []string{"Could not resolve \"./nope.js\""}},
 		{[]string{"code.ts", "import './a'; import './b'; import './c'; import './d'; import './e'; import './f'; import './g'"}, []string{"and 2 more"}},
 	} {
@@ -100,5 +121,38 @@ func TestErrorsNameThePlace(t *testing.T) {
 	}
 	if _, err := File(filepath.Join(t.TempDir(), "none.js"), curated); err == nil {
 		t.Error("a file that is not there")
+	}
+}
+
+func TestFilesAndParts(t *testing.T) {
+	path := project(t, "code.ts", "import left from 'left';\nimport { lib } from '../lib';\nexport default () => lib(left());",
+		"node_modules/left/package.json", `{"name":"left","main":"m.js"}`,
+		"node_modules/left/m.js", "module.exports = () => require('@of/deep/x') + '"+strings.Repeat("long ", 99)+"';",
+		"node_modules/left/node_modules/@of/deep/x.js", "module.exports = 1;",
+		"../lib.ts", "export const lib = (x: string) => x;")
+	r, err := File(path, curated)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(path)
+	for i, want := range []string{"code.ts", "../lib.ts", "node_modules/left/m.js"} {
+		if want = filepath.Join(dir, want); !slices.Contains(r.Files, want) || i == 0 && r.Files[0] != want {
+			t.Errorf("%s is not in its place in %q", want, r.Files)
+		}
+	}
+	names := []string{}
+	for _, p := range r.Parts {
+		names = append(names, p.Name)
+	}
+	if len(names) != 4 || names[0] != "left" || !slices.Contains(names, "@of/deep") || r.Parts[0].Bytes <= r.Parts[1].Bytes {
+		t.Errorf("parts %v", r.Parts)
+	}
+	path = project(t, "rule.js", "function (u, c, callback) { require('./b'); callback() }", "b.js", "exports.b = 1")
+	if r, err = File(path, curated); err != nil || len(r.Files) != 2 || r.Files[0] != path {
+		t.Errorf("files %q of a rule, %v", r.Files, err)
+	}
+	path = project(t, "plain.js", "(a) => a")
+	if r, err = File(path, curated); err != nil || len(r.Files) != 1 || r.Files[0] != path || r.Parts != nil {
+		t.Errorf("files %q of plain code, %v", r.Files, err)
 	}
 }
