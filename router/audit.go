@@ -196,7 +196,9 @@ func (a *record) describeAnswer(answer any) {
 		a.detail("key", fieldText(m.ProtoReflect().Get(key).Message().Interface(), "id"))
 	}
 	for _, name := range auditedAnswers {
-		a.detail(name, fieldText(m, name))
+		if f := m.ProtoReflect().Descriptor().Fields().ByName(name); f != nil && f.Message() == nil { // a number, not all of a version
+			a.detail(name, fieldText(m, name))
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ type apply struct {
 	snapshots *edit[tenant.ID, *snapshot]
 	hosts     *edit[string, tenant.ID]
 	secrets   *edit[tenant.ID, *secretSet]
+	serving   *fleetEdit
 	mine      map[tenant.ID]*snapshot // those that this apply made and may change
 	touched   map[*FunctionView]bool  // those that it made and may change
 	notices   []Change
@@ -28,6 +29,7 @@ func (v *View) newApply() *apply {
 	return &apply{
 		view: v, tenants: v.tenants.edit(), keys: v.keys.edit(), snapshots: v.snapshots.edit(),
 		hosts: v.hosts.edit(), secrets: v.secrets.edit(), mine: map[tenant.ID]*snapshot{}, touched: map[*FunctionView]bool{},
+		serving: v.serving.edit(),
 	}
 }
 
@@ -49,6 +51,7 @@ func (a *apply) finish() []Change {
 	a.snapshots.publish()
 	a.hosts.publish()
 	a.keys.publish()
+	a.serving.publish()
 	a.view.broken.Store(int64(len(a.view.unreadable)))
 	return a.notices
 }
@@ -91,7 +94,10 @@ func (a *apply) put(key string, value []byte, rev int64) {
 	case store.KindHost:
 		err = a.putHost(parts[0], value)
 	default:
-		return
+		var done bool
+		if done, err = a.putFleet(kind, parts, value, rev); !done {
+			return
+		}
 	}
 	a.view.mods[key] = rev
 	a.changed = append(a.changed, rev)
@@ -129,6 +135,8 @@ func (a *apply) remove(key string, rev int64) {
 	case store.KindPipeline:
 		delete(a.editSnapshot(tenant.ID(parts[0]), rev).pipelines, parts[1])
 		a.notice(PipelineRemoved, tenant.ID(parts[0]), parts[1])
+	case store.KindController, store.KindAssignment:
+		a.removeFleet(kind, parts)
 	case store.KindHost:
 		a.hosts.del(parts[0])
 	case store.KindSecret:

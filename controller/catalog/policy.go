@@ -1,8 +1,11 @@
 package catalog
 
 import (
+	"cmp"
 	"math"
 	"net"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +37,9 @@ type Maxima struct {
 	DrainTimeout      time.Duration
 	Claims            float64 // burst and rate
 	EgressRules       int     // of each list
+	LogRetention      time.Duration
+	LogKeptBytes      int64
+	RecordInputs      int
 	Injections        int
 }
 
@@ -45,6 +51,7 @@ func DefaultMaxima() Maxima {
 		Concurrency: 10_000, RatePerSecond: 1e6, CallsPerContainer: 1024, MaxContainers: 256,
 		MemoryBytes: 2 << 30, CPUMillis: 8000, MaxFunctions: 100_000, MaxPipelines: 10_000,
 		Life: 7 * 24 * time.Hour, DrainTimeout: 10 * time.Minute, Claims: 1000, EgressRules: 256, Injections: 64,
+		LogRetention: 30 * 24 * time.Hour, LogKeptBytes: 64 << 20, RecordInputs: 1000,
 	}
 }
 
@@ -53,6 +60,12 @@ const (
 	minMemoryBytes = 32 << 20
 	minCPUMillis   = 100
 )
+
+// maxRegions is how many regions a policy may name.
+const maxRegions = 16
+
+// labelForm is what names of regions and trust classes look like.
+var labelForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
 
 // maxRuleBytes is of one egress rule: a name of 253 bytes, and a port.
 const maxRuleBytes = 260
@@ -113,6 +126,11 @@ func resolvePolicy(p *pb.Policy) tenant.Policy {
 	setDuration(&out.FreezeAfter, p.FreezeAfter)
 	setInt(&out.ClaimBurst, p.ClaimBurst)
 	set(&out.ClaimsPerSecond, p.ClaimsPerSecond)
+	setDuration(&out.LogRetention, p.LogRetention)
+	set(&out.LogKeptBytes, p.LogKeptBytes)
+	setInt(&out.RecordInputs, p.RecordInputs)
+	set(&out.TrustClass, p.TrustClass)
+	out.Regions = p.GetRegions().GetNames()
 	out.Egress = p.GetEgress().GetHosts()
 	out.EgressPrivate = p.GetEgressPrivate().GetHosts()
 	for _, in := range p.GetInject().GetInjections() {
@@ -158,7 +176,8 @@ func showPolicy(p *tenant.Policy) *pb.Policy {
 		MaxCalls: &p.MaxCalls, DrainTimeout: durationpb.New(p.DrainTimeout), FreezeAfter: durationpb.New(p.FreezeAfter),
 		ClaimBurst: ptr32(p.ClaimBurst), ClaimsPerSecond: &p.ClaimsPerSecond,
 		Egress: &pb.Hosts{Hosts: p.Egress}, EgressPrivate: &pb.Hosts{Hosts: p.EgressPrivate},
-		Inject: inject,
+		Inject: inject, TrustClass: &p.TrustClass, Regions: &pb.Names{Names: p.Regions},
+		LogRetention: durationpb.New(p.LogRetention), LogKeptBytes: &p.LogKeptBytes, RecordInputs: ptr32(p.RecordInputs),
 	}
 }
 
@@ -207,6 +226,17 @@ func checkPolicy(patch *pb.Policy, whole tenant.Policy, m Maxima, checkRule func
 	c.duration("freeze_after", whole.FreezeAfter, m.Life)
 	c.number("claim_burst", float64(whole.ClaimBurst), 1, m.Claims)
 	c.number("claims_per_second", whole.ClaimsPerSecond, 0.001, m.Claims)
+	c.duration("log_retention", whole.LogRetention, m.LogRetention)
+	c.number("log_kept_bytes", float64(whole.LogKeptBytes), 0, float64(m.LogKeptBytes))
+	c.number("record_inputs", float64(whole.RecordInputs), 0, float64(m.RecordInputs))
+	for _, label := range append(slices.Clone(whole.Regions), cmp.Or(whole.TrustClass, "x")) {
+		if !labelForm.MatchString(label) {
+			c.fail("label %.80q: use 1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-' for regions and trust classes", label)
+		}
+	}
+	if n := len(whole.Regions); n > maxRegions {
+		c.fail("regions has %d names: at most %d", n, maxRegions)
+	}
 	c.rules("egress", whole.Egress, m.EgressRules, checkRule)
 	c.rules("egress_private", whole.EgressPrivate, m.EgressRules, checkRule)
 	if n := len(whole.Inject); n > m.Injections {

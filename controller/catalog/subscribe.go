@@ -21,6 +21,9 @@ const (
 	SecretRemoved
 	PipelineChanged
 	PipelineRemoved
+	ControllerChanged // Name is its id
+	ControllerRemoved
+	HoldingChanged // which controllers have containers of the tenant
 )
 
 // Change names something that is not as it was; how it is now is for the View to say.

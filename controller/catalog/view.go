@@ -49,6 +49,7 @@ type View struct {
 	keys      *table[string, *keyEntry]
 	snapshots *table[tenant.ID, *snapshot]
 	hosts     *table[string, tenant.ID]
+	serving   *fleetView
 	secrets   *table[tenant.ID, *secretSet]
 	opened    *sizedcache.Cache[functionKey, openedSet] // decrypted secrets
 	code      *codeCache
@@ -93,7 +94,7 @@ func NewView(o ViewOptions) (*View, error) {
 	v := &View{
 		opts: o, log: o.Logger,
 		tenants: newTable[tenant.ID, *TenantView](), keys: newTable[string, *keyEntry](),
-		snapshots: newTable[tenant.ID, *snapshot](), hosts: newTable[string, tenant.ID](),
+		snapshots: newTable[tenant.ID, *snapshot](), hosts: newTable[string, tenant.ID](), serving: newFleetView(),
 		secrets: newTable[tenant.ID, *secretSet](),
 		opened:  sizedcache.New[functionKey, openedSet](secretCacheBytes), changes: newBroadcaster(),
 		base: time.Now(), advance: make(chan struct{}),

@@ -91,6 +91,7 @@ type Request struct {
 	Revision int64             // of the store, at which all versions of the call were resolved; 0 = not asked for
 	Outside  map[string]string // secrets that are added to requests on their way out; they never enter the sandbox
 	Config   map[string]string
+	Extra    bool // the tenant's containers on other machines are full: one that is bound for this call is no surplus beside them
 }
 
 // Withhold takes away the secrets that are added to requests outside of the sandbox. Secrets and SecretsRev are replaced, not

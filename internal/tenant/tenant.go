@@ -56,6 +56,8 @@ const (
 	DefaultMaxFunctions      = 1000
 	DefaultMaxPipelines      = 100
 	DefaultPipelineTimeout   = 20 * time.Second
+	DefaultLogRetention      = 24 * time.Hour
+	DefaultLogKeptBytes      = 1 << 20
 	DefaultClaimBurst        = 4
 	DefaultClaimsPerSecond   = 1.0
 )
@@ -86,11 +88,18 @@ type Policy struct {
 	MaxCalls          int64         // 0 = no limit
 	DrainTimeout      time.Duration
 	FreezeAfter       time.Duration
+	LogRetention      time.Duration // of log lines and calls, in the controllers' memory
+	LogKeptBytes      int64         // of them, at each controller; 0 = none
+	RecordInputs      int           // the newest inputs of calls that are kept for who may deploy; 0 = none
 	ClaimBurst        int
 	ClaimsPerSecond   float64
 	Egress            []string // allow-list: "host:port", "*.example.com:443"; empty = no egress
 	EgressPrivate     []string // special-purpose destinations that an operator allows by name, same form
 	Inject            []Injection
+	// TrustClass: only controllers of this class run the tenant's code, and they run nobody else's; "" is a class as well.
+	TrustClass string
+	// Regions whose controllers may run it, in order of preference; empty: the router's own.
+	Regions []string
 }
 
 // Injection is a header that is added, outside of the sandbox, to the requests of the tenant's code to one host, so that the
@@ -112,6 +121,7 @@ func DefaultPolicy() Policy {
 		MemoryBytes: DefaultMemoryBytes, CPUMillis: DefaultCPUMillis,
 		MaxFunctions: DefaultMaxFunctions, MaxPipelines: DefaultMaxPipelines, PipelineTimeout: DefaultPipelineTimeout,
 		IdleTTL: DefaultIdleTTL, MaxLife: DefaultMaxLife, DrainTimeout: DefaultDrainTimeout, FreezeAfter: DefaultFreezeAfter,
+		LogRetention: DefaultLogRetention, LogKeptBytes: DefaultLogKeptBytes,
 		ClaimBurst: DefaultClaimBurst, ClaimsPerSecond: DefaultClaimsPerSecond,
 	}
 }

@@ -66,7 +66,11 @@ type Policy struct {
 	// Budget of a whole pipeline run that states none.
 	PipelineTimeout *durationpb.Duration `protobuf:"bytes,30,opt,name=pipeline_timeout,json=pipelineTimeout,proto3" json:"pipeline_timeout,omitempty"`
 	// How many of the newest inputs of calls are kept, in memory, for who may deploy to try code against; 0 = none.
-	RecordInputs  *int32 `protobuf:"varint,31,opt,name=record_inputs,json=recordInputs,proto3,oneof" json:"record_inputs,omitempty"`
+	RecordInputs *int32 `protobuf:"varint,31,opt,name=record_inputs,json=recordInputs,proto3,oneof" json:"record_inputs,omitempty"`
+	// Only controllers of this class run the tenant's code, and they run nobody else's; "" is a class as well. Operators only.
+	TrustClass *string `protobuf:"bytes,40,opt,name=trust_class,json=trustClass,proto3,oneof" json:"trust_class,omitempty"`
+	// Regions whose controllers may run it, in order of preference; empty = each router's own. Operators only.
+	Regions       *Names `protobuf:"bytes,41,opt,name=regions,proto3" json:"regions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -318,6 +322,65 @@ func (x *Policy) GetRecordInputs() int32 {
 	return 0
 }
 
+func (x *Policy) GetTrustClass() string {
+	if x != nil && x.TrustClass != nil {
+		return *x.TrustClass
+	}
+	return ""
+}
+
+func (x *Policy) GetRegions() *Names {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
+// Names is a list that can be set to empty.
+type Names struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Names) Reset() {
+	*x = Names{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Names) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Names) ProtoMessage() {}
+
+func (x *Names) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Names.ProtoReflect.Descriptor instead.
+func (*Names) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Names) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
 // Hosts is a list that can be set to empty.
 type Hosts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -328,7 +391,7 @@ type Hosts struct {
 
 func (x *Hosts) Reset() {
 	*x = Hosts{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[1]
+	mi := &file_paddock_v1_manage_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -340,7 +403,7 @@ func (x *Hosts) String() string {
 func (*Hosts) ProtoMessage() {}
 
 func (x *Hosts) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[1]
+	mi := &file_paddock_v1_manage_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -353,7 +416,7 @@ func (x *Hosts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hosts.ProtoReflect.Descriptor instead.
 func (*Hosts) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{1}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Hosts) GetHosts() []string {
@@ -373,7 +436,7 @@ type Injections struct {
 
 func (x *Injections) Reset() {
 	*x = Injections{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[2]
+	mi := &file_paddock_v1_manage_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +448,7 @@ func (x *Injections) String() string {
 func (*Injections) ProtoMessage() {}
 
 func (x *Injections) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[2]
+	mi := &file_paddock_v1_manage_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +461,7 @@ func (x *Injections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Injections.ProtoReflect.Descriptor instead.
 func (*Injections) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{2}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Injections) GetInjections() []*Injection {
@@ -426,7 +489,7 @@ type Injection struct {
 
 func (x *Injection) Reset() {
 	*x = Injection{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[3]
+	mi := &file_paddock_v1_manage_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +501,7 @@ func (x *Injection) String() string {
 func (*Injection) ProtoMessage() {}
 
 func (x *Injection) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[3]
+	mi := &file_paddock_v1_manage_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +514,7 @@ func (x *Injection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Injection.ProtoReflect.Descriptor instead.
 func (*Injection) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{3}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Injection) GetHost() string {
@@ -500,7 +563,7 @@ type Tenant struct {
 
 func (x *Tenant) Reset() {
 	*x = Tenant{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[4]
+	mi := &file_paddock_v1_manage_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +575,7 @@ func (x *Tenant) String() string {
 func (*Tenant) ProtoMessage() {}
 
 func (x *Tenant) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[4]
+	mi := &file_paddock_v1_manage_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +588,7 @@ func (x *Tenant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tenant.ProtoReflect.Descriptor instead.
 func (*Tenant) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{4}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Tenant) GetId() string {
@@ -580,7 +643,7 @@ type CreateTenantRequest struct {
 
 func (x *CreateTenantRequest) Reset() {
 	*x = CreateTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[5]
+	mi := &file_paddock_v1_manage_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +655,7 @@ func (x *CreateTenantRequest) String() string {
 func (*CreateTenantRequest) ProtoMessage() {}
 
 func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[5]
+	mi := &file_paddock_v1_manage_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +668,7 @@ func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantRequest.ProtoReflect.Descriptor instead.
 func (*CreateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{5}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateTenantRequest) GetId() string {
@@ -631,7 +694,7 @@ type GetTenantRequest struct {
 
 func (x *GetTenantRequest) Reset() {
 	*x = GetTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[6]
+	mi := &file_paddock_v1_manage_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -643,7 +706,7 @@ func (x *GetTenantRequest) String() string {
 func (*GetTenantRequest) ProtoMessage() {}
 
 func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[6]
+	mi := &file_paddock_v1_manage_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -656,7 +719,7 @@ func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantRequest.ProtoReflect.Descriptor instead.
 func (*GetTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{6}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetTenantRequest) GetId() string {
@@ -676,7 +739,7 @@ type ListTenantsRequest struct {
 
 func (x *ListTenantsRequest) Reset() {
 	*x = ListTenantsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[7]
+	mi := &file_paddock_v1_manage_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +751,7 @@ func (x *ListTenantsRequest) String() string {
 func (*ListTenantsRequest) ProtoMessage() {}
 
 func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[7]
+	mi := &file_paddock_v1_manage_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +764,7 @@ func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsRequest.ProtoReflect.Descriptor instead.
 func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{7}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTenantsRequest) GetPageSize() int32 {
@@ -728,7 +791,7 @@ type ListTenantsResponse struct {
 
 func (x *ListTenantsResponse) Reset() {
 	*x = ListTenantsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[8]
+	mi := &file_paddock_v1_manage_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +803,7 @@ func (x *ListTenantsResponse) String() string {
 func (*ListTenantsResponse) ProtoMessage() {}
 
 func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[8]
+	mi := &file_paddock_v1_manage_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +816,7 @@ func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsResponse.ProtoReflect.Descriptor instead.
 func (*ListTenantsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{8}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListTenantsResponse) GetTenants() []*Tenant {
@@ -780,7 +843,7 @@ type UpdateTenantRequest struct {
 
 func (x *UpdateTenantRequest) Reset() {
 	*x = UpdateTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[9]
+	mi := &file_paddock_v1_manage_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +855,7 @@ func (x *UpdateTenantRequest) String() string {
 func (*UpdateTenantRequest) ProtoMessage() {}
 
 func (x *UpdateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[9]
+	mi := &file_paddock_v1_manage_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +868,7 @@ func (x *UpdateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTenantRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{9}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateTenantRequest) GetId() string {
@@ -832,7 +895,7 @@ type SuspendTenantRequest struct {
 
 func (x *SuspendTenantRequest) Reset() {
 	*x = SuspendTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[10]
+	mi := &file_paddock_v1_manage_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +907,7 @@ func (x *SuspendTenantRequest) String() string {
 func (*SuspendTenantRequest) ProtoMessage() {}
 
 func (x *SuspendTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[10]
+	mi := &file_paddock_v1_manage_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +920,7 @@ func (x *SuspendTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendTenantRequest.ProtoReflect.Descriptor instead.
 func (*SuspendTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{10}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SuspendTenantRequest) GetId() string {
@@ -883,7 +946,7 @@ type DeleteTenantRequest struct {
 
 func (x *DeleteTenantRequest) Reset() {
 	*x = DeleteTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[11]
+	mi := &file_paddock_v1_manage_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +958,7 @@ func (x *DeleteTenantRequest) String() string {
 func (*DeleteTenantRequest) ProtoMessage() {}
 
 func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[11]
+	mi := &file_paddock_v1_manage_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +971,7 @@ func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTenantRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{11}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteTenantRequest) GetId() string {
@@ -930,7 +993,7 @@ type DeleteTenantResponse struct {
 
 func (x *DeleteTenantResponse) Reset() {
 	*x = DeleteTenantResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[12]
+	mi := &file_paddock_v1_manage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1005,7 @@ func (x *DeleteTenantResponse) String() string {
 func (*DeleteTenantResponse) ProtoMessage() {}
 
 func (x *DeleteTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[12]
+	mi := &file_paddock_v1_manage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1018,7 @@ func (x *DeleteTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTenantResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTenantResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{12}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteTenantResponse) GetRevision() int64 {
@@ -1014,7 +1077,7 @@ type Function struct {
 
 func (x *Function) Reset() {
 	*x = Function{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[13]
+	mi := &file_paddock_v1_manage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1089,7 @@ func (x *Function) String() string {
 func (*Function) ProtoMessage() {}
 
 func (x *Function) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[13]
+	mi := &file_paddock_v1_manage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1102,7 @@ func (x *Function) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Function.ProtoReflect.Descriptor instead.
 func (*Function) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{13}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Function) GetName() string {
@@ -1155,7 +1218,7 @@ type Access struct {
 
 func (x *Access) Reset() {
 	*x = Access{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[14]
+	mi := &file_paddock_v1_manage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1230,7 @@ func (x *Access) String() string {
 func (*Access) ProtoMessage() {}
 
 func (x *Access) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[14]
+	mi := &file_paddock_v1_manage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1243,7 @@ func (x *Access) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Access.ProtoReflect.Descriptor instead.
 func (*Access) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{14}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Access) GetMode() string {
@@ -1217,7 +1280,7 @@ type UpdateFunctionRequest struct {
 
 func (x *UpdateFunctionRequest) Reset() {
 	*x = UpdateFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[15]
+	mi := &file_paddock_v1_manage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1292,7 @@ func (x *UpdateFunctionRequest) String() string {
 func (*UpdateFunctionRequest) ProtoMessage() {}
 
 func (x *UpdateFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[15]
+	mi := &file_paddock_v1_manage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1305,7 @@ func (x *UpdateFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFunctionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{15}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UpdateFunctionRequest) GetName() string {
@@ -1277,7 +1340,7 @@ type UpdateFunctionResponse struct {
 
 func (x *UpdateFunctionResponse) Reset() {
 	*x = UpdateFunctionResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[16]
+	mi := &file_paddock_v1_manage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1352,7 @@ func (x *UpdateFunctionResponse) String() string {
 func (*UpdateFunctionResponse) ProtoMessage() {}
 
 func (x *UpdateFunctionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[16]
+	mi := &file_paddock_v1_manage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1365,7 @@ func (x *UpdateFunctionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFunctionResponse.ProtoReflect.Descriptor instead.
 func (*UpdateFunctionResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{16}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpdateFunctionResponse) GetFunction() *Function {
@@ -1345,7 +1408,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[17]
+	mi := &file_paddock_v1_manage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1420,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[17]
+	mi := &file_paddock_v1_manage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1433,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{17}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Version) GetNumber() int64 {
@@ -1466,7 +1529,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	mi := &file_paddock_v1_manage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1541,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	mi := &file_paddock_v1_manage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1554,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{18}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListVersionsRequest) GetName() string {
@@ -1511,7 +1574,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	mi := &file_paddock_v1_manage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1586,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	mi := &file_paddock_v1_manage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1599,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{19}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*Version {
@@ -1564,7 +1627,7 @@ type GetVersionRequest struct {
 
 func (x *GetVersionRequest) Reset() {
 	*x = GetVersionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	mi := &file_paddock_v1_manage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1639,7 @@ func (x *GetVersionRequest) String() string {
 func (*GetVersionRequest) ProtoMessage() {}
 
 func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	mi := &file_paddock_v1_manage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1652,7 @@ func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetVersionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{20}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetVersionRequest) GetName() string {
@@ -1617,7 +1680,7 @@ type VersionSource struct {
 
 func (x *VersionSource) Reset() {
 	*x = VersionSource{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	mi := &file_paddock_v1_manage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1692,7 @@ func (x *VersionSource) String() string {
 func (*VersionSource) ProtoMessage() {}
 
 func (x *VersionSource) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	mi := &file_paddock_v1_manage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1705,7 @@ func (x *VersionSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionSource.ProtoReflect.Descriptor instead.
 func (*VersionSource) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{21}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VersionSource) GetVersion() *Version {
@@ -1672,7 +1735,7 @@ type DiffVersionsRequest struct {
 
 func (x *DiffVersionsRequest) Reset() {
 	*x = DiffVersionsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	mi := &file_paddock_v1_manage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1747,7 @@ func (x *DiffVersionsRequest) String() string {
 func (*DiffVersionsRequest) ProtoMessage() {}
 
 func (x *DiffVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	mi := &file_paddock_v1_manage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1760,7 @@ func (x *DiffVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffVersionsRequest.ProtoReflect.Descriptor instead.
 func (*DiffVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{22}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DiffVersionsRequest) GetName() string {
@@ -1733,7 +1796,7 @@ type DiffVersionsResponse struct {
 
 func (x *DiffVersionsResponse) Reset() {
 	*x = DiffVersionsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	mi := &file_paddock_v1_manage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1808,7 @@ func (x *DiffVersionsResponse) String() string {
 func (*DiffVersionsResponse) ProtoMessage() {}
 
 func (x *DiffVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	mi := &file_paddock_v1_manage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1821,7 @@ func (x *DiffVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffVersionsResponse.ProtoReflect.Descriptor instead.
 func (*DiffVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{23}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DiffVersionsResponse) GetFrom() int64 {
@@ -1796,7 +1859,7 @@ type ActivateVersionRequest struct {
 
 func (x *ActivateVersionRequest) Reset() {
 	*x = ActivateVersionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	mi := &file_paddock_v1_manage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +1871,7 @@ func (x *ActivateVersionRequest) String() string {
 func (*ActivateVersionRequest) ProtoMessage() {}
 
 func (x *ActivateVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	mi := &file_paddock_v1_manage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +1884,7 @@ func (x *ActivateVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateVersionRequest.ProtoReflect.Descriptor instead.
 func (*ActivateVersionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{24}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ActivateVersionRequest) GetName() string {
@@ -1862,7 +1925,7 @@ type RollbackFunctionRequest struct {
 
 func (x *RollbackFunctionRequest) Reset() {
 	*x = RollbackFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	mi := &file_paddock_v1_manage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +1937,7 @@ func (x *RollbackFunctionRequest) String() string {
 func (*RollbackFunctionRequest) ProtoMessage() {}
 
 func (x *RollbackFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	mi := &file_paddock_v1_manage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +1950,7 @@ func (x *RollbackFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackFunctionRequest.ProtoReflect.Descriptor instead.
 func (*RollbackFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{25}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RollbackFunctionRequest) GetName() string {
@@ -1914,7 +1977,7 @@ type DeleteVersionRequest struct {
 
 func (x *DeleteVersionRequest) Reset() {
 	*x = DeleteVersionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	mi := &file_paddock_v1_manage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +1989,7 @@ func (x *DeleteVersionRequest) String() string {
 func (*DeleteVersionRequest) ProtoMessage() {}
 
 func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	mi := &file_paddock_v1_manage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +2002,7 @@ func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVersionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{26}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteVersionRequest) GetName() string {
@@ -1965,7 +2028,7 @@ type DeleteVersionResponse struct {
 
 func (x *DeleteVersionResponse) Reset() {
 	*x = DeleteVersionResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	mi := &file_paddock_v1_manage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1977,7 +2040,7 @@ func (x *DeleteVersionResponse) String() string {
 func (*DeleteVersionResponse) ProtoMessage() {}
 
 func (x *DeleteVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	mi := &file_paddock_v1_manage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1990,7 +2053,7 @@ func (x *DeleteVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVersionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVersionResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{27}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeleteVersionResponse) GetRevision() int64 {
@@ -2018,7 +2081,7 @@ type Pipeline struct {
 
 func (x *Pipeline) Reset() {
 	*x = Pipeline{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	mi := &file_paddock_v1_manage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2093,7 @@ func (x *Pipeline) String() string {
 func (*Pipeline) ProtoMessage() {}
 
 func (x *Pipeline) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	mi := &file_paddock_v1_manage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2106,7 @@ func (x *Pipeline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipeline.ProtoReflect.Descriptor instead.
 func (*Pipeline) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{28}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Pipeline) GetName() string {
@@ -2112,7 +2175,7 @@ type PipelineStep struct {
 
 func (x *PipelineStep) Reset() {
 	*x = PipelineStep{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	mi := &file_paddock_v1_manage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2187,7 @@ func (x *PipelineStep) String() string {
 func (*PipelineStep) ProtoMessage() {}
 
 func (x *PipelineStep) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	mi := &file_paddock_v1_manage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2200,7 @@ func (x *PipelineStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineStep.ProtoReflect.Descriptor instead.
 func (*PipelineStep) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{29}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PipelineStep) GetFunction() string {
@@ -2187,7 +2250,7 @@ type PutPipelineRequest struct {
 
 func (x *PutPipelineRequest) Reset() {
 	*x = PutPipelineRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	mi := &file_paddock_v1_manage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2262,7 @@ func (x *PutPipelineRequest) String() string {
 func (*PutPipelineRequest) ProtoMessage() {}
 
 func (x *PutPipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	mi := &file_paddock_v1_manage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2275,7 @@ func (x *PutPipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPipelineRequest.ProtoReflect.Descriptor instead.
 func (*PutPipelineRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{30}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PutPipelineRequest) GetPipeline() *Pipeline {
@@ -2249,7 +2312,7 @@ type PublishPipelineRequest struct {
 
 func (x *PublishPipelineRequest) Reset() {
 	*x = PublishPipelineRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	mi := &file_paddock_v1_manage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2324,7 @@ func (x *PublishPipelineRequest) String() string {
 func (*PublishPipelineRequest) ProtoMessage() {}
 
 func (x *PublishPipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	mi := &file_paddock_v1_manage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2337,7 @@ func (x *PublishPipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishPipelineRequest.ProtoReflect.Descriptor instead.
 func (*PublishPipelineRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{31}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PublishPipelineRequest) GetPipeline() *Pipeline {
@@ -2316,7 +2379,7 @@ type PublishPipelineResponse struct {
 
 func (x *PublishPipelineResponse) Reset() {
 	*x = PublishPipelineResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	mi := &file_paddock_v1_manage_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2391,7 @@ func (x *PublishPipelineResponse) String() string {
 func (*PublishPipelineResponse) ProtoMessage() {}
 
 func (x *PublishPipelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	mi := &file_paddock_v1_manage_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2404,7 @@ func (x *PublishPipelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishPipelineResponse.ProtoReflect.Descriptor instead.
 func (*PublishPipelineResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{32}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PublishPipelineResponse) GetPipeline() *Pipeline {
@@ -2367,7 +2430,7 @@ type GetPipelineRequest struct {
 
 func (x *GetPipelineRequest) Reset() {
 	*x = GetPipelineRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	mi := &file_paddock_v1_manage_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +2442,7 @@ func (x *GetPipelineRequest) String() string {
 func (*GetPipelineRequest) ProtoMessage() {}
 
 func (x *GetPipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	mi := &file_paddock_v1_manage_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +2455,7 @@ func (x *GetPipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPipelineRequest.ProtoReflect.Descriptor instead.
 func (*GetPipelineRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{33}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetPipelineRequest) GetName() string {
@@ -2412,7 +2475,7 @@ type ListPipelinesRequest struct {
 
 func (x *ListPipelinesRequest) Reset() {
 	*x = ListPipelinesRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	mi := &file_paddock_v1_manage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2487,7 @@ func (x *ListPipelinesRequest) String() string {
 func (*ListPipelinesRequest) ProtoMessage() {}
 
 func (x *ListPipelinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	mi := &file_paddock_v1_manage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2500,7 @@ func (x *ListPipelinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPipelinesRequest.ProtoReflect.Descriptor instead.
 func (*ListPipelinesRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{34}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListPipelinesRequest) GetPageSize() int32 {
@@ -2464,7 +2527,7 @@ type ListPipelinesResponse struct {
 
 func (x *ListPipelinesResponse) Reset() {
 	*x = ListPipelinesResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	mi := &file_paddock_v1_manage_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2539,7 @@ func (x *ListPipelinesResponse) String() string {
 func (*ListPipelinesResponse) ProtoMessage() {}
 
 func (x *ListPipelinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	mi := &file_paddock_v1_manage_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2552,7 @@ func (x *ListPipelinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPipelinesResponse.ProtoReflect.Descriptor instead.
 func (*ListPipelinesResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{35}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListPipelinesResponse) GetPipelines() []*Pipeline {
@@ -2515,7 +2578,7 @@ type DeletePipelineRequest struct {
 
 func (x *DeletePipelineRequest) Reset() {
 	*x = DeletePipelineRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[36]
+	mi := &file_paddock_v1_manage_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +2590,7 @@ func (x *DeletePipelineRequest) String() string {
 func (*DeletePipelineRequest) ProtoMessage() {}
 
 func (x *DeletePipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[36]
+	mi := &file_paddock_v1_manage_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2540,7 +2603,7 @@ func (x *DeletePipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePipelineRequest.ProtoReflect.Descriptor instead.
 func (*DeletePipelineRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{36}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DeletePipelineRequest) GetName() string {
@@ -2559,7 +2622,7 @@ type DeletePipelineResponse struct {
 
 func (x *DeletePipelineResponse) Reset() {
 	*x = DeletePipelineResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[37]
+	mi := &file_paddock_v1_manage_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2571,7 +2634,7 @@ func (x *DeletePipelineResponse) String() string {
 func (*DeletePipelineResponse) ProtoMessage() {}
 
 func (x *DeletePipelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[37]
+	mi := &file_paddock_v1_manage_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2584,7 +2647,7 @@ func (x *DeletePipelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePipelineResponse.ProtoReflect.Descriptor instead.
 func (*DeletePipelineResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{37}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DeletePipelineResponse) GetRevision() int64 {
@@ -2613,7 +2676,7 @@ type DeployFunctionRequest struct {
 
 func (x *DeployFunctionRequest) Reset() {
 	*x = DeployFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[38]
+	mi := &file_paddock_v1_manage_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2688,7 @@ func (x *DeployFunctionRequest) String() string {
 func (*DeployFunctionRequest) ProtoMessage() {}
 
 func (x *DeployFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[38]
+	mi := &file_paddock_v1_manage_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2701,7 @@ func (x *DeployFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployFunctionRequest.ProtoReflect.Descriptor instead.
 func (*DeployFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{38}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeployFunctionRequest) GetName() string {
@@ -2699,7 +2762,7 @@ type GetFunctionRequest struct {
 
 func (x *GetFunctionRequest) Reset() {
 	*x = GetFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[39]
+	mi := &file_paddock_v1_manage_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2711,7 +2774,7 @@ func (x *GetFunctionRequest) String() string {
 func (*GetFunctionRequest) ProtoMessage() {}
 
 func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[39]
+	mi := &file_paddock_v1_manage_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +2787,7 @@ func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFunctionRequest.ProtoReflect.Descriptor instead.
 func (*GetFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{39}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetFunctionRequest) GetName() string {
@@ -2744,7 +2807,7 @@ type ListFunctionsRequest struct {
 
 func (x *ListFunctionsRequest) Reset() {
 	*x = ListFunctionsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[40]
+	mi := &file_paddock_v1_manage_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2756,7 +2819,7 @@ func (x *ListFunctionsRequest) String() string {
 func (*ListFunctionsRequest) ProtoMessage() {}
 
 func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[40]
+	mi := &file_paddock_v1_manage_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2769,7 +2832,7 @@ func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsRequest.ProtoReflect.Descriptor instead.
 func (*ListFunctionsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{40}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListFunctionsRequest) GetPageSize() int32 {
@@ -2796,7 +2859,7 @@ type ListFunctionsResponse struct {
 
 func (x *ListFunctionsResponse) Reset() {
 	*x = ListFunctionsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[41]
+	mi := &file_paddock_v1_manage_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2808,7 +2871,7 @@ func (x *ListFunctionsResponse) String() string {
 func (*ListFunctionsResponse) ProtoMessage() {}
 
 func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[41]
+	mi := &file_paddock_v1_manage_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2821,7 +2884,7 @@ func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsResponse.ProtoReflect.Descriptor instead.
 func (*ListFunctionsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{41}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListFunctionsResponse) GetFunctions() []*Function {
@@ -2847,7 +2910,7 @@ type DeleteFunctionRequest struct {
 
 func (x *DeleteFunctionRequest) Reset() {
 	*x = DeleteFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[42]
+	mi := &file_paddock_v1_manage_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2859,7 +2922,7 @@ func (x *DeleteFunctionRequest) String() string {
 func (*DeleteFunctionRequest) ProtoMessage() {}
 
 func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[42]
+	mi := &file_paddock_v1_manage_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2872,7 +2935,7 @@ func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{42}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeleteFunctionRequest) GetName() string {
@@ -2891,7 +2954,7 @@ type DeleteFunctionResponse struct {
 
 func (x *DeleteFunctionResponse) Reset() {
 	*x = DeleteFunctionResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[43]
+	mi := &file_paddock_v1_manage_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2903,7 +2966,7 @@ func (x *DeleteFunctionResponse) String() string {
 func (*DeleteFunctionResponse) ProtoMessage() {}
 
 func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[43]
+	mi := &file_paddock_v1_manage_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2916,7 +2979,7 @@ func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{43}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeleteFunctionResponse) GetRevision() int64 {
@@ -2943,7 +3006,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[44]
+	mi := &file_paddock_v1_manage_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2955,7 +3018,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[44]
+	mi := &file_paddock_v1_manage_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2968,7 +3031,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{44}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Secret) GetName() string {
@@ -3018,7 +3081,7 @@ type SetSecretRequest struct {
 
 func (x *SetSecretRequest) Reset() {
 	*x = SetSecretRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[45]
+	mi := &file_paddock_v1_manage_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3030,7 +3093,7 @@ func (x *SetSecretRequest) String() string {
 func (*SetSecretRequest) ProtoMessage() {}
 
 func (x *SetSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[45]
+	mi := &file_paddock_v1_manage_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3043,7 +3106,7 @@ func (x *SetSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSecretRequest.ProtoReflect.Descriptor instead.
 func (*SetSecretRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{45}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SetSecretRequest) GetName() string {
@@ -3075,7 +3138,7 @@ type ListSecretsRequest struct {
 
 func (x *ListSecretsRequest) Reset() {
 	*x = ListSecretsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[46]
+	mi := &file_paddock_v1_manage_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3150,7 @@ func (x *ListSecretsRequest) String() string {
 func (*ListSecretsRequest) ProtoMessage() {}
 
 func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[46]
+	mi := &file_paddock_v1_manage_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3163,7 @@ func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ListSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{46}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{47}
 }
 
 type ListSecretsResponse struct {
@@ -3112,7 +3175,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[47]
+	mi := &file_paddock_v1_manage_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3187,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[47]
+	mi := &file_paddock_v1_manage_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3200,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{47}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListSecretsResponse) GetSecrets() []*Secret {
@@ -3157,7 +3220,7 @@ type DeleteSecretRequest struct {
 
 func (x *DeleteSecretRequest) Reset() {
 	*x = DeleteSecretRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[48]
+	mi := &file_paddock_v1_manage_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3232,7 @@ func (x *DeleteSecretRequest) String() string {
 func (*DeleteSecretRequest) ProtoMessage() {}
 
 func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[48]
+	mi := &file_paddock_v1_manage_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,7 +3245,7 @@ func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSecretRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSecretRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{48}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DeleteSecretRequest) GetName() string {
@@ -3208,7 +3271,7 @@ type DeleteSecretResponse struct {
 
 func (x *DeleteSecretResponse) Reset() {
 	*x = DeleteSecretResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[49]
+	mi := &file_paddock_v1_manage_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3283,7 @@ func (x *DeleteSecretResponse) String() string {
 func (*DeleteSecretResponse) ProtoMessage() {}
 
 func (x *DeleteSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[49]
+	mi := &file_paddock_v1_manage_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3296,7 @@ func (x *DeleteSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSecretResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSecretResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{49}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DeleteSecretResponse) GetRevision() int64 {
@@ -3251,7 +3314,7 @@ type RotateDataKeyRequest struct {
 
 func (x *RotateDataKeyRequest) Reset() {
 	*x = RotateDataKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[50]
+	mi := &file_paddock_v1_manage_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3263,7 +3326,7 @@ func (x *RotateDataKeyRequest) String() string {
 func (*RotateDataKeyRequest) ProtoMessage() {}
 
 func (x *RotateDataKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[50]
+	mi := &file_paddock_v1_manage_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3276,7 +3339,7 @@ func (x *RotateDataKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateDataKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateDataKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{50}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{51}
 }
 
 type RotateDataKeyResponse struct {
@@ -3290,7 +3353,7 @@ type RotateDataKeyResponse struct {
 
 func (x *RotateDataKeyResponse) Reset() {
 	*x = RotateDataKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[51]
+	mi := &file_paddock_v1_manage_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3302,7 +3365,7 @@ func (x *RotateDataKeyResponse) String() string {
 func (*RotateDataKeyResponse) ProtoMessage() {}
 
 func (x *RotateDataKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[51]
+	mi := &file_paddock_v1_manage_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3315,7 +3378,7 @@ func (x *RotateDataKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateDataKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateDataKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{51}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RotateDataKeyResponse) GetSecrets() int32 {
@@ -3355,7 +3418,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[52]
+	mi := &file_paddock_v1_manage_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3367,7 +3430,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[52]
+	mi := &file_paddock_v1_manage_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3380,7 +3443,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{52}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Key) GetId() string {
@@ -3463,7 +3526,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[53]
+	mi := &file_paddock_v1_manage_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +3538,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[53]
+	mi := &file_paddock_v1_manage_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +3551,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{53}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CreateKeyRequest) GetTenant() string {
@@ -3545,7 +3608,7 @@ type CreateKeyResponse struct {
 
 func (x *CreateKeyResponse) Reset() {
 	*x = CreateKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[54]
+	mi := &file_paddock_v1_manage_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3557,7 +3620,7 @@ func (x *CreateKeyResponse) String() string {
 func (*CreateKeyResponse) ProtoMessage() {}
 
 func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[54]
+	mi := &file_paddock_v1_manage_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3570,7 +3633,7 @@ func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{54}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CreateKeyResponse) GetKey() *Key {
@@ -3603,7 +3666,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[55]
+	mi := &file_paddock_v1_manage_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3615,7 +3678,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[55]
+	mi := &file_paddock_v1_manage_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3628,7 +3691,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{55}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListKeysRequest) GetTenant() string {
@@ -3647,7 +3710,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[56]
+	mi := &file_paddock_v1_manage_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +3722,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[56]
+	mi := &file_paddock_v1_manage_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +3735,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{56}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -3691,7 +3754,7 @@ type RevokeKeyRequest struct {
 
 func (x *RevokeKeyRequest) Reset() {
 	*x = RevokeKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[57]
+	mi := &file_paddock_v1_manage_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3703,7 +3766,7 @@ func (x *RevokeKeyRequest) String() string {
 func (*RevokeKeyRequest) ProtoMessage() {}
 
 func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[57]
+	mi := &file_paddock_v1_manage_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3716,7 +3779,7 @@ func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{57}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RevokeKeyRequest) GetId() string {
@@ -3735,7 +3798,7 @@ type RevokeKeyResponse struct {
 
 func (x *RevokeKeyResponse) Reset() {
 	*x = RevokeKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[58]
+	mi := &file_paddock_v1_manage_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3747,7 +3810,7 @@ func (x *RevokeKeyResponse) String() string {
 func (*RevokeKeyResponse) ProtoMessage() {}
 
 func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[58]
+	mi := &file_paddock_v1_manage_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3760,7 +3823,7 @@ func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{58}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RevokeKeyResponse) GetRevision() int64 {
@@ -3778,7 +3841,7 @@ type RotateKEKRequest struct {
 
 func (x *RotateKEKRequest) Reset() {
 	*x = RotateKEKRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[59]
+	mi := &file_paddock_v1_manage_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +3853,7 @@ func (x *RotateKEKRequest) String() string {
 func (*RotateKEKRequest) ProtoMessage() {}
 
 func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[59]
+	mi := &file_paddock_v1_manage_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3803,7 +3866,7 @@ func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKRequest.ProtoReflect.Descriptor instead.
 func (*RotateKEKRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{59}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{60}
 }
 
 type RotateKEKResponse struct {
@@ -3816,7 +3879,7 @@ type RotateKEKResponse struct {
 
 func (x *RotateKEKResponse) Reset() {
 	*x = RotateKEKResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[60]
+	mi := &file_paddock_v1_manage_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +3891,7 @@ func (x *RotateKEKResponse) String() string {
 func (*RotateKEKResponse) ProtoMessage() {}
 
 func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[60]
+	mi := &file_paddock_v1_manage_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +3904,7 @@ func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKResponse.ProtoReflect.Descriptor instead.
 func (*RotateKEKResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{60}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RotateKEKResponse) GetTenants() int32 {
@@ -3877,7 +3940,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[61]
+	mi := &file_paddock_v1_manage_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3889,7 +3952,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[61]
+	mi := &file_paddock_v1_manage_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3902,7 +3965,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{61}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Container) GetId() string {
@@ -4027,7 +4090,7 @@ type ListContainersRequest struct {
 
 func (x *ListContainersRequest) Reset() {
 	*x = ListContainersRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[62]
+	mi := &file_paddock_v1_manage_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4039,7 +4102,7 @@ func (x *ListContainersRequest) String() string {
 func (*ListContainersRequest) ProtoMessage() {}
 
 func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[62]
+	mi := &file_paddock_v1_manage_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4052,7 +4115,7 @@ func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
 func (*ListContainersRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{62}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListContainersRequest) GetTenant() string {
@@ -4071,7 +4134,7 @@ type ListContainersResponse struct {
 
 func (x *ListContainersResponse) Reset() {
 	*x = ListContainersResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[63]
+	mi := &file_paddock_v1_manage_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4083,7 +4146,7 @@ func (x *ListContainersResponse) String() string {
 func (*ListContainersResponse) ProtoMessage() {}
 
 func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[63]
+	mi := &file_paddock_v1_manage_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4096,7 +4159,7 @@ func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
 func (*ListContainersResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{63}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListContainersResponse) GetContainers() []*Container {
@@ -4114,7 +4177,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[64]
+	mi := &file_paddock_v1_manage_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4126,7 +4189,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[64]
+	mi := &file_paddock_v1_manage_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4139,7 +4202,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{64}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{65}
 }
 
 type PoolStatus struct {
@@ -4170,7 +4233,7 @@ type PoolStatus struct {
 
 func (x *PoolStatus) Reset() {
 	*x = PoolStatus{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[65]
+	mi := &file_paddock_v1_manage_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4182,7 +4245,7 @@ func (x *PoolStatus) String() string {
 func (*PoolStatus) ProtoMessage() {}
 
 func (x *PoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[65]
+	mi := &file_paddock_v1_manage_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4195,7 +4258,7 @@ func (x *PoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStatus.ProtoReflect.Descriptor instead.
 func (*PoolStatus) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{65}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PoolStatus) GetController() string {
@@ -4334,7 +4397,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[66]
+	mi := &file_paddock_v1_manage_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4346,7 +4409,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[66]
+	mi := &file_paddock_v1_manage_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4359,7 +4422,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{66}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ExplainRequest) GetTenant() string {
@@ -4385,7 +4448,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[67]
+	mi := &file_paddock_v1_manage_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4397,7 +4460,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[67]
+	mi := &file_paddock_v1_manage_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4410,7 +4473,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{67}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ExplainResponse) GetContainers() []*Explanation {
@@ -4435,7 +4498,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[68]
+	mi := &file_paddock_v1_manage_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4447,7 +4510,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[68]
+	mi := &file_paddock_v1_manage_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4460,7 +4523,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{68}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Explanation) GetContainer() *Container {
@@ -4509,7 +4572,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[69]
+	mi := &file_paddock_v1_manage_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4521,7 +4584,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[69]
+	mi := &file_paddock_v1_manage_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4534,7 +4597,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{69}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ResizeRequest) GetMinReady() int32 {
@@ -4570,7 +4633,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[70]
+	mi := &file_paddock_v1_manage_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4582,7 +4645,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[70]
+	mi := &file_paddock_v1_manage_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4595,7 +4658,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{70}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *DrainRequest) GetContainer() string {
@@ -4628,7 +4691,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[71]
+	mi := &file_paddock_v1_manage_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4640,7 +4703,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[71]
+	mi := &file_paddock_v1_manage_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4653,7 +4716,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{71}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DrainResponse) GetContainers() int32 {
@@ -4675,7 +4738,7 @@ type RecycleRequest struct {
 
 func (x *RecycleRequest) Reset() {
 	*x = RecycleRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[72]
+	mi := &file_paddock_v1_manage_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4687,7 +4750,7 @@ func (x *RecycleRequest) String() string {
 func (*RecycleRequest) ProtoMessage() {}
 
 func (x *RecycleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[72]
+	mi := &file_paddock_v1_manage_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4700,7 +4763,7 @@ func (x *RecycleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleRequest.ProtoReflect.Descriptor instead.
 func (*RecycleRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{72}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RecycleRequest) GetAll() bool {
@@ -4743,7 +4806,7 @@ type RecycleProgress struct {
 
 func (x *RecycleProgress) Reset() {
 	*x = RecycleProgress{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[73]
+	mi := &file_paddock_v1_manage_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4755,7 +4818,7 @@ func (x *RecycleProgress) String() string {
 func (*RecycleProgress) ProtoMessage() {}
 
 func (x *RecycleProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[73]
+	mi := &file_paddock_v1_manage_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4768,7 +4831,7 @@ func (x *RecycleProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleProgress.ProtoReflect.Descriptor instead.
 func (*RecycleProgress) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{73}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *RecycleProgress) GetTotal() int32 {
@@ -4828,7 +4891,7 @@ type TailAuditRequest struct {
 
 func (x *TailAuditRequest) Reset() {
 	*x = TailAuditRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[74]
+	mi := &file_paddock_v1_manage_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4840,7 +4903,7 @@ func (x *TailAuditRequest) String() string {
 func (*TailAuditRequest) ProtoMessage() {}
 
 func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[74]
+	mi := &file_paddock_v1_manage_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4853,7 +4916,7 @@ func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailAuditRequest.ProtoReflect.Descriptor instead.
 func (*TailAuditRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{74}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *TailAuditRequest) GetFollow() bool {
@@ -4912,7 +4975,7 @@ type AuditRecord struct {
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[75]
+	mi := &file_paddock_v1_manage_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4924,7 +4987,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[75]
+	mi := &file_paddock_v1_manage_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4937,7 +5000,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{75}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *AuditRecord) GetSeq() int64 {
@@ -5050,7 +5113,7 @@ var File_paddock_v1_manage_proto protoreflect.FileDescriptor
 const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\n" +
 	"\x17paddock/v1/manage.proto\x12\n" +
-	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf2\r\n" +
+	"paddock.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd5\x0e\n" +
 	"\x06Policy\x12!\n" +
 	"\tisolation\x18\x01 \x01(\tH\x00R\tisolation\x88\x01\x01\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12:\n" +
@@ -5089,7 +5152,10 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\rlog_retention\x18\x1c \x01(\v2\x19.google.protobuf.DurationR\flogRetention\x12)\n" +
 	"\x0elog_kept_bytes\x18\x1d \x01(\x03H\x11R\flogKeptBytes\x88\x01\x01\x12D\n" +
 	"\x10pipeline_timeout\x18\x1e \x01(\v2\x19.google.protobuf.DurationR\x0fpipelineTimeout\x12(\n" +
-	"\rrecord_inputs\x18\x1f \x01(\x05H\x12R\frecordInputs\x88\x01\x01B\f\n" +
+	"\rrecord_inputs\x18\x1f \x01(\x05H\x12R\frecordInputs\x88\x01\x01\x12$\n" +
+	"\vtrust_class\x18( \x01(\tH\x13R\n" +
+	"trustClass\x88\x01\x01\x12+\n" +
+	"\aregions\x18) \x01(\v2\x11.paddock.v1.NamesR\aregionsB\f\n" +
 	"\n" +
 	"_isolationB\x0f\n" +
 	"\r_source_bytesB\x0e\n" +
@@ -5111,7 +5177,10 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\v_cpu_millisB\x10\n" +
 	"\x0e_max_pipelinesB\x11\n" +
 	"\x0f_log_kept_bytesB\x10\n" +
-	"\x0e_record_inputs\"\x1d\n" +
+	"\x0e_record_inputsB\x0e\n" +
+	"\f_trust_class\"\x1d\n" +
+	"\x05Names\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"\x1d\n" +
 	"\x05Hosts\x12\x14\n" +
 	"\x05hosts\x18\x01 \x03(\tR\x05hosts\"C\n" +
 	"\n" +
@@ -5526,223 +5595,225 @@ func file_paddock_v1_manage_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_manage_proto_rawDescData
 }
 
-var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
+var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_paddock_v1_manage_proto_goTypes = []any{
 	(*Policy)(nil),                  // 0: paddock.v1.Policy
-	(*Hosts)(nil),                   // 1: paddock.v1.Hosts
-	(*Injections)(nil),              // 2: paddock.v1.Injections
-	(*Injection)(nil),               // 3: paddock.v1.Injection
-	(*Tenant)(nil),                  // 4: paddock.v1.Tenant
-	(*CreateTenantRequest)(nil),     // 5: paddock.v1.CreateTenantRequest
-	(*GetTenantRequest)(nil),        // 6: paddock.v1.GetTenantRequest
-	(*ListTenantsRequest)(nil),      // 7: paddock.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),     // 8: paddock.v1.ListTenantsResponse
-	(*UpdateTenantRequest)(nil),     // 9: paddock.v1.UpdateTenantRequest
-	(*SuspendTenantRequest)(nil),    // 10: paddock.v1.SuspendTenantRequest
-	(*DeleteTenantRequest)(nil),     // 11: paddock.v1.DeleteTenantRequest
-	(*DeleteTenantResponse)(nil),    // 12: paddock.v1.DeleteTenantResponse
-	(*Function)(nil),                // 13: paddock.v1.Function
-	(*Access)(nil),                  // 14: paddock.v1.Access
-	(*UpdateFunctionRequest)(nil),   // 15: paddock.v1.UpdateFunctionRequest
-	(*UpdateFunctionResponse)(nil),  // 16: paddock.v1.UpdateFunctionResponse
-	(*Version)(nil),                 // 17: paddock.v1.Version
-	(*ListVersionsRequest)(nil),     // 18: paddock.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),    // 19: paddock.v1.ListVersionsResponse
-	(*GetVersionRequest)(nil),       // 20: paddock.v1.GetVersionRequest
-	(*VersionSource)(nil),           // 21: paddock.v1.VersionSource
-	(*DiffVersionsRequest)(nil),     // 22: paddock.v1.DiffVersionsRequest
-	(*DiffVersionsResponse)(nil),    // 23: paddock.v1.DiffVersionsResponse
-	(*ActivateVersionRequest)(nil),  // 24: paddock.v1.ActivateVersionRequest
-	(*RollbackFunctionRequest)(nil), // 25: paddock.v1.RollbackFunctionRequest
-	(*DeleteVersionRequest)(nil),    // 26: paddock.v1.DeleteVersionRequest
-	(*DeleteVersionResponse)(nil),   // 27: paddock.v1.DeleteVersionResponse
-	(*Pipeline)(nil),                // 28: paddock.v1.Pipeline
-	(*PipelineStep)(nil),            // 29: paddock.v1.PipelineStep
-	(*PutPipelineRequest)(nil),      // 30: paddock.v1.PutPipelineRequest
-	(*PublishPipelineRequest)(nil),  // 31: paddock.v1.PublishPipelineRequest
-	(*PublishPipelineResponse)(nil), // 32: paddock.v1.PublishPipelineResponse
-	(*GetPipelineRequest)(nil),      // 33: paddock.v1.GetPipelineRequest
-	(*ListPipelinesRequest)(nil),    // 34: paddock.v1.ListPipelinesRequest
-	(*ListPipelinesResponse)(nil),   // 35: paddock.v1.ListPipelinesResponse
-	(*DeletePipelineRequest)(nil),   // 36: paddock.v1.DeletePipelineRequest
-	(*DeletePipelineResponse)(nil),  // 37: paddock.v1.DeletePipelineResponse
-	(*DeployFunctionRequest)(nil),   // 38: paddock.v1.DeployFunctionRequest
-	(*GetFunctionRequest)(nil),      // 39: paddock.v1.GetFunctionRequest
-	(*ListFunctionsRequest)(nil),    // 40: paddock.v1.ListFunctionsRequest
-	(*ListFunctionsResponse)(nil),   // 41: paddock.v1.ListFunctionsResponse
-	(*DeleteFunctionRequest)(nil),   // 42: paddock.v1.DeleteFunctionRequest
-	(*DeleteFunctionResponse)(nil),  // 43: paddock.v1.DeleteFunctionResponse
-	(*Secret)(nil),                  // 44: paddock.v1.Secret
-	(*SetSecretRequest)(nil),        // 45: paddock.v1.SetSecretRequest
-	(*ListSecretsRequest)(nil),      // 46: paddock.v1.ListSecretsRequest
-	(*ListSecretsResponse)(nil),     // 47: paddock.v1.ListSecretsResponse
-	(*DeleteSecretRequest)(nil),     // 48: paddock.v1.DeleteSecretRequest
-	(*DeleteSecretResponse)(nil),    // 49: paddock.v1.DeleteSecretResponse
-	(*RotateDataKeyRequest)(nil),    // 50: paddock.v1.RotateDataKeyRequest
-	(*RotateDataKeyResponse)(nil),   // 51: paddock.v1.RotateDataKeyResponse
-	(*Key)(nil),                     // 52: paddock.v1.Key
-	(*CreateKeyRequest)(nil),        // 53: paddock.v1.CreateKeyRequest
-	(*CreateKeyResponse)(nil),       // 54: paddock.v1.CreateKeyResponse
-	(*ListKeysRequest)(nil),         // 55: paddock.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),        // 56: paddock.v1.ListKeysResponse
-	(*RevokeKeyRequest)(nil),        // 57: paddock.v1.RevokeKeyRequest
-	(*RevokeKeyResponse)(nil),       // 58: paddock.v1.RevokeKeyResponse
-	(*RotateKEKRequest)(nil),        // 59: paddock.v1.RotateKEKRequest
-	(*RotateKEKResponse)(nil),       // 60: paddock.v1.RotateKEKResponse
-	(*Container)(nil),               // 61: paddock.v1.Container
-	(*ListContainersRequest)(nil),   // 62: paddock.v1.ListContainersRequest
-	(*ListContainersResponse)(nil),  // 63: paddock.v1.ListContainersResponse
-	(*GetPoolRequest)(nil),          // 64: paddock.v1.GetPoolRequest
-	(*PoolStatus)(nil),              // 65: paddock.v1.PoolStatus
-	(*ExplainRequest)(nil),          // 66: paddock.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 67: paddock.v1.ExplainResponse
-	(*Explanation)(nil),             // 68: paddock.v1.Explanation
-	(*ResizeRequest)(nil),           // 69: paddock.v1.ResizeRequest
-	(*DrainRequest)(nil),            // 70: paddock.v1.DrainRequest
-	(*DrainResponse)(nil),           // 71: paddock.v1.DrainResponse
-	(*RecycleRequest)(nil),          // 72: paddock.v1.RecycleRequest
-	(*RecycleProgress)(nil),         // 73: paddock.v1.RecycleProgress
-	(*TailAuditRequest)(nil),        // 74: paddock.v1.TailAuditRequest
-	(*AuditRecord)(nil),             // 75: paddock.v1.AuditRecord
-	nil,                             // 76: paddock.v1.PoolStatus.RecycledTotalEntry
-	nil,                             // 77: paddock.v1.AuditRecord.DetailEntry
-	(*durationpb.Duration)(nil),     // 78: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 79: google.protobuf.Timestamp
+	(*Names)(nil),                   // 1: paddock.v1.Names
+	(*Hosts)(nil),                   // 2: paddock.v1.Hosts
+	(*Injections)(nil),              // 3: paddock.v1.Injections
+	(*Injection)(nil),               // 4: paddock.v1.Injection
+	(*Tenant)(nil),                  // 5: paddock.v1.Tenant
+	(*CreateTenantRequest)(nil),     // 6: paddock.v1.CreateTenantRequest
+	(*GetTenantRequest)(nil),        // 7: paddock.v1.GetTenantRequest
+	(*ListTenantsRequest)(nil),      // 8: paddock.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),     // 9: paddock.v1.ListTenantsResponse
+	(*UpdateTenantRequest)(nil),     // 10: paddock.v1.UpdateTenantRequest
+	(*SuspendTenantRequest)(nil),    // 11: paddock.v1.SuspendTenantRequest
+	(*DeleteTenantRequest)(nil),     // 12: paddock.v1.DeleteTenantRequest
+	(*DeleteTenantResponse)(nil),    // 13: paddock.v1.DeleteTenantResponse
+	(*Function)(nil),                // 14: paddock.v1.Function
+	(*Access)(nil),                  // 15: paddock.v1.Access
+	(*UpdateFunctionRequest)(nil),   // 16: paddock.v1.UpdateFunctionRequest
+	(*UpdateFunctionResponse)(nil),  // 17: paddock.v1.UpdateFunctionResponse
+	(*Version)(nil),                 // 18: paddock.v1.Version
+	(*ListVersionsRequest)(nil),     // 19: paddock.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),    // 20: paddock.v1.ListVersionsResponse
+	(*GetVersionRequest)(nil),       // 21: paddock.v1.GetVersionRequest
+	(*VersionSource)(nil),           // 22: paddock.v1.VersionSource
+	(*DiffVersionsRequest)(nil),     // 23: paddock.v1.DiffVersionsRequest
+	(*DiffVersionsResponse)(nil),    // 24: paddock.v1.DiffVersionsResponse
+	(*ActivateVersionRequest)(nil),  // 25: paddock.v1.ActivateVersionRequest
+	(*RollbackFunctionRequest)(nil), // 26: paddock.v1.RollbackFunctionRequest
+	(*DeleteVersionRequest)(nil),    // 27: paddock.v1.DeleteVersionRequest
+	(*DeleteVersionResponse)(nil),   // 28: paddock.v1.DeleteVersionResponse
+	(*Pipeline)(nil),                // 29: paddock.v1.Pipeline
+	(*PipelineStep)(nil),            // 30: paddock.v1.PipelineStep
+	(*PutPipelineRequest)(nil),      // 31: paddock.v1.PutPipelineRequest
+	(*PublishPipelineRequest)(nil),  // 32: paddock.v1.PublishPipelineRequest
+	(*PublishPipelineResponse)(nil), // 33: paddock.v1.PublishPipelineResponse
+	(*GetPipelineRequest)(nil),      // 34: paddock.v1.GetPipelineRequest
+	(*ListPipelinesRequest)(nil),    // 35: paddock.v1.ListPipelinesRequest
+	(*ListPipelinesResponse)(nil),   // 36: paddock.v1.ListPipelinesResponse
+	(*DeletePipelineRequest)(nil),   // 37: paddock.v1.DeletePipelineRequest
+	(*DeletePipelineResponse)(nil),  // 38: paddock.v1.DeletePipelineResponse
+	(*DeployFunctionRequest)(nil),   // 39: paddock.v1.DeployFunctionRequest
+	(*GetFunctionRequest)(nil),      // 40: paddock.v1.GetFunctionRequest
+	(*ListFunctionsRequest)(nil),    // 41: paddock.v1.ListFunctionsRequest
+	(*ListFunctionsResponse)(nil),   // 42: paddock.v1.ListFunctionsResponse
+	(*DeleteFunctionRequest)(nil),   // 43: paddock.v1.DeleteFunctionRequest
+	(*DeleteFunctionResponse)(nil),  // 44: paddock.v1.DeleteFunctionResponse
+	(*Secret)(nil),                  // 45: paddock.v1.Secret
+	(*SetSecretRequest)(nil),        // 46: paddock.v1.SetSecretRequest
+	(*ListSecretsRequest)(nil),      // 47: paddock.v1.ListSecretsRequest
+	(*ListSecretsResponse)(nil),     // 48: paddock.v1.ListSecretsResponse
+	(*DeleteSecretRequest)(nil),     // 49: paddock.v1.DeleteSecretRequest
+	(*DeleteSecretResponse)(nil),    // 50: paddock.v1.DeleteSecretResponse
+	(*RotateDataKeyRequest)(nil),    // 51: paddock.v1.RotateDataKeyRequest
+	(*RotateDataKeyResponse)(nil),   // 52: paddock.v1.RotateDataKeyResponse
+	(*Key)(nil),                     // 53: paddock.v1.Key
+	(*CreateKeyRequest)(nil),        // 54: paddock.v1.CreateKeyRequest
+	(*CreateKeyResponse)(nil),       // 55: paddock.v1.CreateKeyResponse
+	(*ListKeysRequest)(nil),         // 56: paddock.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),        // 57: paddock.v1.ListKeysResponse
+	(*RevokeKeyRequest)(nil),        // 58: paddock.v1.RevokeKeyRequest
+	(*RevokeKeyResponse)(nil),       // 59: paddock.v1.RevokeKeyResponse
+	(*RotateKEKRequest)(nil),        // 60: paddock.v1.RotateKEKRequest
+	(*RotateKEKResponse)(nil),       // 61: paddock.v1.RotateKEKResponse
+	(*Container)(nil),               // 62: paddock.v1.Container
+	(*ListContainersRequest)(nil),   // 63: paddock.v1.ListContainersRequest
+	(*ListContainersResponse)(nil),  // 64: paddock.v1.ListContainersResponse
+	(*GetPoolRequest)(nil),          // 65: paddock.v1.GetPoolRequest
+	(*PoolStatus)(nil),              // 66: paddock.v1.PoolStatus
+	(*ExplainRequest)(nil),          // 67: paddock.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 68: paddock.v1.ExplainResponse
+	(*Explanation)(nil),             // 69: paddock.v1.Explanation
+	(*ResizeRequest)(nil),           // 70: paddock.v1.ResizeRequest
+	(*DrainRequest)(nil),            // 71: paddock.v1.DrainRequest
+	(*DrainResponse)(nil),           // 72: paddock.v1.DrainResponse
+	(*RecycleRequest)(nil),          // 73: paddock.v1.RecycleRequest
+	(*RecycleProgress)(nil),         // 74: paddock.v1.RecycleProgress
+	(*TailAuditRequest)(nil),        // 75: paddock.v1.TailAuditRequest
+	(*AuditRecord)(nil),             // 76: paddock.v1.AuditRecord
+	nil,                             // 77: paddock.v1.PoolStatus.RecycledTotalEntry
+	nil,                             // 78: paddock.v1.AuditRecord.DetailEntry
+	(*durationpb.Duration)(nil),     // 79: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 80: google.protobuf.Timestamp
 }
 var file_paddock_v1_manage_proto_depIdxs = []int32{
-	78, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	78, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
-	78, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
-	78, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
-	78, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
-	78, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
-	1,  // 6: paddock.v1.Policy.egress:type_name -> paddock.v1.Hosts
-	1,  // 7: paddock.v1.Policy.egress_private:type_name -> paddock.v1.Hosts
-	2,  // 8: paddock.v1.Policy.inject:type_name -> paddock.v1.Injections
-	1,  // 9: paddock.v1.Policy.hosts:type_name -> paddock.v1.Hosts
-	78, // 10: paddock.v1.Policy.log_retention:type_name -> google.protobuf.Duration
-	78, // 11: paddock.v1.Policy.pipeline_timeout:type_name -> google.protobuf.Duration
-	3,  // 12: paddock.v1.Injections.injections:type_name -> paddock.v1.Injection
-	0,  // 13: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
-	79, // 14: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
-	0,  // 15: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
-	4,  // 16: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
-	0,  // 17: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
-	79, // 18: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
-	14, // 19: paddock.v1.Function.access:type_name -> paddock.v1.Access
-	14, // 20: paddock.v1.UpdateFunctionRequest.access:type_name -> paddock.v1.Access
-	13, // 21: paddock.v1.UpdateFunctionResponse.function:type_name -> paddock.v1.Function
-	79, // 22: paddock.v1.Version.created:type_name -> google.protobuf.Timestamp
-	17, // 23: paddock.v1.ListVersionsResponse.versions:type_name -> paddock.v1.Version
-	17, // 24: paddock.v1.VersionSource.version:type_name -> paddock.v1.Version
-	29, // 25: paddock.v1.Pipeline.steps:type_name -> paddock.v1.PipelineStep
-	78, // 26: paddock.v1.Pipeline.timeout:type_name -> google.protobuf.Duration
-	79, // 27: paddock.v1.Pipeline.updated:type_name -> google.protobuf.Timestamp
-	78, // 28: paddock.v1.PipelineStep.timeout:type_name -> google.protobuf.Duration
-	28, // 29: paddock.v1.PutPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
-	28, // 30: paddock.v1.PublishPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
-	38, // 31: paddock.v1.PublishPipelineRequest.functions:type_name -> paddock.v1.DeployFunctionRequest
-	28, // 32: paddock.v1.PublishPipelineResponse.pipeline:type_name -> paddock.v1.Pipeline
-	13, // 33: paddock.v1.PublishPipelineResponse.functions:type_name -> paddock.v1.Function
-	28, // 34: paddock.v1.ListPipelinesResponse.pipelines:type_name -> paddock.v1.Pipeline
-	13, // 35: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
-	79, // 36: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
-	44, // 37: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
-	79, // 38: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
-	79, // 39: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
-	79, // 40: paddock.v1.Key.last_used:type_name -> google.protobuf.Timestamp
-	78, // 41: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
-	52, // 42: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
-	52, // 43: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
-	79, // 44: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
-	79, // 45: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
-	79, // 46: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
-	61, // 47: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
-	76, // 48: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
-	68, // 49: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
-	61, // 50: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
-	78, // 51: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
-	79, // 52: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
-	77, // 53: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
-	5,  // 54: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
-	6,  // 55: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
-	7,  // 56: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
-	9,  // 57: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
-	10, // 58: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
-	11, // 59: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
-	38, // 60: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
-	39, // 61: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
-	40, // 62: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
-	42, // 63: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
-	15, // 64: paddock.v1.Catalog.UpdateFunction:input_type -> paddock.v1.UpdateFunctionRequest
-	18, // 65: paddock.v1.Catalog.ListVersions:input_type -> paddock.v1.ListVersionsRequest
-	20, // 66: paddock.v1.Catalog.GetVersion:input_type -> paddock.v1.GetVersionRequest
-	22, // 67: paddock.v1.Catalog.DiffVersions:input_type -> paddock.v1.DiffVersionsRequest
-	24, // 68: paddock.v1.Catalog.ActivateVersion:input_type -> paddock.v1.ActivateVersionRequest
-	25, // 69: paddock.v1.Catalog.RollbackFunction:input_type -> paddock.v1.RollbackFunctionRequest
-	26, // 70: paddock.v1.Catalog.DeleteVersion:input_type -> paddock.v1.DeleteVersionRequest
-	30, // 71: paddock.v1.Catalog.PutPipeline:input_type -> paddock.v1.PutPipelineRequest
-	31, // 72: paddock.v1.Catalog.PublishPipeline:input_type -> paddock.v1.PublishPipelineRequest
-	33, // 73: paddock.v1.Catalog.GetPipeline:input_type -> paddock.v1.GetPipelineRequest
-	34, // 74: paddock.v1.Catalog.ListPipelines:input_type -> paddock.v1.ListPipelinesRequest
-	36, // 75: paddock.v1.Catalog.DeletePipeline:input_type -> paddock.v1.DeletePipelineRequest
-	45, // 76: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
-	46, // 77: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
-	48, // 78: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
-	50, // 79: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
-	53, // 80: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
-	55, // 81: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
-	57, // 82: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
-	59, // 83: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
-	62, // 84: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
-	64, // 85: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
-	66, // 86: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
-	69, // 87: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
-	70, // 88: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
-	72, // 89: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
-	74, // 90: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
-	4,  // 91: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
-	4,  // 92: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
-	8,  // 93: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
-	4,  // 94: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
-	4,  // 95: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
-	12, // 96: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
-	13, // 97: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
-	13, // 98: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
-	41, // 99: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
-	43, // 100: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
-	16, // 101: paddock.v1.Catalog.UpdateFunction:output_type -> paddock.v1.UpdateFunctionResponse
-	19, // 102: paddock.v1.Catalog.ListVersions:output_type -> paddock.v1.ListVersionsResponse
-	21, // 103: paddock.v1.Catalog.GetVersion:output_type -> paddock.v1.VersionSource
-	23, // 104: paddock.v1.Catalog.DiffVersions:output_type -> paddock.v1.DiffVersionsResponse
-	13, // 105: paddock.v1.Catalog.ActivateVersion:output_type -> paddock.v1.Function
-	13, // 106: paddock.v1.Catalog.RollbackFunction:output_type -> paddock.v1.Function
-	27, // 107: paddock.v1.Catalog.DeleteVersion:output_type -> paddock.v1.DeleteVersionResponse
-	28, // 108: paddock.v1.Catalog.PutPipeline:output_type -> paddock.v1.Pipeline
-	32, // 109: paddock.v1.Catalog.PublishPipeline:output_type -> paddock.v1.PublishPipelineResponse
-	28, // 110: paddock.v1.Catalog.GetPipeline:output_type -> paddock.v1.Pipeline
-	35, // 111: paddock.v1.Catalog.ListPipelines:output_type -> paddock.v1.ListPipelinesResponse
-	37, // 112: paddock.v1.Catalog.DeletePipeline:output_type -> paddock.v1.DeletePipelineResponse
-	44, // 113: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
-	47, // 114: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
-	49, // 115: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
-	51, // 116: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
-	54, // 117: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
-	56, // 118: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
-	58, // 119: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
-	60, // 120: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
-	63, // 121: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
-	65, // 122: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
-	67, // 123: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
-	65, // 124: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
-	71, // 125: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
-	73, // 126: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
-	75, // 127: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
-	91, // [91:128] is the sub-list for method output_type
-	54, // [54:91] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	79, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	79, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
+	79, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
+	79, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
+	79, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
+	79, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
+	2,  // 6: paddock.v1.Policy.egress:type_name -> paddock.v1.Hosts
+	2,  // 7: paddock.v1.Policy.egress_private:type_name -> paddock.v1.Hosts
+	3,  // 8: paddock.v1.Policy.inject:type_name -> paddock.v1.Injections
+	2,  // 9: paddock.v1.Policy.hosts:type_name -> paddock.v1.Hosts
+	79, // 10: paddock.v1.Policy.log_retention:type_name -> google.protobuf.Duration
+	79, // 11: paddock.v1.Policy.pipeline_timeout:type_name -> google.protobuf.Duration
+	1,  // 12: paddock.v1.Policy.regions:type_name -> paddock.v1.Names
+	4,  // 13: paddock.v1.Injections.injections:type_name -> paddock.v1.Injection
+	0,  // 14: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
+	80, // 15: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
+	0,  // 16: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
+	5,  // 17: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
+	0,  // 18: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
+	80, // 19: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
+	15, // 20: paddock.v1.Function.access:type_name -> paddock.v1.Access
+	15, // 21: paddock.v1.UpdateFunctionRequest.access:type_name -> paddock.v1.Access
+	14, // 22: paddock.v1.UpdateFunctionResponse.function:type_name -> paddock.v1.Function
+	80, // 23: paddock.v1.Version.created:type_name -> google.protobuf.Timestamp
+	18, // 24: paddock.v1.ListVersionsResponse.versions:type_name -> paddock.v1.Version
+	18, // 25: paddock.v1.VersionSource.version:type_name -> paddock.v1.Version
+	30, // 26: paddock.v1.Pipeline.steps:type_name -> paddock.v1.PipelineStep
+	79, // 27: paddock.v1.Pipeline.timeout:type_name -> google.protobuf.Duration
+	80, // 28: paddock.v1.Pipeline.updated:type_name -> google.protobuf.Timestamp
+	79, // 29: paddock.v1.PipelineStep.timeout:type_name -> google.protobuf.Duration
+	29, // 30: paddock.v1.PutPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
+	29, // 31: paddock.v1.PublishPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
+	39, // 32: paddock.v1.PublishPipelineRequest.functions:type_name -> paddock.v1.DeployFunctionRequest
+	29, // 33: paddock.v1.PublishPipelineResponse.pipeline:type_name -> paddock.v1.Pipeline
+	14, // 34: paddock.v1.PublishPipelineResponse.functions:type_name -> paddock.v1.Function
+	29, // 35: paddock.v1.ListPipelinesResponse.pipelines:type_name -> paddock.v1.Pipeline
+	14, // 36: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
+	80, // 37: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
+	45, // 38: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
+	80, // 39: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
+	80, // 40: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
+	80, // 41: paddock.v1.Key.last_used:type_name -> google.protobuf.Timestamp
+	79, // 42: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
+	53, // 43: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
+	53, // 44: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
+	80, // 45: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
+	80, // 46: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
+	80, // 47: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
+	62, // 48: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
+	77, // 49: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
+	69, // 50: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
+	62, // 51: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
+	79, // 52: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
+	80, // 53: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	78, // 54: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
+	6,  // 55: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
+	7,  // 56: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
+	8,  // 57: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
+	10, // 58: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
+	11, // 59: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
+	12, // 60: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
+	39, // 61: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
+	40, // 62: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
+	41, // 63: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
+	43, // 64: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
+	16, // 65: paddock.v1.Catalog.UpdateFunction:input_type -> paddock.v1.UpdateFunctionRequest
+	19, // 66: paddock.v1.Catalog.ListVersions:input_type -> paddock.v1.ListVersionsRequest
+	21, // 67: paddock.v1.Catalog.GetVersion:input_type -> paddock.v1.GetVersionRequest
+	23, // 68: paddock.v1.Catalog.DiffVersions:input_type -> paddock.v1.DiffVersionsRequest
+	25, // 69: paddock.v1.Catalog.ActivateVersion:input_type -> paddock.v1.ActivateVersionRequest
+	26, // 70: paddock.v1.Catalog.RollbackFunction:input_type -> paddock.v1.RollbackFunctionRequest
+	27, // 71: paddock.v1.Catalog.DeleteVersion:input_type -> paddock.v1.DeleteVersionRequest
+	31, // 72: paddock.v1.Catalog.PutPipeline:input_type -> paddock.v1.PutPipelineRequest
+	32, // 73: paddock.v1.Catalog.PublishPipeline:input_type -> paddock.v1.PublishPipelineRequest
+	34, // 74: paddock.v1.Catalog.GetPipeline:input_type -> paddock.v1.GetPipelineRequest
+	35, // 75: paddock.v1.Catalog.ListPipelines:input_type -> paddock.v1.ListPipelinesRequest
+	37, // 76: paddock.v1.Catalog.DeletePipeline:input_type -> paddock.v1.DeletePipelineRequest
+	46, // 77: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
+	47, // 78: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
+	49, // 79: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
+	51, // 80: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
+	54, // 81: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
+	56, // 82: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
+	58, // 83: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
+	60, // 84: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
+	63, // 85: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
+	65, // 86: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
+	67, // 87: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
+	70, // 88: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
+	71, // 89: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
+	73, // 90: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
+	75, // 91: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
+	5,  // 92: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
+	5,  // 93: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
+	9,  // 94: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
+	5,  // 95: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
+	5,  // 96: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
+	13, // 97: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
+	14, // 98: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
+	14, // 99: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
+	42, // 100: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
+	44, // 101: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
+	17, // 102: paddock.v1.Catalog.UpdateFunction:output_type -> paddock.v1.UpdateFunctionResponse
+	20, // 103: paddock.v1.Catalog.ListVersions:output_type -> paddock.v1.ListVersionsResponse
+	22, // 104: paddock.v1.Catalog.GetVersion:output_type -> paddock.v1.VersionSource
+	24, // 105: paddock.v1.Catalog.DiffVersions:output_type -> paddock.v1.DiffVersionsResponse
+	14, // 106: paddock.v1.Catalog.ActivateVersion:output_type -> paddock.v1.Function
+	14, // 107: paddock.v1.Catalog.RollbackFunction:output_type -> paddock.v1.Function
+	28, // 108: paddock.v1.Catalog.DeleteVersion:output_type -> paddock.v1.DeleteVersionResponse
+	29, // 109: paddock.v1.Catalog.PutPipeline:output_type -> paddock.v1.Pipeline
+	33, // 110: paddock.v1.Catalog.PublishPipeline:output_type -> paddock.v1.PublishPipelineResponse
+	29, // 111: paddock.v1.Catalog.GetPipeline:output_type -> paddock.v1.Pipeline
+	36, // 112: paddock.v1.Catalog.ListPipelines:output_type -> paddock.v1.ListPipelinesResponse
+	38, // 113: paddock.v1.Catalog.DeletePipeline:output_type -> paddock.v1.DeletePipelineResponse
+	45, // 114: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
+	48, // 115: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
+	50, // 116: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
+	52, // 117: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
+	55, // 118: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
+	57, // 119: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
+	59, // 120: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
+	61, // 121: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
+	64, // 122: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
+	66, // 123: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
+	68, // 124: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
+	66, // 125: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
+	72, // 126: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
+	74, // 127: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
+	76, // 128: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
+	92, // [92:129] is the sub-list for method output_type
+	55, // [55:92] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_manage_proto_init() }
@@ -5751,14 +5822,14 @@ func file_paddock_v1_manage_proto_init() {
 		return
 	}
 	file_paddock_v1_manage_proto_msgTypes[0].OneofWrappers = []any{}
-	file_paddock_v1_manage_proto_msgTypes[69].OneofWrappers = []any{}
+	file_paddock_v1_manage_proto_msgTypes[70].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_manage_proto_rawDesc), len(file_paddock_v1_manage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   78,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

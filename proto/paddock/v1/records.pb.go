@@ -763,15 +763,17 @@ func (x *SecretRecord) GetBytes() int64 {
 
 // controllers/<id>
 type ControllerRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Region        string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
-	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	Runtimes      []string               `protobuf:"bytes,5,rep,name=runtimes,proto3" json:"runtimes,omitempty"`
-	Capacity      int32                  `protobuf:"varint,6,opt,name=capacity,proto3" json:"capacity,omitempty"`
-	TrustClass    string                 `protobuf:"bytes,7,opt,name=trust_class,json=trustClass,proto3" json:"trust_class,omitempty"`
-	Isolation     string                 `protobuf:"bytes,8,opt,name=isolation,proto3" json:"isolation,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address    string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Region     string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	Version    string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Runtimes   []string               `protobuf:"bytes,5,rep,name=runtimes,proto3" json:"runtimes,omitempty"`
+	Capacity   int32                  `protobuf:"varint,6,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	TrustClass string                 `protobuf:"bytes,7,opt,name=trust_class,json=trustClass,proto3" json:"trust_class,omitempty"`
+	Isolation  string                 `protobuf:"bytes,8,opt,name=isolation,proto3" json:"isolation,omitempty"`
+	// It takes no new work: it is about to leave.
+	Draining      bool `protobuf:"varint,9,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -862,11 +864,20 @@ func (x *ControllerRecord) GetIsolation() string {
 	return ""
 }
 
+func (x *ControllerRecord) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 // assignments/<controller>/<tenant>/<runtime>/<container>
 type AssignmentRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Isolation     string                 `protobuf:"bytes,1,opt,name=isolation,proto3" json:"isolation,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Isolation string                 `protobuf:"bytes,1,opt,name=isolation,proto3" json:"isolation,omitempty"`
+	Since     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Added because what the tenant had was full: no surplus beside others.
+	Extra         bool `protobuf:"varint,3,opt,name=extra,proto3" json:"extra,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -913,6 +924,13 @@ func (x *AssignmentRecord) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *AssignmentRecord) GetExtra() bool {
+	if x != nil {
+		return x.Extra
+	}
+	return false
 }
 
 var File_paddock_v1_records_proto protoreflect.FileDescriptor
@@ -985,7 +1003,7 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x124\n" +
 	"\aupdated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12\x16\n" +
 	"\x06author\x18\x06 \x01(\tR\x06author\x12\x14\n" +
-	"\x05bytes\x18\a \x01(\x03R\x05bytes\"\xe5\x01\n" +
+	"\x05bytes\x18\a \x01(\x03R\x05bytes\"\x81\x02\n" +
 	"\x10ControllerRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -995,10 +1013,12 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\bcapacity\x18\x06 \x01(\x05R\bcapacity\x12\x1f\n" +
 	"\vtrust_class\x18\a \x01(\tR\n" +
 	"trustClass\x12\x1c\n" +
-	"\tisolation\x18\b \x01(\tR\tisolation\"b\n" +
+	"\tisolation\x18\b \x01(\tR\tisolation\x12\x1a\n" +
+	"\bdraining\x18\t \x01(\bR\bdraining\"x\n" +
 	"\x10AssignmentRecord\x12\x1c\n" +
 	"\tisolation\x18\x01 \x01(\tR\tisolation\x120\n" +
-	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05sinceB$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05extra\x18\x03 \x01(\bR\x05extraB$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
 
 var (
 	file_paddock_v1_records_proto_rawDescOnce sync.Once
