@@ -20,7 +20,7 @@ type Deleted struct {
 	Functions  int
 }
 
-// DeleteTenant removes a tenant with all that is its: containers, keys, functions, code, and at last the record with its
+// DeleteTenant removes a tenant with all that is its: containers, keys, functions, pipelines, host names, code, and at last the record with its
 // data key, without which no copy of its code can be read. The tenant serves nothing from the first write on. Broken off
 // anywhere, it goes on when it is called again or at the next Sweep.
 func (s *Service) DeleteTenant(ctx context.Context, t tenant.ID) (Deleted, error) {
@@ -52,6 +52,13 @@ func (s *Service) DeleteTenant(ctx context.Context, t tenant.ID) (Deleted, error
 		if prefix == store.FunctionsOf(t) {
 			d.Functions = n
 		}
+	}
+	hosts, err := s.hostRecords(ctx, t)
+	if err != nil {
+		return d, s.fault(op, err)
+	}
+	if _, err := s.deleteKeys(ctx, hosts); err != nil {
+		return d, s.fault(op, err)
 	}
 	if err := s.opts.Blobs.removeTenant(ctx, t); err != nil {
 		return d, s.fault(op, err)

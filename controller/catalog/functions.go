@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"slices"
-	"time"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
@@ -18,58 +17,87 @@ import (
 
 // Deployment is what DeployFunction makes a version of.
 type Deployment struct {
-	Name    string
-	Source  []byte
-	Kind    call.Kind
-	Runtime string // "": the default
-	Note    string
-	Author  string // the key's id
+	Name       string
+	Source     []byte
+	Kind       call.Kind
+	Runtime    string // "": the default
+	Note       string
+	Author     string // the key's id
+	KeepActive bool   // unpinned calls stay where they are; the first version of a function is active all the same
+	// ExpectedRevision is the one that the function must be as of; 0: any.
+	ExpectedRevision int64
 }
 
 // Deployed is what stands after a deployment.
 type Deployed struct {
-	Version  *VersionView
+	Function *FunctionView
+	Version  *VersionView // of this code
 	Revision int64
 	New      bool // a version was made; otherwise there was one of the same code
 }
 
-// DeployFunction makes a version of the code and activates it. The code is on disk before the write that names it. The same
-// code, kind and runtime is the same version, whoever deploys it again.
+// DeployFunction makes a version of the code and activates it, unless it is told to leave the active one. The code compiles, and
+// is on disk before the write that names it. The same code, kind and runtime is the same version, whoever deploys it again.
 func (s *Service) DeployFunction(ctx context.Context, t tenant.ID, d Deployment) (Deployed, error) {
-	if err := s.checkDeployment(&d); err != nil {
-		return Deployed{}, err
-	}
-	x := &deploying{service: s, tenant: t, Deployment: d, hash: hashCode(d.Source)}
-	rev, err := s.write(ctx, "deploy", string(t), func() (store.Txn, error) { return x.decide(ctx) })
+	u, err := s.newUpload(d)
 	if err != nil {
 		return Deployed{}, err
 	}
-	if rev == 0 {
-		rev = x.functionRev
+	if err := s.compile(ctx, t, []*upload{u}); err != nil {
+		return Deployed{}, s.fault("compile", err)
 	}
-	if err := x.stillThere(ctx); err != nil {
+	var f *functionChange
+	rev, err := s.write(ctx, "deploy", string(t), func() (store.Txn, error) {
+		c, err := s.begin(ctx, t)
+		if err != nil {
+			return store.Txn{}, err
+		}
+		if f, err = c.deploy(u); err != nil {
+			return store.Txn{}, err
+		}
+		return c.finish()
+	})
+	if err != nil {
+		return Deployed{}, err
+	}
+	if err := u.stillThere(ctx, s, t); err != nil {
 		return Deployed{}, s.fault("deploy", err)
 	}
-	return Deployed{Version: x.version, Revision: rev, New: x.isNew}, nil
+	out := Deployed{Function: f.view(rev), Version: u.version, New: u.isNew}
+	out.Revision = out.Function.Revision
+	return out, nil
 }
 
-// checkDeployment judges what needs no tenant, and fills in defaults.
-func (s *Service) checkDeployment(d *Deployment) error {
+// upload is code on its way to be a version.
+type upload struct {
+	Deployment
+	hash string
+
+	sealedFor []byte // the wrapped key under which the code is on disk
+	version   *VersionView
+	isNew     bool
+}
+
+// newUpload judges what needs no tenant, and fills in defaults.
+func (s *Service) newUpload(d Deployment) (*upload, error) {
 	if err := CheckFunctionName(d.Name); err != nil {
-		return err
+		return nil, err
 	}
 	if d.Runtime == "" {
 		d.Runtime = s.opts.Runtimes[0]
 	}
+	if d.Kind == "" {
+		d.Kind = call.KindAuto
+	}
 	switch {
 	case !slices.Contains(s.opts.Runtimes, d.Runtime):
-		return errs.New(errs.Invalid, "there is no runtime %.40q: use one of %v", d.Runtime, s.opts.Runtimes)
+		return nil, errs.New(errs.Invalid, "there is no runtime %.40q: use one of %v", d.Runtime, s.opts.Runtimes)
 	case len(bytes.TrimSpace(d.Source)) == 0:
-		return errs.New(errs.Invalid, "the source is empty")
+		return nil, errs.New(errs.Invalid, "the source of %s is empty", d.Name)
 	case !utf8.Valid(d.Source):
-		return errs.New(errs.Invalid, "the source is not UTF-8: byte %d is where it stops to be", invalidAt(d.Source))
+		return nil, errs.New(errs.Invalid, "the source of %s is not UTF-8: byte %d is where it stops to be", d.Name, invalidAt(d.Source))
 	}
-	return checkNote(d.Note)
+	return &upload{Deployment: d, hash: hashCode(d.Source)}, checkNote(d.Note)
 }
 
 func invalidAt(b []byte) int {
@@ -83,141 +111,94 @@ func invalidAt(b []byte) int {
 	return len(b)
 }
 
-// deploying is one deployment, decided again for every try.
-type deploying struct {
-	Deployment
-	service *Service
-	tenant  tenant.ID
-	hash    string
-
-	sealedFor   []byte // the wrapped key under which the code is on disk
-	functionRev int64
-	version     *VersionView
-	isNew       bool
-}
-
-func (x *deploying) decide(ctx context.Context) (store.Txn, error) {
-	s := x.service
-	rec, tenantRev, err := s.tenantFor(ctx, x.tenant)
+// deploy decides a deployment, and has its code on disk.
+func (c *change) deploy(u *upload) (*functionChange, error) {
+	if n := int64(len(u.Source)); n > c.policy.SourceBytes {
+		return nil, tooLong(u.Name, n, c.policy.SourceBytes)
+	}
+	f, err := c.function(u.Name, u.ExpectedRevision)
 	if err != nil {
-		return store.Txn{}, err
+		return nil, err
 	}
-	policy := resolvePolicy(rec.GetPolicy())
-	if n := int64(len(x.Source)); n > policy.SourceBytes {
-		return store.Txn{}, errs.New(errs.Invalid, "the source has %d bytes: at most %d are allowed", n, policy.SourceBytes)
-	}
-	function := &pb.FunctionRecord{Name: x.Name}
-	if x.functionRev, err = s.get(ctx, store.Function(x.tenant, x.Name), function); err != nil {
-		return store.Txn{}, err
-	}
-	txn := store.Txn{Guards: []store.Guard{
-		{Key: store.Tenant(x.tenant), ModRevision: tenantRev},
-		{Key: store.Function(x.tenant, x.Name), ModRevision: x.functionRev},
-	}}
-	if x.functionRev == 0 {
-		if err := s.countFunction(ctx, x.tenant, policy.MaxFunctions, &txn); err != nil {
-			return store.Txn{}, err
+	if f.rev == 0 {
+		if err := c.countFunction(); err != nil {
+			return nil, err
 		}
 	}
-	versions, err := s.versions(ctx, x.tenant, x.Name)
-	if err != nil {
-		return store.Txn{}, err
-	}
-	x.version, x.isNew = x.same(versions), false
-	if x.version != nil && function.GetActive() == x.version.Number {
-		return store.Txn{}, x.keepCode(ctx, rec.GetWrappedKey())
-	}
-	if x.version == nil {
-		function.Newest++
-		if err := x.addVersion(&txn, versions, function); err != nil {
-			return store.Txn{}, err
+	u.version, u.isNew = u.same(f.versions), false
+	if u.version == nil {
+		u.isNew = true
+		u.version = &VersionView{
+			Hash: u.hash, SizeBytes: int64(len(u.Source)), Kind: u.Kind, Runtime: u.Runtime, Author: u.Author, Note: u.Note,
+		}
+		if err := f.addVersion(u.version); err != nil {
+			return nil, err
 		}
 	}
-	function.Active = x.version.Number
-	p, err := put(store.Function(x.tenant, x.Name), function)
-	if err != nil {
-		return store.Txn{}, err
+	if !u.KeepActive || f.rec.GetActive() == 0 {
+		f.activate(u.version.Number)
 	}
-	txn.Puts = append(txn.Puts, p)
-	return txn, x.keepCode(ctx, rec.GetWrappedKey())
+	if err := f.trim(); err != nil {
+		return nil, err
+	}
+	return f, u.keepCode(c.ctx, c.service, c.tenant, c.wrapped)
 }
 
 // same returns the version of the same code, or nil.
-func (x *deploying) same(versions []*VersionView) *VersionView {
+func (u *upload) same(versions []*VersionView) *VersionView {
 	for _, v := range versions {
-		if v.Hash == x.hash && v.Kind == x.Kind && v.Runtime == x.Runtime {
+		if v.Hash == u.hash && v.Kind == u.Kind && v.Runtime == u.Runtime {
 			return v
 		}
 	}
 	return nil
 }
 
-// addVersion puts the new version in, and takes the oldest out when there are too many.
-func (x *deploying) addVersion(txn *store.Txn, versions []*VersionView, f *pb.FunctionRecord) error {
-	x.isNew = true
-	x.version = &VersionView{
-		Number: f.Newest, Hash: x.hash, SizeBytes: int64(len(x.Source)), Kind: x.Kind, Runtime: x.Runtime,
-		Author: x.Author, Note: x.Note, Created: time.Now(),
-	}
-	key := store.Version(x.tenant, x.Name, f.Newest)
-	p, err := put(key, &pb.VersionRecord{
-		Number: x.version.Number, Hash: x.hash, SizeBytes: x.version.SizeBytes, Kind: string(x.Kind), Runtime: x.Runtime,
-		Author: x.Author, Note: x.Note, Created: asTimestamp(x.version.Created),
-	})
-	txn.Guards = append(txn.Guards, store.Guard{Key: key})
-	txn.Puts = append(txn.Puts, p)
-	for _, old := range versions[:max(0, len(versions)+1-MaxVersions)] {
-		txn.Deletes = append(txn.Deletes, store.Version(x.tenant, x.Name, old.Number))
-	}
-	return err
-}
-
 // keepCode has the code on disk under the tenant's key before anything names it. It puts it even if some version has the
 // same: then it is young again for the sweep, and whole if it was lost.
-func (x *deploying) keepCode(ctx context.Context, wrapped []byte) error {
-	if x.sealedFor != nil && bytes.Equal(x.sealedFor, wrapped) {
+func (u *upload) keepCode(ctx context.Context, s *Service, t tenant.ID, wrapped []byte) error {
+	if u.sealedFor != nil && bytes.Equal(u.sealedFor, wrapped) {
 		return nil
 	}
-	s := x.service
-	sealed, err := s.seal.seal(ctx, x.tenant, wrapped, kindCode, x.hash, x.Source)
+	sealed, err := s.seal.seal(ctx, t, wrapped, kindCode, u.hash, u.Source)
 	if e := asKEKAway("deploy", err); e != nil {
 		return e
 	}
 	if err != nil {
 		return errs.Wrap(errs.Internal, "deploy", err, "the code could not be encrypted; the operator's log has the details")
 	}
-	if err := s.opts.Blobs.put(ctx, x.tenant, x.hash, sealed); err != nil {
+	if err := s.opts.Blobs.put(ctx, t, u.hash, sealed); err != nil {
 		return err
 	}
-	x.sealedFor = wrapped
+	u.sealedFor = wrapped
 	return nil
 }
 
 // stillThere puts the code again if a sweep, which had found it old and unused a moment before, took it away between
 // keepCode and the write that names it.
-func (x *deploying) stillThere(ctx context.Context) error {
-	there, err := x.service.opts.Blobs.has(ctx, x.tenant, x.hash)
+func (u *upload) stillThere(ctx context.Context, s *Service, t tenant.ID) error {
+	there, err := s.opts.Blobs.has(ctx, t, u.hash)
 	if err != nil || there {
 		return err
 	}
-	wrapped := x.sealedFor
-	x.sealedFor = nil
-	return x.keepCode(ctx, wrapped)
+	wrapped := u.sealedFor
+	u.sealedFor = nil
+	return u.keepCode(ctx, s, t, wrapped)
 }
 
-// countFunction takes one of the tenant's places for functions, in txn.
-func (s *Service) countFunction(ctx context.Context, t tenant.ID, most int, txn *store.Txn) error {
-	u, rev, err := s.usageFor(ctx, t)
-	if err != nil {
+// countFunction takes one of the tenant's places for functions.
+func (c *change) countFunction() error {
+	if err := c.count(true); err != nil {
 		return err
 	}
-	if int(u.GetFunctions()) >= most {
-		e := errs.New(errs.Limited, "tenant %s has %d functions: that is its limit; delete some or have it raised", t, most)
+	if most := c.policy.MaxFunctions; int(c.usage.GetFunctions()) >= most {
+		e := errs.New(errs.Limited, "tenant %s has %d functions: its limit is %d; delete some or have it raised", c.tenant,
+			c.usage.GetFunctions(), most)
 		e.Cause = "functions"
 		return e
 	}
-	u.Functions++
-	return putUsage(t, u, rev, txn)
+	c.usage.Functions++
+	return nil
 }
 
 func putUsage(t tenant.ID, u *pb.UsageRecord, rev int64, txn *store.Txn) error {
@@ -237,47 +218,47 @@ func (s *Service) versions(ctx context.Context, t tenant.ID, name string) ([]*Ve
 	for _, kv := range kvs {
 		var rec pb.VersionRecord
 		if err := proto.Unmarshal(kv.Value, &rec); err != nil {
-			return nil, errs.Wrap(errs.Internal, "read "+kv.Key, err, "a record cannot be read; the operator's log has the details")
+			return nil, unreadable(kv.Key, err)
 		}
 		out = append(out, versionView(&rec))
 	}
 	return out, nil
 }
 
-// DeleteFunction removes a function with its versions. Calls that run go on; its code goes with a later Sweep, unless
-// another function has the same.
+// DeleteFunction removes a function with its versions, unless a pipeline names it. Calls that run go on; its code goes with a
+// later Sweep, unless another function has the same.
 func (s *Service) DeleteFunction(ctx context.Context, t tenant.ID, name string) (int64, error) {
 	if err := CheckFunctionName(name); err != nil {
 		return 0, err
 	}
 	return s.write(ctx, "delete function", string(t), func() (store.Txn, error) {
-		rev, err := s.get(ctx, store.Function(t, name), &pb.FunctionRecord{})
+		c, err := s.begin(ctx, t)
 		if err != nil {
 			return store.Txn{}, err
 		}
-		if rev == 0 {
-			return store.Txn{}, noFunction(t, name)
-		}
-		versions, err := s.versions(ctx, t, name)
+		f, err := c.existing(name, 0)
 		if err != nil {
 			return store.Txn{}, err
 		}
-		txn := store.Txn{
-			Guards:  []store.Guard{{Key: store.Function(t, name), ModRevision: rev}},
-			Deletes: []string{store.Function(t, name)},
+		if err := c.count(true); err != nil {
+			return store.Txn{}, err
 		}
-		for _, v := range versions {
-			txn.Deletes = append(txn.Deletes, store.Version(t, name, v.Number))
-		}
-		u, usageRev, err := s.usageFor(ctx, t)
+		users, err := c.usersOf(name, 0)
 		if err != nil {
 			return store.Txn{}, err
 		}
-		u.Functions = max(0, u.Functions-1)
-		if err := s.dropSecretsOf(ctx, t, name, u, &txn); err != nil {
+		if len(users) > 0 {
+			return store.Txn{}, errs.New(errs.Conflict, "function %s is a step of %s: take it out of there first", name, listPipelines(users))
+		}
+		c.remove(store.Function(t, name))
+		for _, v := range f.versions {
+			c.remove(store.Version(t, name, v.Number))
+		}
+		c.usage.Functions = max(0, c.usage.Functions-1)
+		if err := s.dropSecretsOf(ctx, t, name, c.usage, &c.txn); err != nil {
 			return store.Txn{}, err
 		}
-		return txn, putUsage(t, u, usageRev, &txn)
+		return c.finish()
 	})
 }
 

@@ -153,18 +153,24 @@ func decodePipeline(name string, value []byte, revision int64) (*PipelineView, e
 	case !ok || kind != call.KindRule && kind != call.KindAction:
 		return nil, fmt.Errorf("a pipeline of kind %.40q", r.GetKind())
 	}
-	p := &PipelineView{
-		Name: name, Kind: kind, Timeout: r.GetTimeout().AsDuration(), Author: r.GetAuthor(), Updated: asTime(r.GetUpdated()),
-		Revision: revision,
-	}
 	for _, s := range r.GetSteps() {
-		step, err := decodeStep(s)
-		if err != nil {
+		if _, err := decodeStep(s); err != nil {
 			return nil, err
 		}
-		p.Steps = append(p.Steps, step)
 	}
-	return p, nil
+	return pipelineView(&r, revision), nil
+}
+
+// pipelineView shows a record that is known to be good.
+func pipelineView(r *pb.PipelineRecord, revision int64) *PipelineView {
+	p := &PipelineView{
+		Name: r.GetName(), Kind: call.Kind(r.GetKind()), Timeout: r.GetTimeout().AsDuration(), Author: r.GetAuthor(),
+		Updated: asTime(r.GetUpdated()), Revision: revision, Steps: make([]PipelineStep, len(r.GetSteps())),
+	}
+	for i, s := range r.GetSteps() {
+		p.Steps[i], _ = decodeStep(s)
+	}
+	return p
 }
 
 func decodeStep(s *pb.PipelineStep) (PipelineStep, error) {

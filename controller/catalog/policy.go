@@ -133,6 +133,7 @@ func resolvePolicy(p *pb.Policy) tenant.Policy {
 	out.Regions = p.GetRegions().GetNames()
 	out.Egress = p.GetEgress().GetHosts()
 	out.EgressPrivate = p.GetEgressPrivate().GetHosts()
+	out.Hosts = p.GetHosts().GetHosts()
 	for _, in := range p.GetInject().GetInjections() {
 		out.Inject = append(out.Inject, tenant.Injection{
 			Host: in.GetHost(), Header: in.GetHeader(), Prefix: in.GetPrefix(), Secret: in.GetSecret(),
@@ -176,6 +177,7 @@ func showPolicy(p *tenant.Policy) *pb.Policy {
 		MaxCalls: &p.MaxCalls, DrainTimeout: durationpb.New(p.DrainTimeout), FreezeAfter: durationpb.New(p.FreezeAfter),
 		ClaimBurst: ptr32(p.ClaimBurst), ClaimsPerSecond: &p.ClaimsPerSecond,
 		Egress: &pb.Hosts{Hosts: p.Egress}, EgressPrivate: &pb.Hosts{Hosts: p.EgressPrivate},
+		Hosts:  &pb.Hosts{Hosts: p.Hosts},
 		Inject: inject, TrustClass: &p.TrustClass, Regions: &pb.Names{Names: p.Regions},
 		LogRetention: durationpb.New(p.LogRetention), LogKeptBytes: &p.LogKeptBytes, RecordInputs: ptr32(p.RecordInputs),
 	}

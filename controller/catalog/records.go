@@ -3,6 +3,7 @@ package catalog
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -165,27 +166,40 @@ func decodeFunction(name string, value []byte, revision int64) (*FunctionView, e
 	if r.GetName() != name || r.GetActive() < 1 || r.GetNewest() < r.GetActive() {
 		return nil, fmt.Errorf("function %.80q with active version %d of %d", r.GetName(), r.GetActive(), r.GetNewest())
 	}
-	f := &FunctionView{
-		Name: name, Active: r.GetActive(), Newest: r.GetNewest(), Revision: revision, SplitVersion: r.GetSplitVersion(),
-		SplitPercent: int(r.GetSplitPercent()), Previous: previous(&r),
-	}
+	f := functionView(&r, revision)
 	if f.SplitVersion < 0 || f.SplitVersion > f.Newest || f.SplitPercent < 0 || f.SplitPercent > 99 ||
 		(f.SplitVersion == 0) != (f.SplitPercent == 0) {
 		return nil, fmt.Errorf("version %d has a share of %d %%", f.SplitVersion, f.SplitPercent)
 	}
+	return f, nil
+}
+
+// functionView shows a record, without versions.
+func functionView(r *pb.FunctionRecord, revision int64) *FunctionView {
+	f := &FunctionView{
+		Name: r.GetName(), Active: r.GetActive(), Newest: r.GetNewest(), Revision: revision, SplitVersion: r.GetSplitVersion(),
+		SplitPercent: int(r.GetSplitPercent()), Previous: previous(r), versions: map[int64]*VersionView{},
+	}
 	if r.GetAccess() != nil {
 		f.access = decodeAccess(r.GetAccess(), r.GetUrlKeyMac())
 	}
-	return f, nil
+	return f
 }
 
 // previous is the version that a rollback would activate, 0 if there is none.
 func previous(r *pb.FunctionRecord) int64 {
-	switch n := len(r.GetFormer()); {
-	case r.GetSplitVersion() != 0:
+	if r.GetSplitVersion() != 0 {
 		return r.GetActive()
-	case n > 0:
-		return r.GetFormer()[n-1]
+	}
+	return lastFormer(r)
+}
+
+// lastFormer is the version that was active before the active one, 0 if there is none.
+func lastFormer(r *pb.FunctionRecord) int64 {
+	for _, n := range slices.Backward(r.GetFormer()) {
+		if n != r.GetActive() { // what was active in between may be gone
+			return n
+		}
 	}
 	return 0
 }
@@ -216,8 +230,9 @@ func decodeVersion(number string, value []byte) (*VersionView, error) {
 }
 
 func versionView(r *pb.VersionRecord) *VersionView {
+	kind, _ := call.ParseKind(r.GetKind())
 	return &VersionView{
-		Number: r.GetNumber(), Hash: r.GetHash(), SizeBytes: r.GetSizeBytes(), Kind: call.Kind(r.GetKind()), Runtime: r.GetRuntime(),
+		Number: r.GetNumber(), Hash: r.GetHash(), SizeBytes: r.GetSizeBytes(), Kind: kind, Runtime: r.GetRuntime(),
 		Author: r.GetAuthor(), Note: r.GetNote(), Created: asTime(r.GetCreated()), Proven: r.GetProven(),
 	}
 }

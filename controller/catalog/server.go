@@ -4,9 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/identity"
 	"paddock/internal/tenant"
@@ -158,79 +155,6 @@ func (s *Server) DeleteTenant(ctx context.Context, r *pb.DeleteTenantRequest) (*
 	}, nil
 }
 
-// DeployFunction implements paddock.v1.Catalog.
-func (s *Server) DeployFunction(ctx context.Context, r *pb.DeployFunctionRequest) (*pb.Function, error) {
-	id, err := actsFor(ctx, identity.RoleDeploy)
-	if err != nil {
-		return nil, err
-	}
-	kind, ok := call.ParseKind(r.GetKind())
-	if !ok {
-		return nil, errs.New(errs.Invalid, "there is no kind %.40q: use auto, function, rule, webtask or action", r.GetKind())
-	}
-	d, err := s.service.DeployFunction(ctx, id.Tenant, Deployment{
-		Name: r.GetName(), Source: r.GetSource(), Kind: kind, Runtime: r.GetRuntime(), Note: r.GetNote(), Author: id.KeyID,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return showFunction(r.GetName(), d.Version, d.Revision), nil
-}
-
-// GetFunction implements paddock.v1.Catalog.
-func (s *Server) GetFunction(ctx context.Context, r *pb.GetFunctionRequest) (*pb.Function, error) {
-	id, err := actsFor(ctx, identity.RoleInvoke)
-	if err != nil {
-		return nil, err
-	}
-	f, ok := s.view.lookup(id.Tenant, r.GetName())
-	if !ok {
-		return nil, noFunction(id.Tenant, r.GetName())
-	}
-	v, ok := f.Version(0)
-	if !ok {
-		return nil, noFunction(id.Tenant, r.GetName())
-	}
-	return showFunction(f.Name, v, f.Revision), nil
-}
-
-// ListFunctions implements paddock.v1.Catalog.
-func (s *Server) ListFunctions(ctx context.Context, r *pb.ListFunctionsRequest) (*pb.ListFunctionsResponse, error) {
-	id, err := actsFor(ctx, identity.RoleInvoke)
-	if err != nil {
-		return nil, err
-	}
-	size, after, err := page(r)
-	if err != nil {
-		return nil, err
-	}
-	out := &pb.ListFunctionsResponse{}
-	found := s.view.Functions(id.Tenant, after, size+1)
-	for i, f := range found {
-		if i == size {
-			out.NextPageToken = pageToken(found[size-1].Name)
-			break
-		}
-		if v, ok := f.Version(0); ok {
-			out.Functions = append(out.Functions, showFunction(f.Name, v, f.Revision))
-		}
-	}
-	return out, nil
-}
-
-// DeleteFunction implements paddock.v1.Catalog.
-func (s *Server) DeleteFunction(ctx context.Context, r *pb.DeleteFunctionRequest) (*pb.DeleteFunctionResponse, error) {
-	id, err := actsFor(ctx, identity.RoleDeploy)
-	if err != nil {
-		return nil, err
-	}
-	rev, err := s.service.DeleteFunction(ctx, id.Tenant, r.GetName())
-	if err != nil {
-		return nil, err
-	}
-	return &pb.DeleteFunctionResponse{Revision: rev}, nil
-}
-
 // SetSecret implements paddock.v1.Catalog.
 func (s *Server) SetSecret(ctx context.Context, r *pb.SetSecretRequest) (*pb.Secret, error) {
 	id, err := actsFor(ctx, identity.RoleTenantAdmin)
@@ -298,13 +222,6 @@ func showTenant(v *TenantView) *pb.Tenant {
 	return &pb.Tenant{
 		Id: string(v.ID), State: string(v.State), Policy: showPolicy(v.Policy), Created: asTimestamp(v.Created),
 		Revision: v.Revision,
-	}
-}
-
-func showFunction(name string, v *VersionView, rev int64) *pb.Function {
-	return &pb.Function{
-		Name: name, Version: v.Number, Hash: v.Hash, SizeBytes: v.SizeBytes, Kind: string(v.Kind), Runtime: v.Runtime,
-		Author: v.Author, Note: v.Note, Deployed: timestamppb.New(v.Created), Revision: rev,
 	}
 }
 

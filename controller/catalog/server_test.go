@@ -74,6 +74,58 @@ func TestWhoMay(t *testing.T) {
 			_, err := c.DeleteFunction(ctx, &pb.DeleteFunctionRequest{Name: "none"})
 			return ignore(err, errs.NotFound)
 		}},
+		{"UpdateFunction", identity.RoleDeploy, func(ctx context.Context) error {
+			_, err := c.UpdateFunction(ctx, &pb.UpdateFunctionRequest{Name: "f", Access: &pb.Access{Mode: "public"}})
+			return err
+		}},
+		{"ListVersions", identity.RoleInvoke, func(ctx context.Context) error {
+			_, err := c.ListVersions(ctx, &pb.ListVersionsRequest{Name: "f"})
+			return err
+		}},
+		{"GetVersion", identity.RoleDeploy, func(ctx context.Context) error {
+			_, err := c.GetVersion(ctx, &pb.GetVersionRequest{Name: "f"})
+			return err
+		}},
+		{"DiffVersions", identity.RoleDeploy, func(ctx context.Context) error {
+			_, err := c.DiffVersions(ctx, &pb.DiffVersionsRequest{Name: "f"})
+			return err
+		}},
+		{"ActivateVersion", identity.RoleDeploy, func(ctx context.Context) error {
+			_, err := c.ActivateVersion(ctx, &pb.ActivateVersionRequest{Name: "f", Version: 1})
+			return err
+		}},
+		{"RollbackFunction", identity.RoleDeploy, func(ctx context.Context) error {
+			_, err := c.RollbackFunction(ctx, &pb.RollbackFunctionRequest{Name: "none"})
+			return ignore(err, errs.NotFound)
+		}},
+		{"DeleteVersion", identity.RoleDeploy, func(ctx context.Context) error {
+			_, err := c.DeleteVersion(ctx, &pb.DeleteVersionRequest{Name: "none", Version: 1})
+			return ignore(err, errs.NotFound)
+		}},
+		{"PutPipeline", identity.RoleDeploy, func(ctx context.Context) error {
+			_, err := c.PutPipeline(ctx, &pb.PutPipelineRequest{Name: "login", Pipeline: &pb.Pipeline{
+				Steps: []*pb.PipelineStep{{Function: "f"}},
+			}})
+			return err
+		}},
+		{"PublishPipeline", identity.RoleDeploy, func(ctx context.Context) error {
+			_, err := c.PublishPipeline(ctx, &pb.PublishPipelineRequest{Name: "login", Pipeline: &pb.Pipeline{
+				Steps: []*pb.PipelineStep{{Function: "f"}},
+			}, Functions: []*pb.DeployFunctionRequest{{Name: "f", Source: []byte("x")}}})
+			return err
+		}},
+		{"GetPipeline", identity.RoleInvoke, func(ctx context.Context) error {
+			_, err := c.GetPipeline(ctx, &pb.GetPipelineRequest{Name: "none"})
+			return ignore(err, errs.NotFound)
+		}},
+		{"ListPipelines", identity.RoleInvoke, func(ctx context.Context) error {
+			_, err := c.ListPipelines(ctx, &pb.ListPipelinesRequest{})
+			return err
+		}},
+		{"DeletePipeline", identity.RoleDeploy, func(ctx context.Context) error {
+			_, err := c.DeletePipeline(ctx, &pb.DeletePipelineRequest{Name: "none"})
+			return ignore(err, errs.NotFound)
+		}},
 		{"SetSecret", identity.RoleTenantAdmin, func(ctx context.Context) error {
 			_, err := c.SetSecret(ctx, &pb.SetSecretRequest{Name: "S", Value: "v"})
 			return err

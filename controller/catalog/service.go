@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"paddock/controller/store"
+	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/tenant"
 	pb "paddock/proto/paddock/v1"
@@ -22,6 +23,7 @@ import (
 const (
 	MaxKeys      = 100 // of a tenant, and of operators
 	MaxVersions  = 100 // of a function that are kept; older ones go when newer ones come
+	MaxFormer    = 16  // steps that a function can be rolled back
 	conflictTry  = 64  // times a guarded write is decided again
 	conflictWait = 2 * time.Millisecond
 	seenWait     = 2 * time.Second
@@ -46,6 +48,9 @@ type Options struct {
 	CheckEgress func(rule string) error
 	// CheckInject judges a policy's injections; nil: only that nothing is missing.
 	CheckInject func([]tenant.Injection) error
+	// Compile says whether code for a runtime compiles, without running it: errs.LoadError if some does not, another kind if that
+	// could not be found out. nil: nobody is asked.
+	Compile func(ctx context.Context, t tenant.ID, policy *tenant.Policy, runtime string, code []call.Code) error
 	// Runtimes that functions may name; the first is the default. nil: node.
 	Runtimes []string
 	Logger   *slog.Logger

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 
 	"paddock/internal/tenant"
@@ -181,9 +180,12 @@ func (v *View) Pipelines(t tenant.ID, last string, limit int) []*PipelineView {
 	return all
 }
 
-// usedBy returns the names of the pipelines that name a version of a function by its number, or the function at all for
-// number 0.
-func (s *snapshot) usedBy(function string, number int64) []string {
+// usedBy returns the names of the pipelines that name a version of a function by its number.
+func (v *View) usedBy(t tenant.ID, function string, number int64) []string {
+	s, ok := v.snapshots.get(t)
+	if !ok {
+		return nil
+	}
 	var all []string
 	for _, name := range s.pipelineNames() {
 		if s.pipelines[name].names(function, number) {
@@ -199,5 +201,3 @@ func showRef(function string, version int64) string {
 	}
 	return fmt.Sprintf("%s@%d", function, version)
 }
-
-func quoted(names []string) string { return strings.Join(names, ", ") }

@@ -12,6 +12,9 @@ import (
 
 // CreateTenant makes a tenant with the fields that policy sets over the defaults.
 func (s *Service) CreateTenant(ctx context.Context, t tenant.ID, policy *pb.Policy) (*TenantView, error) {
+	if err := normalHosts(policy); err != nil {
+		return nil, err
+	}
 	rec := &pb.TenantRecord{
 		Id: string(t), State: string(StateActive), Policy: mergePolicy(nil, policy), Created: asTimestamp(time.Now()),
 	}
@@ -37,7 +40,11 @@ func (s *Service) CreateTenant(ctx context.Context, t tenant.ID, policy *pb.Poli
 			return store.Txn{}, errs.New(errs.Conflict, "there is a tenant %q already", t)
 		}
 		p, err := put(store.Tenant(t), rec)
-		return store.Txn{Guards: []store.Guard{{Key: store.Tenant(t)}}, Puts: []store.Put{p}}, err
+		if err != nil {
+			return store.Txn{}, err
+		}
+		txn := store.Txn{Guards: []store.Guard{{Key: store.Tenant(t)}}, Puts: []store.Put{p}}
+		return txn, s.takeHosts(ctx, t, nil, rec.GetPolicy(), &txn)
 	})
 	if err != nil {
 		return nil, err
@@ -47,15 +54,25 @@ func (s *Service) CreateTenant(ctx context.Context, t tenant.ID, policy *pb.Poli
 
 // UpdateTenant replaces the fields of its policy that patch sets.
 func (s *Service) UpdateTenant(ctx context.Context, t tenant.ID, patch *pb.Policy) (*TenantView, error) {
-	return s.changeTenant(ctx, "update tenant", t, func(rec *pb.TenantRecord) error {
-		rec.Policy = mergePolicy(rec.GetPolicy(), patch)
-		return s.checkPolicy(patch, rec.Policy)
+	if err := normalHosts(patch); err != nil {
+		return nil, err
+	}
+	return s.changeTenant(ctx, "update tenant", t, func(rec *pb.TenantRecord, txn *store.Txn) error {
+		had := rec.GetPolicy()
+		rec.Policy = mergePolicy(had, patch)
+		if err := s.checkPolicy(patch, rec.Policy); err != nil {
+			return err
+		}
+		if patch.GetHosts() == nil {
+			return nil
+		}
+		return s.takeHosts(ctx, t, had, rec.GetPolicy(), txn)
 	})
 }
 
 // SuspendTenant makes every call of a tenant refused, or undoes that.
 func (s *Service) SuspendTenant(ctx context.Context, t tenant.ID, resume bool) (*TenantView, error) {
-	return s.changeTenant(ctx, "suspend tenant", t, func(rec *pb.TenantRecord) error {
+	return s.changeTenant(ctx, "suspend tenant", t, func(rec *pb.TenantRecord, _ *store.Txn) error {
 		rec.State = string(StateSuspended)
 		if resume {
 			rec.State = string(StateActive)
@@ -65,7 +82,7 @@ func (s *Service) SuspendTenant(ctx context.Context, t tenant.ID, resume bool) (
 }
 
 func (s *Service) changeTenant(ctx context.Context, op string, t tenant.ID,
-	change func(*pb.TenantRecord) error) (*TenantView, error) {
+	change func(*pb.TenantRecord, *store.Txn) error) (*TenantView, error) {
 	var rec *pb.TenantRecord
 	rev, err := s.write(ctx, op, string(t), func() (store.Txn, error) {
 		var mod int64
@@ -73,11 +90,13 @@ func (s *Service) changeTenant(ctx context.Context, op string, t tenant.ID,
 		if rec, mod, err = s.tenantFor(ctx, t); err != nil {
 			return store.Txn{}, err
 		}
-		if err := change(rec); err != nil {
+		txn := store.Txn{Guards: []store.Guard{{Key: store.Tenant(t), ModRevision: mod}}}
+		if err := change(rec, &txn); err != nil {
 			return store.Txn{}, err
 		}
 		p, err := put(store.Tenant(t), rec)
-		return store.Txn{Guards: []store.Guard{{Key: store.Tenant(t), ModRevision: mod}}, Puts: []store.Put{p}}, err
+		txn.Puts = append(txn.Puts, p)
+		return txn, err
 	})
 	if err != nil {
 		return nil, err

@@ -96,6 +96,7 @@ type Policy struct {
 	Egress            []string // allow-list: "host:port", "*.example.com:443"; empty = no egress
 	EgressPrivate     []string // special-purpose destinations that an operator allows by name, same form
 	Inject            []Injection
+	Hosts             []string // names at which the public functions answer, in lower case and ASCII
 	// TrustClass: only controllers of this class run the tenant's code, and they run nobody else's; "" is a class as well.
 	TrustClass string
 	// Regions whose controllers may run it, in order of preference; empty: the router's own.

@@ -1070,9 +1070,12 @@ type Function struct {
 	// Who may call it.
 	Access *Access `protobuf:"bytes,13,opt,name=access,proto3" json:"access,omitempty"`
 	// The version that RollbackFunction would activate; 0 = none.
-	Previous      int64 `protobuf:"varint,14,opt,name=previous,proto3" json:"previous,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Previous int64 `protobuf:"varint,14,opt,name=previous,proto3" json:"previous,omitempty"`
+	// The version of the code that was deployed: set by DeployFunction and PublishPipeline. Another one than version with
+	// keep_active.
+	DeployedVersion int64 `protobuf:"varint,15,opt,name=deployed_version,json=deployedVersion,proto3" json:"deployed_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Function) Reset() {
@@ -1203,12 +1206,19 @@ func (x *Function) GetPrevious() int64 {
 	return 0
 }
 
+func (x *Function) GetDeployedVersion() int64 {
+	if x != nil {
+		return x.DeployedVersion
+	}
+	return 0
+}
+
 // Access says who may call a function, beside those with a key of the tenant.
 type Access struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "key" (default): nobody else. "public": everybody. "url_key": who has the function's own ?key=.
 	Mode string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
-	// Calls per second without a tenant's key; 0 = the default.
+	// Calls per second without a tenant's key; 0 = the default, which is what is shown then.
 	RatePerSecond float64 `protobuf:"fixed64,2,opt,name=rate_per_second,json=ratePerSecond,proto3" json:"rate_per_second,omitempty"`
 	// The most at once of such a rate; 0 = follows the rate.
 	RateBurst     int32 `protobuf:"varint,3,opt,name=rate_burst,json=rateBurst,proto3" json:"rate_burst,omitempty"`
@@ -2067,7 +2077,7 @@ func (x *DeleteVersionResponse) GetRevision() int64 {
 type Pipeline struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// rule or action.
+	// rule (default) or action.
 	Kind  string          `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	Steps []*PipelineStep `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
 	// Budget of the whole run; unset = the tenant's.
@@ -2666,7 +2676,7 @@ type DeployFunctionRequest struct {
 	// "node" if empty.
 	Runtime string `protobuf:"bytes,4,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	Note    string `protobuf:"bytes,5,opt,name=note,proto3" json:"note,omitempty"`
-	// Only make the version: unpinned calls stay where they are.
+	// Only make the version: unpinned calls stay where they are. A function's first version is active all the same.
 	KeepActive bool `protobuf:"varint,6,opt,name=keep_active,json=keepActive,proto3" json:"keep_active,omitempty"`
 	// If set, the function must still be as of this revision.
 	ExpectedRevision int64 `protobuf:"varint,7,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
@@ -5226,7 +5236,7 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"containers\x18\x02 \x01(\x05R\n" +
 	"containers\x12\x12\n" +
 	"\x04keys\x18\x03 \x01(\x05R\x04keys\x12\x1c\n" +
-	"\tfunctions\x18\x04 \x01(\x05R\tfunctions\"\xab\x03\n" +
+	"\tfunctions\x18\x04 \x01(\x05R\tfunctions\"\xd6\x03\n" +
 	"\bFunction\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12\x12\n" +
@@ -5243,7 +5253,8 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\rsplit_version\x18\v \x01(\x03R\fsplitVersion\x12#\n" +
 	"\rsplit_percent\x18\f \x01(\x05R\fsplitPercent\x12*\n" +
 	"\x06access\x18\r \x01(\v2\x12.paddock.v1.AccessR\x06access\x12\x1a\n" +
-	"\bprevious\x18\x0e \x01(\x03R\bprevious\"c\n" +
+	"\bprevious\x18\x0e \x01(\x03R\bprevious\x12)\n" +
+	"\x10deployed_version\x18\x0f \x01(\x03R\x0fdeployedVersion\"c\n" +
 	"\x06Access\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12&\n" +
 	"\x0frate_per_second\x18\x02 \x01(\x01R\rratePerSecond\x12\x1d\n" +
