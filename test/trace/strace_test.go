@@ -159,8 +159,12 @@ func (tr *traced) call(pid int, text string) error {
 
 // add notes a path as it was given: absolute, or below a directory that strace named.
 func (tr *traced) add(pid int, call, fd, dir, given string) error {
-	if strings.Contains(given, `\`) || strings.Contains(dir, `\`) {
-		return fmt.Errorf("a path with unusual bytes")
+	given, err := unescape(given)
+	if err != nil {
+		return err
+	}
+	if dir, err = unescape(dir); err != nil {
+		return err
 	}
 	switch {
 	case given == "" && fd != "" && dir != "": // AT_EMPTY_PATH: the descriptor itself
@@ -177,6 +181,36 @@ func (tr *traced) add(pid int, call, fd, dir, given string) error {
 	}
 	tr.touches = append(tr.touches, touch{pid: pid, call: call, path: path.Clean(given)})
 	return nil
+}
+
+// unescape undoes strace's escapes: those of C, octal ones of one to three digits.
+func unescape(s string) (string, error) {
+	var b strings.Builder
+	for rest := s; ; {
+		plain, escaped, found := strings.Cut(rest, `\`)
+		b.WriteString(plain)
+		if !found {
+			return b.String(), nil
+		}
+		digits := 0
+		for digits < min(3, len(escaped)) && '0' <= escaped[digits] && escaped[digits] <= '7' {
+			digits++
+		}
+		if n, err := strconv.ParseUint(escaped[:digits], 8, 8); err == nil {
+			b.WriteByte(byte(n))
+			rest = escaped[digits:]
+			continue
+		}
+		at := -1
+		if escaped != "" {
+			at = strings.IndexByte(`abfnrtv"\`, escaped[0])
+		}
+		if at < 0 {
+			return "", fmt.Errorf("an escape that strace does not write, in %q", s)
+		}
+		b.WriteByte("\a\b\f\n\r\t\v\"\\"[at])
+		rest = escaped[1:]
+	}
 }
 
 func TestReadsWhatStraceWrites(t *testing.T) {
@@ -196,6 +230,7 @@ func TestReadsWhatStraceWrites(t *testing.T) {
 102 mount("tmpfs", "/mnt", "tmpfs", MS_NOSUID, "size=1") = 0
 102 symlinkat("../x", AT_FDCWD</>, "/link") = 0
 103 setns(9<mnt:[4026532]>, CLONE_NEWNS) = 0
+103 openat(AT_FDCWD</a\74b>, "F\305\221\n\"\\1", O_RDONLY) = -1 ENOENT (No such file or directory)
 103 openat(AT_FDCWD</>, "/last", O_RDONLY <unfinished ...>
 103 +++ exited with 0 +++
 `))
@@ -204,7 +239,7 @@ func TestReadsWhatStraceWrites(t *testing.T) {
 	}
 	var got []string
 	for _, c := range tr.touches {
-		got = append(got, fmt.Sprintf("%d %s %s", c.pid, c.call, c.path))
+		got = append(got, fmt.Sprintf("%d %s %s", c.pid, c.call, strings.Trim(strconv.QuoteToASCII(c.path), `"`)))
 	}
 	want := `100 execve /bin/p
 100 openat /etc/x
@@ -219,6 +254,7 @@ func TestReadsWhatStraceWrites(t *testing.T) {
 102 newfstatat /dir
 102 mount /mnt
 102 symlinkat /link
+103 openat /a<b/F\u0151\n\"\\1
 103 openat /last
 104 execve /bin/other`
 	if strings.Join(got, "\n") != want {
@@ -228,7 +264,7 @@ func TestReadsWhatStraceWrites(t *testing.T) {
 		t.Errorf("%+v", tr)
 	}
 	for _, bad := range []string{
-		"no pid at all\n", "1 openat(AT_FDCWD, \"rel\", O_RDONLY) = 3\n", "1 openat(AT_FDCWD</>, \"/a\\33b\", O_RDONLY) = 3\n",
+		"no pid at all\n", "1 openat(AT_FDCWD, \"rel\", O_RDONLY) = 3\n", "1 openat(AT_FDCWD</>, \"/a\\qb\", O_RDONLY) = 3\n", "1 openat(AT_FDCWD</>, \"/a\\777\", O_RDONLY) = 3\n",
 		"1 <... openat resumed>) = 3\n", "1 gibberish\n",
 	} {
 		if err := newTraced().read(strings.NewReader(bad)); err == nil {
