@@ -31,9 +31,10 @@ type Container struct {
 	exit pool.Exit
 
 	mu       sync.Mutex
-	docker   string        // the daemon's id, or our name for it until that is known
-	group    *cgroup.Group // nil before the start and for one that was found dead
-	process  *process      // nil likewise
+	docker   string           // the daemon's id, or our name for it until that is known
+	group    *cgroup.Group    // nil before the start and for one that was found dead
+	process  *process         // nil likewise
+	oom      *cgroup.OOMWatch // nil likewise, and where the kernel does not offer it
 	reader   <-chan struct{}
 	usage    pool.Usage // as it was read last
 	finished bool
@@ -296,8 +297,12 @@ func (c *Container) locate(pid int) (ok bool, err error) {
 		return false, err
 	}
 	group := c.engine.groups.At(path)
+	oom, err := group.WatchOOM()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.engine.logger.Warn("a container's end for want of memory may be told as a crash", "container", string(c.id), "err", err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.process, c.group = p, &group
+	c.process, c.group, c.oom = p, &group, oom
 	return true, nil
 }

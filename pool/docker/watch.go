@@ -41,6 +41,9 @@ func (c *Container) watch(ctx context.Context) error {
 	if !c.engine.spawn(c.follow) {
 		return errClosed
 	}
+	if c.oom != nil {
+		c.engine.spawn(func(context.Context) { c.oom.Listen() }) // until follow closes it
+	}
 	return nil
 }
 
@@ -67,15 +70,18 @@ func (c *Container) finishDead(ctx context.Context, state container.State) error
 // daemon for the wait status.
 func (c *Container) follow(ctx context.Context) {
 	c.mu.Lock()
-	group, p := *c.group, c.process
+	group, p, oom := *c.group, c.process, c.oom
 	c.mu.Unlock()
+	if oom != nil {
+		defer oom.Close()
+	}
 	unhook := context.AfterFunc(ctx, p.stop)
 	err := p.wait()
 	if !unhook() { // closed first
 		p.close()
 		return
 	}
-	c.countLast(group)
+	c.countLast(group, oom)
 	if err != nil {
 		c.engine.logger.Error("waiting for a container failed; its end is taken from the daemon",
 			"container", string(c.id), "err", err)
@@ -98,12 +104,15 @@ func (c *Container) follow(ctx context.Context) {
 	p.close()
 }
 
-// countLast reads the counters once more. The daemon may have been faster and have removed them with the group; then the
-// kernel's log still has whether the container ran into a limit.
-func (c *Container) countLast(group cgroup.Group) {
+// countLast reads the counters once more. The daemon may have been faster and have removed them with the group; then there is
+// what the kernel told meanwhile, and its log, of whether the container ran into a limit.
+func (c *Container) countLast(group cgroup.Group, oom *cgroup.OOMWatch) {
 	usage, err := group.Usage()
 	if err != nil {
 		usage = cgroup.Usage(c.lastUsage())
+		if oom != nil {
+			usage.OOMKills = max(usage.OOMKills, oom.Kills())
+		}
 		logged := group.Logged()
 		usage.PidsRefused = max(usage.PidsRefused, logged.PidsRefused)
 		usage.OOMKills = max(usage.OOMKills, logged.OOMKills)

@@ -39,7 +39,7 @@ func TestRefusedForksAreKnownWithoutTheGroup(t *testing.T) {
 		}
 		c := newContainer(nil, newID(t), pool.Facts{})
 		c.remember(cgroup.Usage{MemoryBytes: 7})
-		c.countLast(group)
+		c.countLast(group, nil)
 		u := c.lastUsage()
 		if (u.PidsRefused > 0) != (forks > 0) || u.MemoryBytes != 7 {
 			t.Errorf("%d forks with room for few: %+v", forks, u)

@@ -101,6 +101,9 @@ func (tr *traced) read(r io.Reader) error {
 	}
 	for _, pid := range slices.Sorted(maps.Keys(unfinished)) { // threads that ended in the middle: what they asked for counts
 		text := unfinished[pid]
+		if text == "???(" { // killed at the call's door, before strace could ask which one it is
+			continue
+		}
 		if err := tr.call(pid, text); err != nil {
 			return fmt.Errorf("%w in %q", err, text)
 		}
@@ -233,6 +236,8 @@ func TestReadsWhatStraceWrites(t *testing.T) {
 103 openat(AT_FDCWD</a\74b>, "F\305\221\n\"\\1", O_RDONLY) = -1 ENOENT (No such file or directory)
 103 openat(AT_FDCWD</>, "/last", O_RDONLY <unfinished ...>
 103 +++ exited with 0 +++
+105 ???( <unfinished ...>
+105 +++ killed by SIGKILL +++
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -260,12 +265,12 @@ func TestReadsWhatStraceWrites(t *testing.T) {
 	if strings.Join(got, "\n") != want {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), want)
 	}
-	if len(tr.foreign) != 1 || tr.execs["/bin/p"] != 1 || len(tr.pids) != 5 || !tr.ours(100) || tr.ours(104) || tr.ours(105) {
+	if len(tr.foreign) != 1 || tr.execs["/bin/p"] != 1 || len(tr.pids) != 6 || !tr.ours(100) || tr.ours(104) || tr.ours(106) {
 		t.Errorf("%+v", tr)
 	}
 	for _, bad := range []string{
 		"no pid at all\n", "1 openat(AT_FDCWD, \"rel\", O_RDONLY) = 3\n", "1 openat(AT_FDCWD</>, \"/a\\qb\", O_RDONLY) = 3\n", "1 openat(AT_FDCWD</>, \"/a\\777\", O_RDONLY) = 3\n",
-		"1 <... openat resumed>) = 3\n", "1 gibberish\n",
+		"1 <... openat resumed>) = 3\n", "1 gibberish\n", "1 ???()\n",
 	} {
 		if err := newTraced().read(strings.NewReader(bad)); err == nil {
 			t.Errorf("%q was accepted", bad)
