@@ -271,7 +271,8 @@ func TestFloodsOfFrames(t *testing.T) {
 					}
 					break
 				}
-				if grown := int64(peak) - int64(before); grown > 48<<20 {
+				// each of four connections has at most grpcMaxStreams handlers at work, whatever it resets, of some 16 KiB
+				if grown := int64(peak) - int64(before); grown > 96<<20 {
 					t.Errorf("memory grew by %d MiB", grown>>20)
 				}
 				eventually(t, func() bool { return g.router.InFlight() == 0 })

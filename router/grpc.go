@@ -245,7 +245,7 @@ func (q *request) context() context.Context {
 // authorize checks the credential. A request that came in by HTTP and passed the choke point there carries its identity.
 func (q *request) authorize() error {
 	if q.rule == nil {
-		return errs.New(errs.NotFound, "there is no method %.200q", q.method)
+		return q.router.turnAway(q.ctx, &q.who, q.source(), errs.New(errs.NotFound, "there is no method %.200q", q.method))
 	}
 	if x := exchangeFrom(q.ctx); x != nil && x.rule == q.rule {
 		q.id, q.who = x.id, x.who
@@ -258,10 +258,10 @@ func (q *request) authorize() error {
 		q.router.auditDenied(q.rule, &who, q.source(), q.id, why, err)
 	}
 	if err != nil {
-		return q.router.auth.slowDown(err, q.source())
+		return q.router.turnAway(q.ctx, &who, q.source(), q.router.auth.slowDown(err, q.source()))
 	}
 	q.who = who
-	return nil
+	return q.router.takeTurn(q.ctx, q.rule, &who, q.source())
 }
 
 // begin looks at the message of a request that may pass: whom it names, and what the audit log has to know before.

@@ -62,7 +62,7 @@ func (c *grpcCall) run(ctx context.Context, req *pb.InvokeRequest, sink *collect
 	inv := c.slot
 	if inv == nil {
 		var err error
-		if inv, err = c.router.admit(c.id, c.who, c.transport, c.began); err != nil {
+		if inv, err = c.router.admit(ctx, c.id, c.who, c.transport, c.began); err != nil {
 			return nil, err
 		}
 	}

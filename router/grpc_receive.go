@@ -77,7 +77,7 @@ func (q *request) own(ctx context.Context, message any, _ *grpc.UnaryServerInfo,
 // takeSlot admits a call before its message is read.
 func (q *request) takeSlot() (err error) {
 	if q.rule.call {
-		q.slot, err = q.router.admit(q.id, q.who, metrics.GRPC, q.began)
+		q.slot, err = q.router.admit(q.ctx, q.id, q.who, metrics.GRPC, q.began)
 	}
 	return err
 }

@@ -18,6 +18,11 @@ import (
 // maxStreamCalls bounds the calls in flight on one stream; tenants' own concurrency usually ends sooner.
 const maxStreamCalls = 1024
 
+// maxStreamServed bounds the messages of one stream that are received and not answered; past it nothing is received until an
+// answer has gone. So a caller that reads no answers is no longer heard, and holds no more memory here. It leaves room beyond
+// the calls in flight for cancels.
+const maxStreamServed = maxStreamCalls + 64
+
 // callStream is one InvokeStream: many calls, answered as they are ready.
 //
 // Workers take turns at receiving, and whoever received a call also runs it and sends its answer: no message changes
@@ -48,7 +53,7 @@ func (s *sandboxServer) InvokeStream(ss pb.Sandbox_InvokeStreamServer) error {
 	r := s.router
 	ctx, cancel := context.WithCancel(ss.Context())
 	defer cancel()
-	leave, err := r.admitStream(requestFrom(ctx).who.Tenant)
+	leave, err := r.admitStream(ctx, requestFrom(ctx).who.Tenant)
 	if err != nil {
 		return err
 	}
@@ -79,8 +84,8 @@ func (cs *callStream) failure() error {
 func (cs *callStream) spawn() {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if cs.over || cs.receivers > 0 {
-		return
+	if cs.over || cs.receivers > 0 || cs.serving >= maxStreamServed {
+		return // whoever is done first receives on
 	}
 	cs.receivers++
 	go cs.work()
@@ -184,6 +189,9 @@ func (cs *callStream) call(tag uint64, req *pb.InvokeRequest) {
 	ctx, cancel := context.WithCancel(cs.ctx)
 	defer cancel()
 	if e := cs.register(tag, cancel); e != nil {
+		if e.Kind == errs.Limited {
+			_ = cs.router.refuse(ctx, cs.q.who.Tenant, e)
+		}
 		cs.refuse(tag, id, e)
 		return
 	}
@@ -193,6 +201,9 @@ func (cs *callStream) call(tag uint64, req *pb.InvokeRequest) {
 	who, why, err := cs.router.auth.authorize(cs.q.rule, cs.q.cred)
 	if why != "" {
 		cs.router.auditDenied(cs.q.rule, &who, cs.q.source(), id, why, err)
+	}
+	if err != nil {
+		_ = cs.router.turnAway(ctx, &who, cs.q.source(), err)
 	}
 	var res *call.Result
 	if err == nil {

@@ -96,11 +96,11 @@ func (x *exchange) serve() error {
 	e, p, there := x.router.tree.match(x.r.Method, x.r.URL.EscapedPath())
 	switch {
 	case there == nil:
-		return errs.New(errs.NotFound, "there is nothing at %.200q: GET /openapi.json lists what there is", x.r.URL.Path)
+		return x.turnAway(&x.who, errs.New(errs.NotFound, "there is nothing at %.200q: GET /openapi.json lists what there is", x.r.URL.Path))
 	case e == nil:
 		x.w.Header()["Allow"] = []string{strings.Join(slices.Sorted(maps.Keys(there)), ", ")}
-		return withStatus(http.StatusMethodNotAllowed,
-			errs.New(errs.Invalid, "%.20q is not a method of %.200q", x.r.Method, x.r.URL.Path))
+		return x.turnAway(&x.who, withStatus(http.StatusMethodNotAllowed,
+			errs.New(errs.Invalid, "%.20q is not a method of %.200q", x.r.Method, x.r.URL.Path)))
 	}
 	x.rule, x.params = e.rule, p
 	if !e.rule.call && x.r.ContentLength != 0 {
@@ -112,10 +112,18 @@ func (x *exchange) serve() error {
 		x.router.auditDenied(e.rule, &who, x.r.RemoteAddr, x.id, why, err)
 	}
 	if err != nil {
-		return x.router.auth.slowDown(err, x.r.RemoteAddr)
+		return x.turnAway(&who, x.router.auth.slowDown(err, x.r.RemoteAddr))
 	}
 	x.who = who
+	if err := x.router.takeTurn(x.r.Context(), e.rule, &who, x.r.RemoteAddr); err != nil {
+		return err
+	}
 	return e.serve(x)
+}
+
+// turnAway answers a request that goes no further, not too often.
+func (x *exchange) turnAway(who *identity.Identity, err error) error {
+	return x.router.turnAway(x.r.Context(), who, x.r.RemoteAddr, err)
 }
 
 // httpCredential takes the credential out of a request. A repeated field counts as malformed: two readers might choose

@@ -206,7 +206,7 @@ func (x *exchange) collected(prepare func(*invocation) error) (err error) {
 
 // admit admits the request's call and gives it its trace.
 func (x *exchange) admit(tr metrics.Transport) (*invocation, error) {
-	inv, err := x.router.admit(x.id, x.who, tr, x.began)
+	inv, err := x.router.admit(x.r.Context(), x.id, x.who, tr, x.began)
 	if err != nil {
 		return nil, err
 	}

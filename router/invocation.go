@@ -41,8 +41,10 @@ type invocation struct {
 	done      bool
 }
 
-// admit takes the tenant's rate and concurrency for a call. finish must follow.
-func (r *Router) admit(id call.ID, who identity.Identity, tr metrics.Transport, began time.Time) (*invocation, error) {
+// admit takes the tenant's rate and concurrency for a call. finish must follow. It blocks only where a tenant is refused too
+// often, at most as long as ctx.
+func (r *Router) admit(ctx context.Context, id call.ID, who identity.Identity, tr metrics.Transport, began time.Time) (*invocation,
+	error) {
 	if r.draining.Load() {
 		r.metrics.Refused("draining")
 		return nil, errDraining()
@@ -58,8 +60,7 @@ func (r *Router) admit(id call.ID, who identity.Identity, tr metrics.Transport, 
 	}
 	slot, e := r.admission.take(who.Tenant, policy, began)
 	if e != nil {
-		r.metrics.Refused(e.Cause)
-		return nil, e
+		return nil, r.refuse(ctx, who.Tenant, e)
 	}
 	r.metrics.Accepted()
 	inv := &invocation{router: r, slot: slot, keyID: who.KeyID, role: who.Role, transport: tr, began: began}
@@ -68,15 +69,14 @@ func (r *Router) admit(id call.ID, who identity.Identity, tr metrics.Transport, 
 }
 
 // admitStream takes a place among the tenant's streams of calls. leave must follow.
-func (r *Router) admitStream(id tenant.ID) (leave func(), err error) {
+func (r *Router) admitStream(ctx context.Context, id tenant.ID) (leave func(), err error) {
 	t, ok := r.cfg.Catalogue.Tenant(id)
 	if !ok {
 		return nil, errs.New(errs.NotFound, "there is no tenant %q", id)
 	}
 	leave, e := r.admission.openStream(id, t.Policy, time.Now())
 	if e != nil {
-		r.metrics.Refused(e.Cause)
-		return nil, e
+		return nil, r.refuse(ctx, id, e)
 	}
 	return leave, nil
 }

@@ -77,25 +77,26 @@ type Config struct {
 
 // Router is the public front. Make one with New; it serves until Shutdown.
 type Router struct {
-	cfg       Config
-	log       *slog.Logger
-	metrics   *metrics.Router
-	auth      *authenticator
-	admission *admission
-	public    *crowd // gRPC requests that need no credential
-	tracer    *tracer
-	denials   *audit.Sampler // nil without an audit log
-	tree      tree
-	byRPC     map[string]*rule
-	unaryRPC  map[string]bool
-	health    *health.Server
-	local     *local
-	gateway   *runtime.ServeMux
-	http      *http.Server
-	lane      *lane.Server // serves plain calls in the clear, and hands everything else on to http
-	handedOn  *handoff
-	grpc      *grpc.Server
-	onHTTP    *grpc.Server // gRPC that comes to the HTTP listener, so that clients need one address only
+	cfg        Config
+	log        *slog.Logger
+	metrics    *metrics.Router
+	auth       *authenticator
+	admission  *admission
+	public     *crowd // gRPC requests that need no credential
+	turnstiles turnstiles
+	tracer     *tracer
+	denials    *audit.Sampler // nil without an audit log
+	tree       tree
+	byRPC      map[string]*rule
+	unaryRPC   map[string]bool
+	health     *health.Server
+	local      *local
+	gateway    *runtime.ServeMux
+	http       *http.Server
+	lane       *lane.Server // serves plain calls in the clear, and hands everything else on to http
+	handedOn   *handoff
+	grpc       *grpc.Server
+	onHTTP     *grpc.Server // gRPC that comes to the HTTP listener, so that clients need one address only
 
 	bodyStall   time.Duration // each stretch of it has to bring a part of a body
 	discardFor  time.Duration // how long the rest of a body that nobody wanted is read
@@ -127,6 +128,9 @@ func New(cfg Config) (*Router, error) {
 	r.unaryRPC = map[string]bool{}
 	r.lifetime, r.endLife = context.WithCancel(context.Background())
 	if r.auth, err = newAuthenticator(cfg.Catalogue, cfg.Keyring, m); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	if r.turnstiles, err = newTurnstiles(); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
 	if err := metrics.RegisterCatalogAge(cfg.Registerer, cfg.Catalogue.Age); err != nil {
