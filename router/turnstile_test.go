@@ -100,8 +100,12 @@ func TestFloodsAreSlowedDown(t *testing.T) {
 		slow  bool
 		after int // status when the pace is exceeded
 	}{
-		"list":          {func(g *rig) int { return g.do("GET", "/v1/functions", "", "Authorization: "+bearerOf("acme-invoke")).status }, true, 429},
-		"denied":        {func(g *rig) int { return g.do("GET", "/v1/tenants", "", "Authorization: "+bearerOf("acme-invoke")).status }, true, 403},
+		"list": {func(g *rig) int {
+			return g.do("GET", "/v1/functions", "", "Authorization: "+bearerOf("acme-invoke")).status
+		}, true, 429},
+		"denied": {func(g *rig) int {
+			return g.do("GET", "/v1/tenants", "", "Authorization: "+bearerOf("acme-invoke")).status
+		}, true, 403},
 		"no key":        {func(g *rig) int { return g.do("GET", "/v1/functions", "", "Authorization: x").status }, true, 401},
 		"health":        {func(g *rig) int { return g.do("GET", "/healthz", "").status }, true, 429},
 		"nothing there": {func(g *rig) int { return g.do("GET", "/x", "").status }, true, 404},
