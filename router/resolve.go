@@ -6,7 +6,6 @@ import (
 
 	"paddock/internal/call"
 	"paddock/internal/errs"
-	"paddock/internal/tenant"
 )
 
 // Node is one controller as the router sees it. Invoke returns a Result or an *errs.Error, also when req.Deadline
@@ -17,17 +16,19 @@ type Node interface {
 
 // Nodes says whom to ask. Safe for concurrent use.
 type Nodes interface {
-	// Node returns the node to ask at the given attempt, from 0, at a call of t; false if there is none (any more). The
-	// same node may be returned again.
-	Node(t tenant.ID, attempt int) (Node, bool)
+	// Route begins the search for a node to run a call. Each call of what it returns, by one goroutine at a time, is the next
+	// one to ask; false says that there is none any more. The same node may come again.
+	Route(req *call.Request) (next func() (Node, bool))
 }
 
 // OneNode returns the Nodes of a router that has a single node.
-func OneNode(n Node) Nodes { return oneNode{n} }
+func OneNode(n Node) Nodes {
+	return oneNode{func() (Node, bool) { return n, true }}
+}
 
-type oneNode struct{ node Node }
+type oneNode struct{ next func() (Node, bool) }
 
-func (o oneNode) Node(tenant.ID, int) (Node, bool) { return o.node, true }
+func (o oneNode) Route(*call.Request) func() (Node, bool) { return o.next }
 
 // maxResolves bounds how often a call is handed to a node.
 const maxResolves = 3
@@ -38,8 +39,9 @@ func (r *Router) resolve(ctx context.Context, req *call.Request, sink call.Sink,
 	var last Node
 	var lastErr *errs.Error
 	var lastRes *call.Result
+	next := r.cfg.Nodes.Route(req)
 	for attempt := range maxResolves {
-		node, ok := r.cfg.Nodes.Node(req.Tenant, attempt)
+		node, ok := next()
 		if !ok || lastErr != nil && lastErr.Kind == errs.NoCapacity && node == last {
 			break
 		}

@@ -104,3 +104,6 @@ func (s *Subscription) add(changes []Change) {
 	default:
 	}
 }
+
+// NeverChanges returns a Subscription to a catalogue that stays as it is.
+func NeverChanges() *Subscription { return newBroadcaster().subscribe() }
