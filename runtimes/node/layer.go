@@ -152,6 +152,18 @@ func openLayer(path string) (layer, error) {
 	return l, nil
 }
 
+// needSpace refuses to begin what would fill the disk of dir.
+func needSpace(dir string, bytes int64, what string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	if free := int64(st.Bavail) * st.Bsize; free < bytes {
+		return fmt.Errorf("the disk of %s has %d MiB left, %d are needed for %s: %w", dir, free>>20, bytes>>20, what, unix.ENOSPC)
+	}
+	return nil
+}
+
 // lockPoll is how often a builder that waits for another looks again; flock itself cannot be cancelled.
 const lockPoll = 50 * time.Millisecond
 

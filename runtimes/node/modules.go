@@ -15,6 +15,9 @@ import (
 // stripVersion names the rules of strip; raise it with them, so that a cached layer is made anew.
 const stripVersion = 2
 
+// moduleBytes is what the modules take while they are unpacked, and some room.
+const moduleBytes = 400 << 20
+
 // moduleLayer returns the curated modules, by the lock file's exact versions and hashes, without what no program reads.
 func moduleLayer(ctx context.Context, o Options) (layer, error) {
 	manifest, lock, err := moduleFiles()
@@ -28,6 +31,9 @@ func moduleLayer(ctx context.Context, o Options) (layer, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "%d\n%d\n%s\n%s", stripVersion, len(manifest), manifest, lock)
 	return cached(ctx, o, fmt.Sprintf("modules-%x", h.Sum(nil)[:12]), func(dir string) error {
+		if err := needSpace(o.CacheDir, moduleBytes, "the modules"); err != nil {
+			return err
+		}
 		o.progress("downloading %d modules", count)
 		scratch, err := os.MkdirTemp(o.CacheDir, stagingPrefix)
 		if err != nil {
@@ -40,7 +46,7 @@ func moduleLayer(ctx context.Context, o Options) (layer, error) {
 			}
 		}
 		err = npm(ctx, scratch, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", "--no-bin-links",
-			"--prefer-offline") // what npm has already is checked against the lock file all the same
+			"--loglevel=warn", "--prefer-offline") // what npm has already is checked against the lock file all the same
 		if err != nil {
 			return err
 		}

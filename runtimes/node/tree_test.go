@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -123,6 +124,29 @@ func TestNPMErrorsSayWhatToDo(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if err := npm(t.Context(), t.TempDir(), "ci"); err == nil || !strings.Contains(err.Error(), "apt-get install npm") {
 		t.Errorf("without npm: %v", err)
+	}
+}
+
+// TestNPMThatWritesHalf: npm warns of a file that it could not write, goes on and exits 0.
+func TestNPMThatWritesHalf(t *testing.T) {
+	bin := t.TempDir()
+	script := "#!/bin/sh\necho 'npm warn tar TAR_ENTRY_ERROR ENOSPC: no space left on device, write' >&2\n"
+	if err := os.WriteFile(filepath.Join(bin, "npm"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin)
+	if err := npm(t.Context(), t.TempDir(), "ci"); err == nil || !strings.Contains(err.Error(), "the disk is full") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestNeedSpace(t *testing.T) {
+	dir := t.TempDir()
+	if err := needSpace(dir, 1, "nothing"); err != nil {
+		t.Error(err)
+	}
+	if err := needSpace(dir, 1<<60, "everything"); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("%v", err)
 	}
 }
 
