@@ -18,20 +18,21 @@ class Lines {
     this.logDropped = 0; // of lines that are nobody's
   }
 
-  // send sends a line of a call's log, or of nobody's (call undefined or over).
+  // send sends a line of a call's log, also when the call is over and something that it left behind speaks; or a line of
+  // nobody's (call undefined, or of a former connection).
   send(call, level, text) {
-    const alive = call !== undefined && call.epoch === this.link.epoch && !(call.ended && call.settled);
-    const owner = alive ? call : this;
+    const known = call !== undefined && call.epoch === this.link.epoch;
+    const owner = known ? call : this;
     const size = byteLength(text);
-    const most = P.min(alive ? call.logLeft : MAX_BODY, MAX_BODY, this.window - HEAD);
+    const most = P.min(known ? call.logLeft : MAX_BODY, MAX_BODY, this.window - HEAD);
     if (most < 0 || (size > most && most < LEAST)) {
       owner.logDropped += size;
       return;
     }
     const sent = size > most ? clip(text, most) : text;
     const bytes = size > most ? byteLength(sent) : size;
-    if (alive) call.logLeft -= bytes;
-    this.write(alive ? call.stream : 0, owner, level, sent);
+    if (known) call.logLeft -= bytes;
+    this.write(known ? call.stream : 0, owner, level, sent);
     owner.logDropped += size - bytes;
   }
 

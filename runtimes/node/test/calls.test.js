@@ -172,12 +172,14 @@ describe('logs', () => {
   );
 
   test(
-    "after the call is over they are nobody's",
+    "after the call is over they are still the call's",
     withHost(async (host) => {
       const x = await host.run('() => { setTimeout(() => console.log("late"), 5); return 1 }', 1);
       assert.ok(x.isSettled);
-      await until(host, () => host.logs.length > 0, 'the late line');
-      assert.equal(host.logs[0].text, 'late');
+      await host.run('() => 2', 1);
+      await until(host, () => x.logs.length > 0, 'the late line');
+      assert.equal(x.logs[0].text, 'late');
+      assert.deepEqual(host.logs, []);
     }),
   );
 
