@@ -81,21 +81,79 @@ func TestDrainAnnouncesAndFinishes(t *testing.T) {
 	}
 }
 
-func TestShutdownCutsWhatDoesNotEnd(t *testing.T) {
+// TestShutdownEndsWhatDoesNotEnd: every call that is cut has one outcome, which nobody may take for "not started".
+func TestShutdownEndsWhatDoesNotEnd(t *testing.T) {
 	g := newRig(t, nil)
-	started := make(chan struct{})
+	started := make(chan struct{}, 8)
 	g.node.do = func(ctx context.Context, _ *call.Request, _ call.Sink) (*call.Result, error) {
-		close(started)
+		started <- struct{}{}
 		<-ctx.Done()
+		return nil, errs.New(errs.Cancelled, "gone")
+	}
+	sandbox := pb.NewSandboxClient(g.conn)
+	s, err := sandbox.InvokeStream(ctxAs(t.Context(), "acme-invoke"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Send(&pb.InvokeStreamRequest{Tag: 1, Body: &pb.InvokeStreamRequest_Call{Call: echoRequest("1")}})
+	unary, plain, streamed := make(chan error, 1), make(chan answerOf, 1), make(chan answerOf, 1)
+	go func() {
+		_, err := sandbox.Invoke(ctxAs(context.Background(), "acme-invoke"), echoRequest("1"))
+		unary <- err
+	}()
+	go func() { plain <- g.do("POST", "/v1/functions/echo/invoke", "1") }()
+	go func() { streamed <- g.do("GET", "/v1/functions/echo/http/", "") }()
+	for range 4 {
+		<-started
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if err := g.router.Shutdown(ctx); err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+	if err := <-unary; status.Code(err) != codes.Unknown || !strings.Contains(err.Error(), "may have run") {
+		t.Errorf("unary: %v", err)
+	}
+	for how, answers := range map[string]chan answerOf{"plain": plain, "streamed": streamed} {
+		if a := <-answers; a.status != 502 || !strings.Contains(a.body, `"cause":"controller"`) || a.header.Get("Paddock-Started") != "maybe" {
+			t.Errorf("%s: %d %v %s", how, a.status, a.header, a.body)
+		}
+	}
+	for {
+		m, err := s.Recv()
+		if err != nil {
+			t.Fatalf("no outcome on the stream: %v", err)
+		}
+		if m.GetGoaway() != nil {
+			continue
+		}
+		if e := m.GetResult().GetError(); e.GetKind() != "sandbox_lost" || e.GetStarted() != "maybe" || e.GetFault() != "platform" {
+			t.Errorf("on the stream: %v", m)
+		}
+		break
+	}
+	g.idle()
+}
+
+// TestShutdownLeavesNobodyBehind: even what does not heed its context does not hold the end up.
+func TestShutdownLeavesNobodyBehind(t *testing.T) {
+	g := newRig(t, nil)
+	started, release := make(chan struct{}), make(chan struct{})
+	g.node.do = func(context.Context, *call.Request, call.Sink) (*call.Result, error) {
+		close(started)
+		<-release
 		return nil, errs.New(errs.Cancelled, "gone")
 	}
 	go func() {
 		_, _ = pb.NewSandboxClient(g.conn).Invoke(ctxAs(context.Background(), "acme-invoke"), echoRequest("1"))
 	}()
 	<-started
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	_ = g.router.Shutdown(ctx)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := g.router.Shutdown(ctx); err == nil {
+		t.Error("no error for a call that was cut")
+	}
+	close(release)
 	eventually(t, func() bool { return g.router.InFlight() == 0 })
 	g.router.downErr = nil // the rig shuts down again and asks
 }

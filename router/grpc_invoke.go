@@ -25,6 +25,8 @@ type sandboxServer struct {
 
 // Invoke implements paddock.v1.Sandbox. Failures of the code stand in the answer, all others are the status.
 func (s *sandboxServer) Invoke(ctx context.Context, req *pb.InvokeRequest) (*pb.InvokeResponse, error) {
+	ctx, done := s.router.cuttable(ctx)
+	defer done()
 	q := requestFrom(ctx)
 	sink := &collector{wantLogs: req.GetWithLogs()}
 	c := grpcCall{router: s.router, id: q.id, who: q.who, transport: metrics.GRPC, began: q.began, slot: q.slot}

@@ -51,7 +51,9 @@ type callStream struct {
 // calls in flight are answered.
 func (s *sandboxServer) InvokeStream(ss pb.Sandbox_InvokeStreamServer) error {
 	r := s.router
-	ctx, cancel := context.WithCancel(ss.Context())
+	cuttable, done := r.cuttable(ss.Context())
+	defer done()
+	ctx, cancel := context.WithCancel(cuttable)
 	defer cancel()
 	leave, err := r.admitStream(ctx, requestFrom(ctx).who.Tenant)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 func (r *Router) newLane() *lane.Server {
 	return lane.New(lane.Options{
 		Handler: r, Takes: isPlainCall, HandOn: r.handedOn.give, Idle: idleTimeout, Write: answerTimeout, Logger: r.log,
+		Base: r.calls,
 	})
 }
 

@@ -105,9 +105,13 @@ func (inv *invocation) invoke(ctx context.Context, sink call.Sink, untouched fun
 	}
 	ctx, end := inv.trace.node(ctx)
 	res, err := inv.router.resolve(ctx, &inv.req, sink, untouched)
-	if errs.Is(err, errs.Cancelled) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	switch {
+	case !errs.Is(err, errs.Cancelled):
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		// The transport's deadline and the call's are the same moment; which of them was seen first says nothing.
 		err = &errs.Error{Kind: errs.Timeout, Message: "the deadline passed"}
+	case errors.Is(context.Cause(ctx), errCut):
+		err = cutError(err)
 	}
 	end(err)
 	if res != nil {

@@ -107,6 +107,8 @@ type Router struct {
 	drain    drainer
 	lifetime context.Context // ends when draining begins: ends what would last for ever
 	endLife  context.CancelFunc
+	calls    context.Context // that of every call: ends, with errCut, when Shutdown's time is up
+	cut      context.CancelCauseFunc
 	shutdown sync.Once
 	down     chan struct{} // closed when Shutdown is over
 	downErr  error
@@ -127,6 +129,7 @@ func New(cfg Config) (*Router, error) {
 		discardFor: bodyDiscard, messageTime: grpcMessageTime}
 	r.unaryRPC = map[string]bool{}
 	r.lifetime, r.endLife = context.WithCancel(context.Background())
+	r.calls, r.cut = context.WithCancelCause(context.Background())
 	if r.auth, err = newAuthenticator(cfg.Catalogue, cfg.Keyring, m); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
@@ -185,6 +188,7 @@ func (r *Router) newHTTP() *http.Server {
 		WriteTimeout:                 answerTimeout,
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeaderBytes,
+		BaseContext:                  func(net.Listener) context.Context { return r.calls },
 		ErrorLog:                     slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
 		Protocols:                    &http.Protocols{},
 		HTTP2: &http.HTTP2Config{
@@ -245,76 +249,3 @@ func (r *Router) SetReady(ready bool) {
 
 // InFlight returns the calls that were admitted and have not ended.
 func (r *Router) InFlight() int { return r.admission.inFlight() }
-
-// Shutdown says "not ready", announces goaway on open streams, lets what is in flight finish and closes. When ctx ends
-// first, what is left is cut and the error says so. Later calls wait for the first.
-func (r *Router) Shutdown(ctx context.Context) error {
-	r.shutdown.Do(func() {
-		defer close(r.down)
-		r.draining.Store(true)
-		r.SetReady(false)
-		r.drain.start("shutdown")
-		r.endLife()
-		r.downErr = r.close(ctx)
-	})
-	<-r.down
-	return r.downErr
-}
-
-func (r *Router) close(ctx context.Context) error {
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		r.grpc.GracefulStop()
-	}()
-	httpErr := r.closeHTTP(ctx)
-	r.onHTTP.Stop()
-	r.awaitGRPC(ctx, stopped)
-	r.grpc.Stop()
-	<-stopped
-	r.health.Shutdown()
-	if r.denials != nil {
-		r.denials.Close()
-	}
-	if err := ctx.Err(); err != nil && (httpErr != nil || r.InFlight() > 0) {
-		return fmt.Errorf("router: shutdown cut what was in flight: %w", err)
-	}
-	return nil
-}
-
-// closeHTTP lets both ways over HTTP finish, or cuts them when ctx ends.
-func (r *Router) closeHTTP(ctx context.Context) error {
-	plain := make(chan error, 1)
-	go func() { plain <- r.lane.Shutdown(ctx) }()
-	err := errors.Join(r.http.Shutdown(ctx), <-plain)
-	if err != nil {
-		_ = r.lane.Close()
-		_ = r.http.Close()
-	}
-	return err
-}
-
-// lingering is how long a stream that is no call may keep the gRPC server open after the last call has ended.
-const lingering = 250 * time.Millisecond
-
-// awaitGRPC returns when the server has stopped by itself, or when only streams are left that carry no calls (a client
-// that holds reflection open), or when ctx ends.
-func (r *Router) awaitGRPC(ctx context.Context, stopped <-chan struct{}) {
-	tick := time.NewTicker(lingering / 10)
-	defer tick.Stop()
-	quiet := time.Now()
-	for {
-		select {
-		case <-stopped:
-			return
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			if r.InFlight() > 0 || r.drain.open() > 0 {
-				quiet = now
-			} else if now.Sub(quiet) > lingering {
-				return
-			}
-		}
-	}
-}

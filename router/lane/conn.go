@@ -46,7 +46,7 @@ type conn struct {
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{srv: s, nc: nc, small: make([]byte, firstBuffer)}
 	c.buf = c.small
-	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.ctx, c.cancel = context.WithCancel(s.o.Base)
 	c.req.base = new(http.Request).WithContext(c.ctx)
 	c.req.base.RemoteAddr = nc.RemoteAddr().String()
 	c.res.c = c

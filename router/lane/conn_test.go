@@ -30,7 +30,7 @@ func newRig(t *testing.T, handler http.HandlerFunc) *rig {
 	r := &rig{t: t, handed: make(chan net.Conn, 1)}
 	r.server = New(Options{
 		Handler: handler, Takes: func(_, path string) bool { return path != "/other" }, HandOn: func(c net.Conn) { r.handed <- c },
-		Idle: time.Minute, Write: time.Minute, Logger: slog.New(slog.DiscardHandler),
+		Idle: time.Minute, Write: time.Minute, Base: t.Context(), Logger: slog.New(slog.DiscardHandler),
 	})
 	ours, theirs := net.Pipe()
 	r.client, r.read = ours, bufio.NewReader(ours)
@@ -344,7 +344,7 @@ func TestPanicsCutTheConnection(t *testing.T) {
 
 func TestServe(t *testing.T) {
 	s := New(Options{Handler: http.HandlerFunc(echo), Takes: anything, HandOn: func(c net.Conn) { c.Close() },
-		Idle: time.Minute, Write: time.Minute, Logger: slog.New(slog.DiscardHandler)})
+		Idle: time.Minute, Write: time.Minute, Base: t.Context(), Logger: slog.New(slog.DiscardHandler)})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -28,7 +28,9 @@ type Options struct {
 	HandOn func(net.Conn)
 	// Idle is how long a connection may wait for its next request, Write how long an answer may take to be taken off.
 	Idle, Write time.Duration
-	Logger      *slog.Logger
+	// Base is what the contexts of requests come from.
+	Base   context.Context
+	Logger *slog.Logger
 }
 
 // Server serves plain requests on the connections that it is given. Make one with New; it serves until Shutdown or Close.
