@@ -77,22 +77,47 @@ func (s *service) findEngine(ctx context.Context) error {
 		if !strings.HasPrefix(problem, v.Version) {
 			problem = v.Version + ": " + problem
 		}
-		return fmt.Errorf("%s; --strict refuses it: 'make build' builds a current one, or name one with --runtime", problem)
+		remedy := "'make build' builds a current one, or name one with --runtime"
+		if s.cfg.Engine == config.EngineDocker {
+			remedy = "install a current Docker engine, or use --engine oci, which brings its own runtimes"
+		}
+		return fmt.Errorf("%s; --strict refuses it: %s", problem, remedy)
 	}
 	s.log.Warn("the runtime has a known problem", "runtime", s.runtimeName(), "version", v.Version, "problem", v.Problem)
 	return nil
 }
 
-// memoryBudget is the configured one, or a part of the machine's memory.
+// memoryBudget is the configured one, or a part of the machine's memory. It holds one sandbox at least.
 func (s *service) memoryBudget() (int64, error) {
-	if s.cfg.Pool.MemoryBudget > 0 {
-		return int64(s.cfg.Pool.MemoryBudget), nil
-	}
+	budget := int64(s.cfg.Pool.MemoryBudget)
 	total, err := machine.MemoryBytes()
-	if err != nil {
+	switch {
+	case budget > 0 && err == nil && budget > total:
+		s.log.Warn("the memory budget is more than the machine has: sandboxes may drive it into the kernel's OOM killer",
+			"budget", sizeText(budget), "machine", sizeText(total))
+	case budget > 0:
+	case err != nil:
 		return 0, fmt.Errorf("memory budget: %w; set --memory-budget", err)
+	default:
+		budget = total * config.DefaultMemoryPercent / 100
 	}
-	return total * config.DefaultMemoryPercent / 100, nil
+	if one := s.sandboxBytes(); budget < one {
+		return 0, fmt.Errorf("the memory budget of %s does not hold one sandbox, which may take %s: raise --memory-budget",
+			sizeText(budget), sizeText(one))
+	}
+	return budget, nil
+}
+
+// sandboxBytes is what one sandbox may take.
+func (s *service) sandboxBytes() int64 {
+	overhead, isolation := oci.Overhead, tenant.IsolationRunc
+	if s.cfg.Engine == config.EngineDocker {
+		overhead = docker.Overhead
+	}
+	if s.cfg.Isolation == config.IsolationGVisor {
+		isolation = tenant.IsolationGVisor
+	}
+	return tenant.DefaultMemoryBytes + overhead(isolation)
 }
 
 func (s *service) buildImage(ctx context.Context) (err error) {

@@ -65,7 +65,11 @@ func runtimeVersion(ctx context.Context, path string) (doctor.Version, error) {
 // askDocker asks the engine for doctor.
 func askDocker(cfg config.Config) func(context.Context) (doctor.Version, error) {
 	return func(ctx context.Context) (doctor.Version, error) {
-		return dockerVersion(ctx, cfg.Docker.Host, cfg.Isolation)
+		isolation := cfg.Isolation
+		if cfg.Engine != config.EngineDocker {
+			isolation = config.IsolationRunc // what every engine has: the wish is for another engine
+		}
+		return dockerVersion(ctx, cfg.Docker.Host, isolation)
 	}
 }
 
@@ -81,6 +85,11 @@ func dockerVersion(ctx context.Context, host, isolation string) (doctor.Version,
 	if isolation == config.IsolationGVisor && !slices.Contains(h.Runtimes, "runsc") {
 		return v, fmt.Errorf("the Docker engine has no runtime runsc: add it to the daemon's configuration (runtimes), " +
 			"use --isolation runc, or --engine oci, which brings its own")
+	}
+	if isolation == config.IsolationGVisor {
+		if err := docker.CheckRunsc(h); err != nil {
+			return v, fmt.Errorf("docker engine: %w", err)
+		}
 	}
 	if n, ok := parseNumber(h.Version); !ok || n[0] < dockerOldest {
 		v.Problem = "an old engine: known holes in it and in the runc that it brings"

@@ -33,7 +33,7 @@ type Options struct {
 	// and control groups are here.
 	Host string
 	// Runtime is "" or "runc" for runc, "runsc" for gVisor where the engine has it. Docker gives no container a user id of its own for
-	// gVisor's kernel (see sentryWarning): package pool/oci isolates it better.
+	// gVisor's kernel (see sharedSentry): package pool/oci isolates it better.
 	Runtime      string
 	ControllerID string
 	// MemoryBudgetBytes caps the control group that all containers of this controller are in; 0 caps nothing. Only with the
@@ -60,7 +60,6 @@ type Engine struct {
 	logger    *slog.Logger
 	settings  settings
 	isolation tenant.Isolation
-	overhead  int64
 	parent    cgroup.Group // zero under the systemd driver
 	images    images
 
@@ -112,10 +111,10 @@ func (e *Engine) configure(o Options, host HostInfo) error {
 	if e.settings, err = newSettings(o, host); err != nil {
 		return err
 	}
-	e.isolation, e.overhead = tenant.IsolationRunc, runcOverhead
+	e.isolation = tenant.IsolationRunc
 	if e.settings.gvisor {
-		e.isolation, e.overhead = tenant.IsolationGVisor, gvisorOverhead
-		e.logger.Warn(sentryWarning(host.RunscArgs))
+		e.isolation = tenant.IsolationGVisor
+		e.logger.Warn(sharedSentry)
 		if missing := missingArgs(host.RunscArgs, wantRunsc); len(missing) > 0 {
 			e.logger.Warn("Docker starts runsc without some of its protections: add them to its runtimeArgs", "flags", missing)
 		}
@@ -139,7 +138,15 @@ func (e *Engine) Name() string { return "docker/" + string(e.isolation) }
 func (e *Engine) Isolation() tenant.Isolation { return e.isolation }
 
 // Overhead implements pool.Engine.
-func (e *Engine) Overhead() int64 { return e.overhead }
+func (e *Engine) Overhead() int64 { return Overhead(e.isolation) }
+
+// Overhead is the memory that an isolation needs on top of what the code may use.
+func Overhead(iso tenant.Isolation) int64 {
+	if iso == tenant.IsolationGVisor {
+		return gvisorOverhead
+	}
+	return runcOverhead
+}
 
 // Prepare imports the image into the engine unless it is there, which Create would otherwise do for the first container.
 func (e *Engine) Prepare(ctx context.Context, image runtimes.Image) error {
@@ -166,7 +173,7 @@ func (e *Engine) create(ctx context.Context, spec pool.Spec) (*Container, error)
 	}
 	c := newContainer(e, spec.ID, pool.Facts{
 		UID: spec.UID, ImageDigest: spec.Image.Digest, MemoryBytes: spec.MemoryBytes,
-		LimitBytes: spec.MemoryBytes + e.overhead, Created: time.Now(),
+		LimitBytes: spec.MemoryBytes + e.Overhead(), Created: time.Now(),
 	})
 	// Known before it exists: a List meanwhile must not take it for a dead one.
 	if err := e.add(c); err != nil {

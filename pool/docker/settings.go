@@ -77,8 +77,8 @@ func newSettings(o Options, host HostInfo) (settings, error) {
 	variant := seccomp.Runc
 	if s.gvisor = s.runtime == "runsc"; s.gvisor {
 		variant = seccomp.GVisor
-		if missing := missingArgs(host.RunscArgs, needRunsc); len(missing) > 0 {
-			return s, fmt.Errorf("its runtime runsc is started without %v: add them to runtimeArgs in the daemon's configuration", missing)
+		if err := CheckRunsc(host); err != nil {
+			return s, err
 		}
 	}
 	profile, err := seccomp.For(variant, runtime.GOARCH)
@@ -98,21 +98,30 @@ func newSettings(o Options, host HostInfo) (settings, error) {
 }
 
 // What the daemon's runsc must be started with (without the first the link cannot be reached, without the second the bundle is
-// written to), and what it should be.
+// written to), and what it should be. --directfs=false: another process opens the files for gVisor's kernel, which then runs as the
+// host's user nobody, with no capability and in a user namespace with that one id. With directfs it is the host's user 0 in a
+// namespace that maps all ids.
 var (
-	needRunsc = []string{"--host-uds=open", "--overlay2=none"}
+	needRunsc = []string{"--host-uds=open", "--overlay2=none", "--directfs=false"}
 	wantRunsc = []string{"--network=none", "--oci-seccomp=true", "--net-raw=false", "--allow-suid=false", "--host-fifo=none"}
 )
 
-// sentryWarning says as whom gVisor's kernel runs. Without directfs, where another process opens its files for it, runsc gives it the
-// host's user nobody, no capability and a user namespace with that one id; with it, the host's user 0 in a namespace that maps all ids.
-func sentryWarning(args []string) string {
-	if len(missingArgs(args, []string{"--directfs=false"})) == 0 {
-		return "gVisor under Docker runs the kernels of all sandboxes as the host's user nobody: prefer engine oci, where each has its own"
+// CheckRunsc says what keeps the engine's runsc from being used.
+func CheckRunsc(host HostInfo) error {
+	missing := missingArgs(host.RunscArgs, needRunsc)
+	if len(missing) == 0 {
+		return nil
 	}
-	return "gVisor under Docker runs its kernel as the host's user 0: add --directfs=false to its runtimeArgs (then as nobody, without capabilities), " +
-		"or use engine oci"
+	why := ""
+	if slices.Contains(missing, "--directfs=false") {
+		why = " (with directfs gVisor's kernel runs as the host's root)"
+	}
+	return fmt.Errorf("its runtime runsc is started without %s%s: add that to the runtime's runtimeArgs in the daemon's configuration, or use "+
+		"--engine oci, which needs no daemon", strings.Join(missing, " "), why)
 }
+
+// sharedSentry is what even a well set up engine cannot do.
+const sharedSentry = "gVisor under Docker runs the kernels of all sandboxes as the host's user nobody: prefer engine oci, where each has its own"
 
 // missingArgs says which flags are not there, in either of the ways to write them.
 func missingArgs(have, want []string) []string {

@@ -78,23 +78,17 @@ func TestRing(t *testing.T) {
 	}
 }
 
-func TestWarnsAsWhomTheSentryRuns(t *testing.T) {
-	for args, want := range map[string]string{
-		"": "--directfs=false", "--directfs=true": "--directfs=false", "--directfs": "--directfs=false",
-		"--directfs=false": "user nobody", "--directfs false": "user nobody",
-	} {
-		if got := sentryWarning(strings.Fields(args)); !strings.Contains(got, want) {
-			t.Errorf("%q: %q, want %q", args, got, want)
-		}
-	}
-}
-
 func TestRunscArgs(t *testing.T) {
 	host := HostInfo{Runtimes: []string{"runc", "runsc"}}
 	if _, err := newSettings(Options{Runtime: "runsc"}, host); err == nil || !strings.Contains(err.Error(), "--host-uds=open") {
 		t.Errorf("runsc that cannot reach the link was accepted: %v", err)
 	}
-	host.RunscArgs = []string{"--overlay2", "none", "--host-uds=open"}
+	host.RunscArgs = []string{"--overlay2", "none", "--host-uds=open", "--directfs"}
+	if _, err := newSettings(Options{Runtime: "runsc"}, host); err == nil || !strings.Contains(err.Error(), "without --directfs=false (") ||
+		!strings.Contains(err.Error(), "host's root") {
+		t.Errorf("a sentry that is the host's root was accepted: %v", err)
+	}
+	host.RunscArgs[3] = "--directfs=false"
 	s, err := newSettings(Options{Runtime: "runsc"}, host)
 	if err != nil || !s.gvisor {
 		t.Errorf("gvisor %v, %v", s.gvisor, err)

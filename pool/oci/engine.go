@@ -142,7 +142,7 @@ func (e *Engine) Name() string { return "oci/" + string(e.Options.Isolation) }
 func (e *Engine) Isolation() tenant.Isolation { return e.Options.Isolation }
 
 // Overhead is added to Spec.MemoryBytes.
-func (e *Engine) Overhead() int64 { return overhead(e.Options.Isolation) }
+func (e *Engine) Overhead() int64 { return Overhead(e.Options.Isolation) }
 
 func (e *Engine) parent() string  { return "paddock/" + e.ControllerID }
 func (e *Engine) bundles() string { return filepath.Join(e.StateDir, "b") }

@@ -81,7 +81,8 @@ func cleanAbs(path string) bool {
 	return filepath.IsAbs(path) && path != "/" && filepath.Clean(path) == path && !strings.ContainsRune(path, 0)
 }
 
-func overhead(iso tenant.Isolation) int64 {
+// Overhead is the memory that an isolation needs on top of what the code may use.
+func Overhead(iso tenant.Isolation) int64 {
 	if iso == tenant.IsolationGVisor {
 		return gvisorOverhead
 	}
@@ -97,7 +98,7 @@ func limitsOf(s pool.Spec, iso tenant.Isolation) cgroup.Limits {
 			pids = gvisorPids
 		}
 	}
-	return cgroup.Limits{MemoryBytes: s.MemoryBytes + overhead(iso), SwapBytes: 0, CPUMillis: s.CPUMillis, Pids: pids}
+	return cgroup.Limits{MemoryBytes: s.MemoryBytes + Overhead(iso), SwapBytes: 0, CPUMillis: s.CPUMillis, Pids: pids}
 }
 
 // bundleSpec is the whole description of a container for an OCI runtime. Everything that weakens a container is absent:

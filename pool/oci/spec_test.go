@@ -111,7 +111,7 @@ var rules = []struct {
 	}},
 	{"memory without swap, pids, CPU", func(s *specs.Spec, p pool.Spec, iso tenant.Isolation) bool {
 		r := s.Linux.Resources
-		return *r.Memory.Limit == p.MemoryBytes+overhead(iso) && *r.Memory.Swap == *r.Memory.Limit && r.Memory.DisableOOMKiller == nil &&
+		return *r.Memory.Limit == p.MemoryBytes+Overhead(iso) && *r.Memory.Swap == *r.Memory.Limit && r.Memory.DisableOOMKiller == nil &&
 			*r.Pids.Limit > 0 && *r.CPU.Quota == p.CPUMillis*100 && *r.CPU.Period == 100_000
 	}},
 	{"first to go", func(s *specs.Spec, _ pool.Spec, _ tenant.Isolation) bool { return *s.Process.OOMScoreAdj == 1000 }},
