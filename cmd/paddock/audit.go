@@ -31,6 +31,8 @@ func (a *app) auditCommand() *cobra.Command {
 func (a *app) auditTail() *cobra.Command {
 	c := &cobra.Command{
 		Use: "tail", Short: "Show the newest records; operators only, and written down as well", Args: args(),
+		Example: `  paddock audit tail
+  paddock audit tail -f --action Keys. --tenant acme`,
 	}
 	req := &pb.TailAuditRequest{}
 	c.Flags().BoolVarP(&req.Follow, "follow", "f", false, "go on with new records until Ctrl-C")
@@ -89,6 +91,9 @@ func (a *app) printRecord(r *pb.AuditRecord) error {
 func (a *app) auditVerify() *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify [DIR]", Short: "Find lines that were changed, removed, inserted or moved", Args: args("[DIR]"),
+		Example: `  paddock audit verify
+  paddock audit verify --holds 4711:5f0c…
+  paddock audit verify /backup/audit --after 4000:77ab…`,
 		Long: `Read the audit log from its first line to its last and name every line that was changed, removed, inserted or moved.
 DIR is by default that of the 'paddock up' on this machine, which may go on meanwhile. The mark that it prints names the
 newest line: kept elsewhere and given with --holds, it shows later whether the log was rewritten or cut. Where older files

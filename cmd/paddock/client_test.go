@@ -118,7 +118,7 @@ func testTenants(t *testing.T, s *site) {
 	key := strings.TrimSpace(s.cli("keys", "create", "-t", "acme").want(t, 0, "", "").out)
 	go func() { done <- s.cli("run", slow, "-t", "acme") }()
 	eventually(t, "the call runs", func() bool { return strings.Count(s.cli("logs", "-t", "acme").out, "begun") == 2 })
-	r = s.cli("tenants", "delete", "acme").want(t, 0, "acme is gone: 1 containers, 1 keys, 1 functions", "")
+	r = s.cli("tenants", "delete", "acme").want(t, 0, "acme is gone: 1 container, 1 key, 1 function", "")
 	if r := <-done; r.code == 0 {
 		t.Errorf("the call of a deleted tenant ended well: %+v", r)
 	}
@@ -196,7 +196,7 @@ func testPool(t *testing.T, s *site) {
 	id := list.Containers[0].ID
 	s.cli("pool", "explain", id[:10]).want(t, 0, "drains (idle)", "")
 	s.cli("pool", "explain", "zzzz").want(t, exitUsage, "", "zzzz")
-	s.cli("pool", "drain", id[:10]).want(t, 0, "1 containers", "")
+	s.cli("pool", "drain", id[:10]).want(t, 0, "draining 1 container", "")
 	s.cliAs(nil, counter, "run", "-", "-t", "pooled").want(t, 0, "1", "") // a new one
 	s.cli("pool", "drain").want(t, exitUsage, "", "--all")
 	s.cli("pool", "resize").want(t, exitUsage, "", "--min-ready")

@@ -106,13 +106,23 @@ func codeOfStatus(st *status.Status) int {
 	return exitPlatform
 }
 
-// textOfWay says what kept a request from the service; gRPC speaks of its own insides.
-func textOfWay(text string) string {
-	if _, quoted, ok := strings.Cut(text, "desc = "); ok {
+// reasonOfWay takes out of what gRPC says of its own insides what somebody else can use.
+func reasonOfWay(text string) string {
+	_, quoted, ok := strings.Cut(text, "desc = ")
+	if !ok {
+		return text
+	}
+	if quoted, err := strconv.QuotedPrefix(quoted); err == nil {
 		if why, err := strconv.Unquote(quoted); err == nil {
 			text = strings.TrimPrefix(strings.TrimPrefix(why, "transport: "), "Error while dialing: ")
 		}
 	}
+	return text
+}
+
+// textOfWay says what kept a request from the service.
+func textOfWay(text string) string {
+	text = reasonOfWay(text)
 	remedy := "is this where it serves? say where with --url or PADDOCK_URL"
 	switch {
 	case strings.Contains(text, "tls: ") || strings.Contains(text, "x509: "):

@@ -46,7 +46,7 @@ func (a *app) onFunction(c *cobra.Command, body func(ctx context.Context, cl pb.
 }
 
 func (a *app) functionsList() *cobra.Command {
-	return a.onCatalog(&cobra.Command{Use: "list", Short: "List a tenant's functions", Args: args()},
+	return a.onCatalog(&cobra.Command{Use: "list", Short: "List a tenant's functions", Args: args(), Example: `  paddock functions list --tenant acme`},
 		func(ctx context.Context, cl pb.CatalogClient, _ []string) error {
 			all, err := allFunctions(ctx, cl)
 			if err != nil {

@@ -14,6 +14,7 @@ import (
 func (a *app) functionsVersions() *cobra.Command {
 	return a.onFunction(&cobra.Command{
 		Use: "versions NAME", Short: "List a function's versions, newest first", Args: args("NAME"),
+		Example: `  paddock functions versions rule --tenant acme`,
 	}, func(ctx context.Context, cl pb.CatalogClient, args []string) error {
 		r, err := cl.ListVersions(ctx, &pb.ListVersionsRequest{Name: args[0]})
 		if err != nil {

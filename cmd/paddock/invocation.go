@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,17 +56,21 @@ func (a *app) call(ctx context.Context, f callFlags, req *pb.InvokeRequest) erro
 // exchangeShowing is exchange with the logs on standard error as they come, or in the answer where JSON is printed.
 func (a *app) exchangeShowing(ctx context.Context, cc *grpc.ClientConn, req *pb.InvokeRequest) (*pb.InvokeResponse, error) {
 	var logs []*pb.LogLine
+	shown := map[string]bool{}
 	resp, err := exchange(ctx, cc, req, func(l *pb.LogLine) {
 		if a.jsonOut {
 			logs = append(logs, l)
-		} else {
-			a.printLog(l)
+			return
 		}
+		a.printLog(l)
+		shown[l.GetText()] = true
 	})
 	if err != nil {
 		return nil, err
 	}
 	resp.Logs = append(logs, resp.Logs...)
+	// What the runtime warns of stands in the log as well: once is enough.
+	resp.Warnings = slices.DeleteFunc(resp.Warnings, func(w string) bool { return shown[w] })
 	return resp, nil
 }
 
@@ -86,10 +91,7 @@ func exchange(
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = status.Error(codes.Unavailable, "the service ended the stream without an answer")
-			}
-			return nil, err
+			return nil, lostOnTheWay(err)
 		}
 		switch b := m.GetBody().(type) {
 		case *pb.InvokeStreamResponse_Log:
@@ -98,6 +100,19 @@ func exchange(
 			return b.Result, nil
 		}
 	}
+}
+
+// lostOnTheWay is the error of a call that was sent and whose answer cannot come any more.
+func lostOnTheWay(err error) error {
+	st, ok := status.FromError(err)
+	switch {
+	case errors.Is(err, io.EOF):
+		return platformError("the service ended the stream without an answer: the call may have run (started: maybe)")
+	case ok && st.Code() == codes.Unavailable && len(st.Details()) == 0:
+		return platformError("the connection to the service was lost before the answer came: the call may have run (started: maybe); %s",
+			reasonOfWay(st.Message()))
+	}
+	return err
 }
 
 // printLog shows a line of the code's log apart from its value.

@@ -29,6 +29,9 @@ func (a *app) keysCreate() *cobra.Command {
 		Long: `Create a key and print its secret, which is shown this once and stored nowhere. Roles, each with all that the ones
 before it may: invoke (call functions, run code, read logs), deploy (change functions), tenant-admin (keys of the tenant),
 operator (everything, of every tenant; belongs to none).`,
+		Example: `  paddock keys create --tenant acme
+  paddock keys create --tenant acme --role deploy --owner ci --scope functions --ttl 720h
+  KEY=$(paddock keys create --role operator --note 'night shift')`,
 	}
 	owner := c.Flags().String("owner", "", "who uses it: an owner may have two live keys, to replace one by the other (default: the role)")
 	scopes := c.Flags().StringSlice("scope", nil, "hold the key to these: "+strings.Join(identity.Resources(), ", ")+" (default: all)")
@@ -75,6 +78,8 @@ func tenantSuffix(t string) string {
 func (a *app) keysList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List keys; an operator without --tenant sees all", Args: args(),
+		Example: `  paddock keys list
+  paddock keys list --tenant acme`,
 		RunE: runE(func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn) error {
 				r, err := pb.NewKeysClient(cc).ListKeys(ctx, &pb.ListKeysRequest{Tenant: a.namedTenant()})
@@ -106,6 +111,7 @@ func (a *app) keysList() *cobra.Command {
 func (a *app) keysRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke KEY", Short: "Revoke a key by its id", Args: args("KEY"),
+		Example: `  paddock keys revoke 4f9c2d1ab3e07788`,
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn) error {
 				r, err := pb.NewKeysClient(cc).RevokeKey(ctx, &pb.RevokeKeyRequest{Id: args[0]})

@@ -17,6 +17,7 @@ import (
 func (a *app) pipelinesCommand() *cobra.Command {
 	invoke := &cobra.Command{
 		Use: "invoke NAME", Short: "Call a pipeline and print what it returns", Args: args("NAME"),
+		Example:           `  paddock pipelines invoke login --input '{"user":{"email":"a@b.c"},"context":{}}'`,
 		ValidArgsFunction: a.complete(pipelineNames),
 	}
 	flags := addCallFlags(invoke)
@@ -53,7 +54,8 @@ func allPipelines(ctx context.Context, cl pb.CatalogClient) ([]*pb.Pipeline, err
 }
 
 func (a *app) pipelinesList() *cobra.Command {
-	return a.onCatalog(&cobra.Command{Use: "list", Short: "List a tenant's pipelines", Args: args()},
+	return a.onCatalog(&cobra.Command{Use: "list", Short: "List a tenant's pipelines", Args: args(),
+		Example: `  paddock pipelines list --tenant acme`},
 		func(ctx context.Context, cl pb.CatalogClient, _ []string) error {
 			all, err := allPipelines(ctx, cl)
 			if err != nil {
@@ -92,7 +94,9 @@ func timeoutText(p *pb.Pipeline) string {
 }
 
 func (a *app) pipelinesShow() *cobra.Command {
-	c := &cobra.Command{Use: "show NAME", Short: "Show a pipeline, or write it as a manifest", Args: args("NAME")}
+	c := &cobra.Command{Use: "show NAME", Short: "Show a pipeline, or write it as a manifest", Args: args("NAME"),
+		Example: `  paddock pipelines show login
+  paddock pipelines show login --yaml > pipeline.yaml`}
 	asYAML := c.Flags().Bool("yaml", false, "as a manifest, for 'paddock pipelines put'")
 	return a.onPipeline(c, func(ctx context.Context, cl pb.CatalogClient, args []string) error {
 		p, err := cl.GetPipeline(ctx, &pb.GetPipelineRequest{Name: args[0]})
@@ -183,7 +187,8 @@ func pipelineOf(m *project.Manifest) *pb.Pipeline {
 }
 
 func (a *app) pipelinesDelete() *cobra.Command {
-	return a.onPipeline(&cobra.Command{Use: "delete NAME", Short: "Delete a pipeline; its functions stay", Args: args("NAME")},
+	return a.onPipeline(&cobra.Command{Use: "delete NAME", Short: "Delete a pipeline; its functions stay", Args: args("NAME"),
+		Example: `  paddock pipelines delete login --tenant acme`},
 		func(ctx context.Context, cl pb.CatalogClient, args []string) error {
 			r, err := cl.DeletePipeline(ctx, &pb.DeletePipelineRequest{Name: args[0]})
 			return a.gone(args[0], r, err)

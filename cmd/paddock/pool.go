@@ -36,6 +36,8 @@ func (a *app) poolCommand() *cobra.Command {
 func (a *app) poolShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show", Short: "Show the pool's state", Args: args(),
+		Example: `  paddock pool show
+  paddock pool show --json | jq .ready`,
 		RunE: runE(func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn) error {
 				st, err := pb.NewPoolsClient(cc).GetPool(ctx, &pb.GetPoolRequest{})
@@ -56,7 +58,7 @@ func (a *app) printPool(st *pb.PoolStatus) error {
 		{"controller", st.GetController()}, {"engine", st.GetEngine()}, {"isolation", st.GetIsolation()}, {"image", shortID(st.GetImage())},
 		{"containers", fmt.Sprintf("%d ready, %d creating, %d assigned (%d frozen), %d draining", st.GetReady(), st.GetCreating(),
 			st.GetAssigned(), st.GetFrozen(), st.GetDraining())},
-		{"waiting", fmt.Sprintf("%d calls", st.GetWaiting())},
+		{"waiting", count(int64(st.GetWaiting()), "call")},
 		{"limits", fmt.Sprintf("min-ready %d, max-ready %d, max-containers %d", st.GetMinReady(), st.GetMaxReady(), st.GetMaxContainers())},
 		{"memory", fmt.Sprintf("%s of %s reserved", sizeText(st.GetMemoryReservedBytes()), budgetText(st.GetMemoryBudgetBytes()))},
 		{"made", fmt.Sprint(st.GetCreatedTotal())}, {"recycled", causesText(st.GetRecycledTotal())},
@@ -85,6 +87,8 @@ func causesText(causes map[string]int64) string {
 func (a *app) poolList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List containers", Args: args(),
+		Example: `  paddock pool list
+  paddock pool list --tenant acme`,
 		RunE: runE(func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn) error {
 				r, err := pb.NewPoolsClient(cc).ListContainers(ctx, &pb.ListContainersRequest{Tenant: a.namedTenant()})
@@ -246,7 +250,7 @@ func (a *app) poolDrain() *cobra.Command {
 			if a.jsonOut {
 				return a.printProto(r)
 			}
-			fmt.Fprintf(a.stdout, "%d containers drain\n", r.GetContainers())
+			fmt.Fprintf(a.stdout, "draining %s\n", count(int64(r.GetContainers()), "container"))
 			return nil
 		})
 	})
@@ -292,7 +296,7 @@ func (a *app) printRecycled(r *pb.RecycleProgress) error {
 	case a.jsonOut:
 		return a.printLine(r)
 	case r.GetContainer() == "":
-		_, err := fmt.Fprintf(a.stdout, "%d containers to replace\n", r.GetTotal())
+		_, err := fmt.Fprintf(a.stdout, "%s to replace\n", count(int64(r.GetTotal()), "container"))
 		return err
 	}
 	how := ""

@@ -127,7 +127,12 @@ func (p *progress) finishLocked() {
 	if p.live {
 		fmt.Fprint(p.out, "\r\x1b[K")
 	}
-	if took >= worthALine || p.said != "" {
+	switch {
+	case p.said != "" && !p.live: // stands there already
+		if took >= worthALine {
+			fmt.Fprintf(p.out, "%6s  %s: done (%s)\n", p.clockLocked(), p.step, brief(took))
+		}
+	case p.said != "" || took >= worthALine:
 		fmt.Fprintf(p.out, "%6s  %s (%s)\n", p.clockLocked(), p.textLocked(), brief(took))
 	}
 	p.step = ""

@@ -36,6 +36,9 @@ func (a *app) secretsSet() *cobra.Command {
 		Long: `Set a secret. The value is asked for at a terminal, without echo, or read from --value-file, or from standard input for
 "-"; one line end at its end is not part of it. It is never an argument: arguments stand in the shell's history and in
 the list of processes. The next call sees it.`,
+		Example: `  paddock secrets set SLACK_HOOK --tenant acme
+  paddock secrets set DB_PASSWORD --function report --value-file ./password
+  pass show db | paddock secrets set DB_PASSWORD -`,
 	}
 	c.Args = func(cmd *cobra.Command, given []string) error {
 		if len(given) > 1 && (given[1] != "-" || len(given) > 2) { // which may be the value: not to be repeated
@@ -101,6 +104,7 @@ func scopeOf(function string) string {
 func (a *app) secretsList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List secrets, without their values", Args: args(),
+		Example: `  paddock secrets list --tenant acme`,
 		RunE: runE(func(cmd *cobra.Command, _ []string) error {
 			return a.withTenant(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn, _ string) error {
 				r, err := pb.NewCatalogClient(cc).ListSecrets(ctx, &pb.ListSecretsRequest{})
@@ -124,6 +128,8 @@ func (a *app) secretsList() *cobra.Command {
 func (a *app) secretsRemove() *cobra.Command {
 	c := &cobra.Command{
 		Use: "rm NAME", Short: "Remove a secret", Aliases: []string{"remove", "delete"}, Args: args("NAME"),
+		Example: `  paddock secrets rm SLACK_HOOK --tenant acme
+  paddock secrets rm DB_PASSWORD --function report`,
 	}
 	function := c.Flags().String("function", "", "the function that alone gets it")
 	c.RunE = runE(func(cmd *cobra.Command, given []string) error {
@@ -145,6 +151,7 @@ func (a *app) secretsRemove() *cobra.Command {
 func (a *app) secretsRotate() *cobra.Command {
 	return &cobra.Command{
 		Use: "rotate", Short: "Give the tenant a new data key and encrypt its secrets and code again", Args: args(),
+		Example: `  paddock secrets rotate --tenant acme`,
 		Long: `Give the tenant a new data key and encrypt its secrets and code again. Values stay as they are, and calls go on. The old
 key goes after an hour; until then another rotation makes no new key, but encrypts what is left of a rotation that was
 broken off.`,
@@ -167,6 +174,7 @@ broken off.`,
 func (a *app) keysRotateKEK() *cobra.Command {
 	return &cobra.Command{
 		Use: "rotate-kek", Short: "Replace the key-encryption key; operators only", Args: args(),
+		Example: `  paddock keys rotate-kek`,
 		Long: `Replace the key that wraps the tenants' data keys, and wrap all of them again. Calls go on. The old key goes after an
 hour; until then another rotation makes no new key, but ends one that was broken off. Once it has gone, backups made
 before cannot be read any more, nor what they hold of tenants that were deleted: make new backups, of the key as well.`,
@@ -179,7 +187,7 @@ before cannot be read any more, nor what they hold of tenants that were deleted:
 				if a.jsonOut {
 					return a.printProto(r)
 				}
-				fmt.Fprintf(a.stdout, "wrapped again: the data keys of %d tenants\n", r.GetTenants())
+				fmt.Fprintf(a.stdout, "wrapped again: the data keys of %s\n", count(int64(r.GetTenants()), "tenant"))
 				return nil
 			})
 		}),

@@ -99,7 +99,7 @@ func useSecrets(t *testing.T, s *site, canaries map[string]string) string {
 	cli(canaries["second"], "secrets", "set", "KEY", "-").want(t, 0, "revision 5", "")
 	invoke(4, "second") // in the same container, by an instance that knows nothing of the first
 	cli("", "secrets", "rotate").want(t, 0, "encrypted again: 2 secrets, 1 pieces of code", "")
-	cli("", "keys", "rotate-kek").want(t, 0, "wrapped again: the data keys of 1 tenants", "")
+	cli("", "keys", "rotate-kek").want(t, 0, "wrapped again: the data keys of 1 tenant", "")
 	invoke(5, "second")
 	rule := `function (user, context, callback) { callback(null, { found: configuration.KEY.length, own: typeof configuration.OWN }) }`
 	cli(rule, "run", "-", "--kind", "rule", "--input", `{"user":{},"context":{}}`).want(t, 0, `"found":`+strconv.Itoa(len(canaries["second"])), "")

@@ -178,7 +178,7 @@ func (s *service) writeReadyFile(rec machine.Record) error {
 	if s.cfg.ReadyFile == "" {
 		return nil
 	}
-	b, err := json.Marshal(map[string]any{"http": rec.HTTP, "grpc": rec.GRPC, "pid": rec.PID})
+	b, err := json.Marshal(map[string]any{"http": rec.HTTP, "grpc": rec.Dial(), "pid": rec.PID})
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,9 @@ func (a *app) printTenant(cmd *cobra.Command, t *pb.Tenant) error {
 }
 
 func (a *app) tenantsCreate() *cobra.Command {
-	c := &cobra.Command{Use: "create TENANT", Short: "Create a tenant; what is not said is a default"}
+	c := &cobra.Command{Use: "create TENANT", Short: "Create a tenant; what is not said is a default",
+		Example: `  paddock tenants create acme
+  paddock tenants create acme --egress api.example.com:443 --timeout 5s --isolation gvisor`}
 	policy := addPolicyFlags(c)
 	return a.tenantCall(c, func(ctx context.Context, cl pb.CatalogClient, id string) (*pb.Tenant, error) {
 		p, err := policy()
@@ -61,7 +63,9 @@ func (a *app) tenantsCreate() *cobra.Command {
 }
 
 func (a *app) tenantsUpdate() *cobra.Command {
-	c := &cobra.Command{Use: "update TENANT", Short: "Change a tenant's policy; what is not said stays"}
+	c := &cobra.Command{Use: "update TENANT", Short: "Change a tenant's policy; what is not said stays",
+		Example: `  paddock tenants update acme --concurrency 200 --rate 500
+  paddock tenants update acme --egress api.example.com:443 --egress '*.shop.example:443'`}
 	policy := addPolicyFlags(c)
 	return a.tenantCall(c, func(ctx context.Context, cl pb.CatalogClient, id string) (*pb.Tenant, error) {
 		p, err := policy()
@@ -73,21 +77,22 @@ func (a *app) tenantsUpdate() *cobra.Command {
 }
 
 func (a *app) tenantsShow() *cobra.Command {
-	c := &cobra.Command{Use: "show TENANT", Short: "Show a tenant and its policy"}
+	c := &cobra.Command{Use: "show TENANT", Short: "Show a tenant and its policy", Example: `  paddock tenants show acme`}
 	return a.tenantCall(c, func(ctx context.Context, cl pb.CatalogClient, id string) (*pb.Tenant, error) {
 		return cl.GetTenant(ctx, &pb.GetTenantRequest{Id: id})
 	})
 }
 
 func (a *app) tenantsSuspend() *cobra.Command {
-	c := &cobra.Command{Use: "suspend TENANT", Short: "Refuse a tenant's calls, cancel those in flight"}
+	c := &cobra.Command{Use: "suspend TENANT", Short: "Refuse a tenant's calls, cancel those in flight",
+		Example: `  paddock tenants suspend acme`}
 	return a.tenantCall(c, func(ctx context.Context, cl pb.CatalogClient, id string) (*pb.Tenant, error) {
 		return cl.SuspendTenant(ctx, &pb.SuspendTenantRequest{Id: id})
 	})
 }
 
 func (a *app) tenantsResume() *cobra.Command {
-	c := &cobra.Command{Use: "resume TENANT", Short: "Serve a suspended tenant again"}
+	c := &cobra.Command{Use: "resume TENANT", Short: "Serve a suspended tenant again", Example: `  paddock tenants resume acme`}
 	return a.tenantCall(c, func(ctx context.Context, cl pb.CatalogClient, id string) (*pb.Tenant, error) {
 		return cl.SuspendTenant(ctx, &pb.SuspendTenantRequest{Id: id, Resume: true})
 	})
@@ -96,6 +101,8 @@ func (a *app) tenantsResume() *cobra.Command {
 func (a *app) tenantsList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List tenants", Args: args(),
+		Example: `  paddock tenants list
+  paddock tenants list --json | jq -r '.tenants[].id'`,
 		RunE: runE(func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn) error {
 				all, err := pages(func(token string) ([]*pb.Tenant, string, error) {
@@ -122,6 +129,7 @@ func (a *app) tenantsList() *cobra.Command {
 func (a *app) tenantsDelete() *cobra.Command {
 	return &cobra.Command{
 		Use: "delete TENANT", Short: "Delete a tenant: containers, keys, code and logs; calls in flight are cancelled", Args: args("TENANT"),
+		Example: `  paddock tenants delete acme`,
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn) error {
 				r, err := pb.NewCatalogClient(cc).DeleteTenant(ctx, &pb.DeleteTenantRequest{Id: args[0]})
@@ -131,7 +139,8 @@ func (a *app) tenantsDelete() *cobra.Command {
 				if a.jsonOut {
 					return a.printProto(r)
 				}
-				fmt.Fprintf(a.stdout, "%s is gone: %d containers, %d keys, %d functions\n", args[0], r.GetContainers(), r.GetKeys(), r.GetFunctions())
+				fmt.Fprintf(a.stdout, "%s is gone: %s, %s, %s\n", args[0], count(int64(r.GetContainers()), "container"),
+					count(int64(r.GetKeys()), "key"), count(int64(r.GetFunctions()), "function"))
 				return nil
 			})
 		}),

@@ -121,7 +121,7 @@ func TestProgressInLines(t *testing.T) {
 		p.end()
 		p.end()
 		p.say("late")
-		want := "  0.0s  building: half\n  2.0s  building: half (2.0s)\n  2.0s  filling: 3/8 warm\n  2.0s  filling: 3/8 warm (0s)\n"
+		want := "  0.0s  building: half\n  2.0s  building: done (2.0s)\n  2.0s  filling: 3/8 warm\n"
 		if out.String() != want {
 			t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 		}
@@ -159,7 +159,7 @@ func TestBriefDurations(t *testing.T) {
 	}
 }
 
-// Every command has a short text, and every leaf an example or arguments that need none; help of all works.
+// Every command has a short text and an example; help of all works.
 func TestHelp(t *testing.T) {
 	var out lockedBuffer
 	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out, getenv: func(string) string { return "" }}
@@ -176,6 +176,9 @@ func TestHelp(t *testing.T) {
 		for _, below := range c.Commands() {
 			if below.Short == "" {
 				t.Errorf("%s has no text", below.CommandPath())
+			}
+			if below.Example == "" && c.Name() != "completion" {
+				t.Errorf("%s has no example", below.CommandPath())
 			}
 		}
 	}

@@ -77,7 +77,7 @@ func TestRestartsAdopt(t *testing.T) {
 	}
 	s.start() // what failed in between harmed nothing
 	s.cliAs(nil, counter, "run", "-").want(t, 0, "3\n", "")
-	s.cli("tenants", "delete", "default").want(t, 0, "1 containers", "")
+	s.cli("tenants", "delete", "default").want(t, 0, "1 container", "")
 	s.stop(syscall.SIGTERM)
 	if left := s.leftovers(); len(left) > 0 {
 		t.Errorf("left behind:\n%s", strings.Join(left, "\n"))

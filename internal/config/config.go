@@ -152,12 +152,31 @@ func plain(err error) error {
 	}
 	all := make([]error, len(wrong.Errors))
 	for i, said := range wrong.Errors {
-		all[i] = errors.New(unknownField.ReplaceAllString(said, `there is no setting "$1" here`))
+		said = unknownField.ReplaceAllString(said, `there is no setting "$1" here`)
+		if m := wrongType.FindStringSubmatch(said); m != nil {
+			said = m[1] + orDefault(strings.Trim(m[2], " `"), "what stands here") + " is not " + orDefault(wanted[m[3]], "what belongs here")
+		}
+		all[i] = errors.New(said)
 	}
 	return errors.Join(all...)
 }
 
-var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+var (
+	unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+	wrongType    = regexp.MustCompile("^(.*)cannot unmarshal !!\\w+( `.*`)? into (\\S+)$")
+)
+
+// wanted says what a Go type is to an operator.
+var wanted = map[string]string{
+	"int": "a whole number", "uint32": "a whole number", "bool": "true or false", "string": "text", "config.Bytes": "a size such as 8GiB",
+}
+
+func orDefault(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
 
 // Check returns an error that names the first setting that cannot work, and what can.
 func (c *Config) Check() error {

@@ -65,7 +65,8 @@ func TestFileOverDefaults(t *testing.T) {
 func TestBadFiles(t *testing.T) {
 	for text, want := range map[string]string{
 		"min_redy: 3":                        `line 1: there is no setting "min_redy" here`,
-		"pool: {min_ready: many}":            "many",
+		"pool: {min_ready: many}":            "line 1: many is not a whole number",
+		"strict: {a: b}":                     "line 1: what stands here is not true or false",
 		"pool: {memory_budget: 8 parsecs}":   "8 parsecs",
 		"pool: {memory_budget: [1]}":         "line 1",
 		"engine: oci\nengine: docker":        "engine",
