@@ -34,6 +34,9 @@ func grpcStatus(err error, id call.ID) error {
 			"started": string(e.WhetherStarted()), "fault": string(e.WhoseFault()), "cause": e.Cause, "call_id": string(id),
 		},
 	}}
+	if e.Kind == errs.LoadError && e.Thrown != nil { // short, unlike a stack: trailers are
+		details = append(details, protoadapt.MessageV1Of(thrown(e.Thrown)))
+	}
 	if e.RetryAfter > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
 	}
@@ -89,14 +92,20 @@ func callError(e *errs.Error, id call.ID) *pb.CallError {
 		Cause: e.Cause,
 	}
 	if e.Thrown != nil {
-		t := validThrown(*e.Thrown)
-		out.Thrown = &pb.Thrown{Name: t.Name, Message: t.Message, Stack: t.Stack, Code: t.Code, Denied: t.Denied,
-			Line: int32(t.Line), Column: int32(t.Column), Excerpt: t.Excerpt}
+		out.Thrown = thrown(e.Thrown)
 	}
 	if e.RetryAfter > 0 {
 		out.RetryAfter = durationpb.New(e.RetryAfter)
 	}
 	return out
+}
+
+func thrown(what *errs.Thrown) *pb.Thrown {
+	t := validThrown(*what)
+	return &pb.Thrown{
+		Name: t.Name, Message: t.Message, Stack: t.Stack, Code: t.Code, Denied: t.Denied, Line: int32(t.Line), Column: int32(t.Column),
+		Excerpt: t.Excerpt,
+	}
 }
 
 func retryField(d time.Duration) string { return strconv.FormatInt(retrySeconds(d), 10) }

@@ -214,9 +214,9 @@ func testBundles(t *testing.T, s *site) {
 		"large.mjs", "import list from 'huge';\nexport default () => list.length;\n",
 		"node_modules/huge/index.js", "module.exports = ["+strings.Repeat("'0123456789012345678901234567890123456789',\n", 30_000)+"];\n")
 	asAcme := func(args ...string) result { return s.cli(append(args, "--tenant", "acme")...) }
-	asAcme("deploy", f.path("rule.js"), "--kind", "rule").want(t, 0, "rule@1 is active", "")
-	asAcme("invoke", "rule", "--input", `{"user":{"email":"a@b.c"},"context":{"x":1}}`).want(t, 0, `{"user":{"email":"a@b.c"},"context":{"x":1}}`, "")
-	r := asAcme("invoke", "rule", "--input", `{"user":{"email":"a@b.evil"},"context":{}}`).want(t, exitUser, "", "TypeError: denied")
+	asAcme("deploy", f.path("rule.js"), "--kind", "rule", "--name", "bundled").want(t, 0, "bundled@1 is active", "")
+	asAcme("invoke", "bundled", "--input", `{"user":{"email":"a@b.c"},"context":{"x":1}}`).want(t, 0, `{"user":{"email":"a@b.c"},"context":{"x":1}}`, "")
+	r := asAcme("invoke", "bundled", "--input", `{"user":{"email":"a@b.evil"},"context":{}}`).want(t, exitUser, "", "TypeError: denied")
 	if !strings.Contains(r.stderr, "lib/deny.ts:3:11") || !strings.Contains(r.stderr, "rule.js:2:3") {
 		t.Errorf("not the author's lines:\n%s", r.stderr)
 	}

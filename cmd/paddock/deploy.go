@@ -59,6 +59,11 @@ func (a *app) deploy(ctx context.Context, cl pb.CatalogClient, req *pb.DeployFun
 	case a.jsonOut:
 		return a.printProto(f)
 	}
+	made := f.GetDeployedVersion()
+	if made != 0 && made != f.GetVersion() {
+		_, err = fmt.Fprintf(a.stdout, "%s@%d is stored, %s@%d stays active\n", f.GetName(), made, f.GetName(), f.GetVersion())
+		return err
+	}
 	_, err = fmt.Fprintf(a.stdout, "%s@%d is active (%s, %s)\n", f.GetName(), f.GetVersion(), sizeText(f.GetSizeBytes()), shortID(f.GetHash()))
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"paddock/internal/errs"
+	pb "paddock/proto/paddock/v1"
 )
 
 // The exit codes, by whose it is to mend.
@@ -139,6 +140,9 @@ func textOfStatus(st *status.Status) string {
 		return textOfWay(text)
 	}
 	for _, d := range st.Details() {
+		if th, ok := d.(*pb.Thrown); ok {
+			text = placeText(th)
+		}
 		if retry, ok := d.(*errdetails.RetryInfo); ok && retry.GetRetryDelay() != nil {
 			text += fmt.Sprintf(" (try again in %s)", retry.GetRetryDelay().AsDuration())
 		}

@@ -178,13 +178,7 @@ func (a *app) printFailure(e *pb.CallError) {
 	th := e.GetThrown()
 	switch {
 	case e.GetKind() == string(errs.LoadError) && th != nil:
-		fmt.Fprintf(&b, "%s: %s", orDefault(th.GetName(), "SyntaxError"), th.GetMessage())
-		if th.GetLine() > 0 {
-			fmt.Fprintf(&b, " (line %d, column %d)", th.GetLine(), th.GetColumn())
-		}
-		if th.GetExcerpt() != "" {
-			fmt.Fprintf(&b, "\n\n%s\n", strings.TrimRight(th.GetExcerpt(), "\n"))
-		}
+		b.WriteString(placeText(th))
 	case th != nil:
 		fmt.Fprintf(&b, "%s: %s", orDefault(th.GetName(), "Error"), th.GetMessage())
 		if th.GetCode() != "" {
@@ -206,6 +200,18 @@ func (a *app) printFailure(e *pb.CallError) {
 		tail += fmt.Sprintf(", try again in %s", e.GetRetryAfter().AsDuration())
 	}
 	fmt.Fprintf(a.stderr, "%s\n", tail)
+}
+
+// placeText is what a compiler says, with the place and an excerpt.
+func placeText(th *pb.Thrown) string {
+	text := fmt.Sprintf("%s: %s", orDefault(th.GetName(), "SyntaxError"), th.GetMessage())
+	if th.GetLine() > 0 {
+		text += fmt.Sprintf(" (line %d, column %d)", th.GetLine(), th.GetColumn())
+	}
+	if th.GetExcerpt() != "" {
+		text += fmt.Sprintf("\n\n%s\n", strings.TrimRight(th.GetExcerpt(), "\n"))
+	}
+	return text
 }
 
 // framesOf returns a stack's frames without the head that repeats name and message.
