@@ -106,7 +106,7 @@ func testPublish(t *testing.T, s *site) {
 	if strings.Count(r.out, "new, version 1") != 3 || !strings.Contains(r.out, "disabled") {
 		t.Errorf("publish says\n%s", r.out)
 	}
-	r = asAcme("publish", f.dir).want(t, 0, "login is published", "")
+	r = asAcme("publish", f.dir).want(t, 0, "login is as it was", "")
 	if strings.Count(r.out, "version 1, as before") != 3 {
 		t.Errorf("published again it says\n%s", r.out)
 	}

@@ -107,7 +107,7 @@ func (a *app) functionsShow() *cobra.Command {
 			previous = fmt.Sprint(f.GetPrevious())
 		}
 		return table(a.stdout, [][]string{
-			{"name", f.GetName()}, {"version", versionText(f)}, {"before it", previous}, {"kind", orDefault(f.GetKind(), "auto")},
+			{"name", f.GetName()}, {"version", versionText(f)}, {"rolls back to", previous}, {"kind", orDefault(f.GetKind(), "auto")},
 			{"runtime", f.GetRuntime()}, {"size", sizeText(f.GetSizeBytes())}, {"sha256", f.GetHash()}, {"deployed", ago(f.GetDeployed())},
 			{"by", orDash(f.GetAuthor())}, {"access", accessText(f.GetAccess())}, {"note", orDash(safe(f.GetNote()))},
 		})

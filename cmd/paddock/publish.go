@@ -68,7 +68,11 @@ func (a *app) publish(ctx context.Context, cl pb.CatalogClient, d *draft, note s
 	for _, f := range r.GetFunctions() {
 		after[f.GetName()] = f
 	}
-	fmt.Fprintf(a.stdout, "%s is published (revision %d)\n", r.GetPipeline().GetName(), r.GetPipeline().GetRevision())
+	what := "is published"
+	if before.same(r) {
+		what = "is as it was"
+	}
+	fmt.Fprintf(a.stdout, "%s %s (revision %d)\n", r.GetPipeline().GetName(), what, r.GetPipeline().GetRevision())
 	return a.printChanges(r.GetPipeline(), before, func(f *pb.Function, name string) string {
 		now, deployed := after[name]
 		switch {
@@ -97,6 +101,16 @@ func (d *draft) deployments(note string) (all []*pb.DeployFunctionRequest) {
 		})
 	}
 	return all
+}
+
+// same says whether nothing has changed.
+func (b *published) same(now *pb.PublishPipelineResponse) bool {
+	for _, f := range now.GetFunctions() {
+		if b.functions[f.GetName()].GetVersion() != f.GetVersion() {
+			return false
+		}
+	}
+	return b.pipeline.GetRevision() == now.GetPipeline().GetRevision()
 }
 
 // lookAt reads what a publication is going to change.

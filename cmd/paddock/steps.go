@@ -40,7 +40,7 @@ func (a *app) stepsText(all []*pb.StepResult) string {
 	_ = table(&b, rows)
 	var out strings.Builder
 	for i, line := range strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n") {
-		fmt.Fprintln(&out, strings.TrimRight(line, " "))
+		fmt.Fprintln(&out, line)
 		if i >= len(all) {
 			continue
 		}
