@@ -55,10 +55,6 @@ func testVersions(t *testing.T, s *site) {
 	} {
 		asAcme(append([]string{"functions"}, c.args...)...).want(t, exitUsage, "", c.want)
 	}
-	f.write("rule.js", "module.exports = () => {\n  const a = ;\n}\n")
-	asAcme("deploy", f.path("rule.js")).want(t, exitUser, "", "line 2, column 13")
-	asAcme("functions", "versions", "rule").want(t, 0, "active", "")
-
 	asAcme("functions", "access", "rule").want(t, 0, "only those with a key", "")
 	asAcme("functions", "access", "rule", "--public", "--rate", "5").want(t, 0, "everybody may call it, at most 5 calls/s", "")
 	key := strings.TrimSpace(asAcme("functions", "access", "rule", "--url-key").want(t, 0, "", "who has its ?key= may call it, at most 5 calls/s").out)
@@ -71,80 +67,4 @@ func testVersions(t *testing.T, s *site) {
 
 	asAcme("__complete", "invoke", "ru").want(t, 0, "rule\n", "")
 	asAcme("functions", "delete", "rule").want(t, 0, "rule is gone", "")
-}
-
-const loginManifest = `name: login
-steps:
-  - file: known.js
-  - file: extra.ts
-    on_failure: skip
-  - {file: last.js, disabled: true}
-`
-
-// testPublish: what an author does with a pipeline.
-func testPublish(t *testing.T, s *site) {
-	f := newFolder(t, "pipeline.yaml", loginManifest,
-		"known.js", "function (user, context, callback) {\n  if (user.email === 'eve') return callback(new UnauthorizedError('not you'));\n"+
-			"  console.log('known', user.email);\n  callback(null, user, context);\n}\n",
-		"extra.ts", "export default (user: any, context: any, callback: Function) => {\n  user.extra = configuration.EXTRA || 'none';\n"+
-			"  if (user.email === 'max') throw new TypeError('no extra');\n  callback(null, user, context);\n};\ndeclare const configuration: Record<string, string>;\n",
-		"last.js", "function (user, context, callback) { callback(new Error('never')) }",
-		"pipeline.jane.case.json", `{"input": {"user": {"email": "jane"}, "context": {}}, "configuration": {"EXTRA": "1"},
-			"expected": {"user": {"email": "jane", "extra": "1"}, "context": {}}, "steps": {"known": "ok", "extra": "ok", "last": "disabled"}}`,
-		"pipeline.eve.case.json", `{"input": {"user": {"email": "eve"}, "context": {}}, "error": {"name": "UnauthorizedError", "message": "not you"},
-			"steps": {"known": "refused"}}`,
-		"pipeline.max.case.json", `{"input": {"user": {"email": "max"}, "context": {}}, "expected": {"user": {"email": "max"}, "context": {}},
-			"steps": {"extra": "skipped"}}`)
-	asAcme := func(args ...string) result { return s.cli(append(args, "--tenant", "acme")...) }
-	input := func(email string) string { return `{"user":{"email":"` + email + `"},"context":{}}` }
-
-	asAcme("test", f.dir).want(t, 0, "3 cases, 3 passed, 0 failed", "") // nothing is stored yet
-	asAcme("pipelines", "put", f.dir).want(t, exitUsage, "", "known")
-	asAcme("publish", f.dir, "--dry-run").want(t, 0, "login would be published", "")
-	asAcme("pipelines", "show", "login").want(t, exitUsage, "", "login")
-	r := asAcme("publish", f.dir, "--note", "first").want(t, 0, "login is published (revision ", "")
-	if strings.Count(r.out, "new, version 1") != 3 || !strings.Contains(r.out, "disabled") {
-		t.Errorf("publish says\n%s", r.out)
-	}
-	r = asAcme("publish", f.dir).want(t, 0, "login is as it was", "")
-	if strings.Count(r.out, "version 1, as before") != 3 {
-		t.Errorf("published again it says\n%s", r.out)
-	}
-	r = asAcme("invoke", "--pipeline", "login", "--input", input("jane")).want(t, 0, `{"user":{"email":"jane","extra":"none"},"context":{}}`, "known jane")
-	for _, text := range []string{"step  known@1  ok", "step  extra@1  ok", "step  last@1   disabled  -"} {
-		if !strings.Contains(r.stderr, text) {
-			t.Errorf("%q is missing in\n%s", text, r.stderr)
-		}
-	}
-	asAcme("pipelines", "invoke", "login", "--input", input("eve")).want(t, exitUser, "", "UnauthorizedError: not you")
-	asAcme("invoke", "--pipeline", "login", "--input", input("max")).want(t, 0, `{"user":{"email":"max"},"context":{}}`, "TypeError: no extra")
-	var a jsonAnswer
-	if r := asAcme("invoke", "--pipeline", "login", "--input", input("max"), "--json"); json.Unmarshal([]byte(r.out), &a) != nil ||
-		len(a.Steps) != 3 || a.Steps[1].Outcome != "skipped" || a.Steps[1].Error.Thrown.Name != "TypeError" || a.Revision == 0 || len(a.Warnings) == 0 {
-		t.Errorf("--json: %s", r.out)
-	}
-	asAcme("try", f.dir, "--input", input("jane"), "--compare").want(t, 0, "the same answer as login", "")
-
-	f.write("extra.ts", "export default (user: any, context: any, callback: Function) => { user.extra = 'changed'; callback(null, user, context); };")
-	asAcme("try", f.dir, "--input", input("jane"), "--compare").want(t, 0, "+     \"extra\": \"changed\"", "")
-	asAcme("publish", f.dir, "--dry-run").want(t, 0, "changed since version 1", "")
-	f.write("pipeline.yaml", "name: login\nsteps:\n  - {file: extra.ts}\n  - {file: known.js}\n")
-	f.write("known.js", "function (user, context, callback) {\n  const x = ;\n}\n")
-	asAcme("publish", f.dir).want(t, exitUser, "", "line 2, column 13")
-	asAcme("invoke", "--pipeline", "login", "--input", input("jane")).want(t, 0, `"extra":"none"`, "") // nothing of it is there
-	f.write("known.js", "function (user, context, callback) { callback(null, user, context) }")
-	r = asAcme("publish", f.dir).want(t, 0, "version 1 → 2, was skip", "")
-	if !strings.Contains(r.out, "gone: last") {
-		t.Errorf("publish says\n%s", r.out)
-	}
-	asAcme("invoke", "--pipeline", "login", "--input", input("eve")).want(t, 0, `"extra":"changed"`, "")
-
-	asAcme("pipelines", "list").want(t, 0, "login", "")
-	yaml := asAcme("pipelines", "show", "login", "--yaml").want(t, 0, "name: login\nkind: rule\n", "").out
-	f.write("pipeline.yaml", strings.Replace(yaml, "name: login", "name: other", 1))
-	asAcme("pipelines", "put", f.dir).want(t, 0, "other has 2 steps", "")
-	asAcme("functions", "delete", "known").want(t, exitUsage, "", "login")
-	asAcme("__complete", "pipelines", "show", "o").want(t, 0, "other\n", "")
-	asAcme("pipelines", "delete", "other").want(t, 0, "other is gone", "")
-	asAcme("pipelines", "delete", "login").want(t, 0, "login is gone", "")
 }

@@ -22,7 +22,7 @@ func TestAuthor(t *testing.T) {
 		name string
 		run  func(*testing.T, *site)
 	}{
-		{"dev", testDev}, {"try", testTry}, {"bundles", testBundles}, {"versions", testVersions}, {"publish", testPublish},
+		{"dev", testDev}, {"try", testTry}, {"bundles", testBundles}, {"versions", testVersions},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s.in(t)) })
 	}
