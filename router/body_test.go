@@ -15,6 +15,7 @@ import (
 	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 )
 
 func TestSlowBodyIsCutOff(t *testing.T) {
@@ -27,7 +28,7 @@ func TestSlowBodyIsCutOff(t *testing.T) {
 	defer c.Close()
 	fmt.Fprintf(c, "POST /v1/functions/echo/invoke HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\nContent-Length: 10\r\n\r\n1",
 		bearerOf("acme-invoke"))
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(testenv.Patience(20 * time.Second)))
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +50,7 @@ func TestUnwantedBodyIsNotWaitedFor(t *testing.T) {
 	}
 	defer c.Close()
 	fmt.Fprint(c, "POST /v1/run HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n1")
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(testenv.Patience(20 * time.Second)))
 	r := bufio.NewReader(c)
 	res, err := http.ReadResponse(r, nil)
 	if err != nil {
@@ -141,7 +142,7 @@ func TestUnreadStreamLeavesTheConnectionInStep(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(testenv.Patience(20 * time.Second)))
 		fmt.Fprintf(c, "POST /v1/functions/echo/http/ HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\n%s", bearerOf("acme-invoke"), framing)
 		r := bufio.NewReader(c)
 		res, err := http.ReadResponse(r, nil)

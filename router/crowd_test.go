@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	pb "paddock/proto/paddock/v1"
 )
 
@@ -73,7 +74,7 @@ func TestConnectionsAreCappedWithAWord(t *testing.T) {
 	unusual := "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" // handed on: it keeps its place
 	ask := func(c net.Conn, text string) (int, problem, http.Header) {
 		t.Helper()
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(testenv.Patience(20 * time.Second)))
 		go io.WriteString(c, text)
 		r := bufio.NewReader(c)
 		res, err := http.ReadResponse(r, nil)
@@ -133,7 +134,7 @@ func TestGRPCConnectionsAreCappedWithAWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := dialFrom(t, "127.0.0.1", g.grpcAddr)
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(testenv.Patience(20 * time.Second)))
 	go io.WriteString(c, http2.ClientPreface)
 	f := http2.NewFramer(io.Discard, c)
 	if first, err := f.ReadFrame(); err != nil || first.Header().Type != http2.FrameSettings {

@@ -28,6 +28,7 @@ import (
 	"paddock/internal/errs"
 	"paddock/internal/identity"
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	"paddock/proto"
 	pb "paddock/proto/paddock/v1"
 )
@@ -224,6 +225,13 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
+// Reset drops what was written.
+func (b *lockedBuffer) Reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.buf = bytes.Buffer{}
+}
+
 func newCatalogue() *fakeCatalogue {
 	c := &fakeCatalogue{tenants: map[tenant.ID]*catalog.TenantView{}, keys: map[string]*catalog.KeyView{},
 		functions: map[string]*catalog.VersionView{}, revision: 7}
@@ -364,7 +372,7 @@ func (g *rig) idle() {
 	}
 	var sums map[string]float64
 	// a call whose slot is back may still be about to be counted
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testenv.Patience(20 * time.Second)); ; time.Sleep(time.Millisecond) {
 		sums = g.sums()
 		if sums["paddock_calls_accepted_total"] == sums["paddock_calls_total"] || time.Now().After(end) {
 			break

@@ -161,7 +161,7 @@ func stopAwaiting(ctx context.Context) {
 
 // tap sees requests of the gRPC listener before they are streams.
 func (r *Router) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if !r.unaryRPC[info.FullMethodName] {
+	if !r.unaryRPC[info.FullMethodName] || ctx.Err() != nil { // one that is over never becomes a stream: nobody would stop the timer
 		return ctx, nil
 	}
 	return awaitMessage(ctx, r.messageTime), nil

@@ -10,6 +10,7 @@ import (
 
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/testenv"
 )
 
 func TestInvokeAnswersTheValue(t *testing.T) {
@@ -338,7 +339,7 @@ func TestCallerGoneFreesTheSlot(t *testing.T) {
 // eventually waits for what another goroutine is about to do.
 func eventually(t testing.TB, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Patience(20 * time.Second)); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not come to that")
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"paddock/internal/errs"
+	"paddock/internal/testenv"
 	"paddock/pool/link"
 	"paddock/pool/link/linktest"
 )
@@ -107,11 +108,11 @@ func TestStuck(t *testing.T) {
 	r.Deadline = began.Add(200 * time.Millisecond)
 	_, err := c.Do(context.Background(), r, nil, func() { settled.Add(1) })
 	wantKind(t, err, errs.Timeout, errs.StartedMaybe)
-	if d := time.Since(began); d > 5*time.Second { // the agent would never let it go
+	if d := time.Since(began); d > testenv.Patience(20*time.Second) { // the agent would never let it go
 		t.Errorf("the caller waited %v", d)
 	}
 	<-c.Tainted()
-	if d := time.Since(began); c.TaintReason() != link.TaintStuck || d < 450*time.Millisecond || d > 5*time.Second {
+	if d := time.Since(began); c.TaintReason() != link.TaintStuck || d < 450*time.Millisecond || d > testenv.Patience(20*time.Second) {
 		t.Errorf("tainted %q after %v", c.TaintReason(), d)
 	}
 	if settled.Load() != 0 || c.Running() != 1 {
