@@ -72,9 +72,10 @@ $(GEN)/buf: tools/gen/go.mod
 	  google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway \
 	  github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv2
 
-verify: licences ## gofmt, vet, licences; asks no network
+verify: licences ## gofmt, vet, licences, govulncheck of paddock (NOT CHECKED, said so, where its database cannot be reached)
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
+	@scripts/vulncheck.sh paddock
 
 licences: ## the licences of everything that is shipped, against the list in internal/supply
 	go run ./internal/supply licences

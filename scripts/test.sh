@@ -12,8 +12,8 @@ failed=0
 
 step() { printf '\n== %s (%ss)\n' "$1" $((SECONDS - started)); }
 
-step "gofmt, vet"
-make --no-print-directory verify || failed=1
+step "gofmt, vet, licences, known vulnerabilities"
+make --no-print-directory verify 2>&1 | tee "$out/verify" || failed=1
 
 step "agent (node --test)"
 (cd runtimes/node && node --test --test-reporter=tap test/*.test.js) >"$out/node.tap" 2>&1 || failed=1
@@ -39,5 +39,6 @@ read -r go_pass go_fail go_skip < <(sed -nE 's/^go: ([0-9]+) passed, ([0-9]+) fa
 
 pass=$((${go_pass:-0} + ${node_pass:-0})) fail=$((${go_fail:-1} + ${node_fail:-1})) skip=$((${go_skip:-0} + ${node_skip:-0}))
 [ $fail -eq 0 ] && [ $failed -ne 0 ] && fail=1
+grep 'NOT CHECKED' "$out/verify"
 printf '\ntook %ss\ntests: %s passed, %s failed, %s skipped\n' $((SECONDS - started)) $pass $fail $skip
 [ $fail -eq 0 ] && [ $failed -eq 0 ]
