@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	"paddock/pool"
 )
 
@@ -18,6 +19,10 @@ import (
 func testPostureFromHost(t *testing.T, s *suite) {
 	c, p, spec := s.create(t)
 	s.checkThreads(t, spec)
+	s.checkDevices(t, spec)
+	if s.engine.Isolation() == tenant.IsolationGVisor { // the host sees the sentry's own; the guest's kernel holds the guest to these
+		checkRlimits(t, spec, "inside", p.ask(t, order{Op: "read", Path: "/proc/self/limits"}).Text)
+	}
 	if a := p.ask(t, order{Op: "child"}); a.N != 7 {
 		t.Errorf("a child in the container ended with %d %s", a.N, a.Error)
 	}
@@ -57,6 +62,7 @@ func (s *suite) checkThreads(t *testing.T, spec pool.Spec) {
 		if s.engine.Isolation() == tenant.IsolationRunc {
 			s.checkDescriptors(t, spec, dir)
 			s.checkMounts(t, spec, dir)
+			checkRlimits(t, spec, name(dir), procFile(fmt.Sprint(pid), "limits"))
 		}
 	}
 	if threads == 0 {
@@ -185,6 +191,67 @@ func (s *suite) checkMounts(t *testing.T, spec pool.Spec, dir string) {
 			t.Errorf("%s is a shared mount", point)
 		}
 	}
+}
+
+// checkRlimits holds the limits file of a process to what a container has.
+func checkRlimits(t *testing.T, spec pool.Spec, whose, text string) {
+	t.Helper()
+	if text == "" {
+		return // gone meanwhile
+	}
+	want := map[string]string{
+		"Max core file size": "0", "Max open files": "256", "Max file size": fmt.Sprint(spec.TmpBytes), "Max locked memory": "65536",
+		"Max pending signals": "256", "Max msgqueue size": "0", "Max stack size": "8388608", "Max address space": "unlimited",
+	}
+	for line := range strings.Lines(text) {
+		for limit, n := range want {
+			rest, found := strings.CutPrefix(line, limit)
+			if !found {
+				continue
+			}
+			delete(want, limit)
+			if f := strings.Fields(rest); len(f) < 2 || f[0] != n || f[1] != n {
+				t.Errorf("%s: %s is %v, want %s", whose, limit, f, n)
+			}
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("%s: limits not found: %v", whose, want)
+	}
+}
+
+// checkDevices: the devices controller of cgroup v1 lets nothing through but what every container has; v2 has a program instead,
+// which cannot be read.
+func (s *suite) checkDevices(t *testing.T, spec pool.Spec) {
+	t.Helper()
+	if s.engine.Isolation() == tenant.IsolationGVisor {
+		return // runsc leaves that controller alone: its guests' devices are its own, and the sentry sees no node of the host's
+	}
+	dir := testenv.GroupDir("devices", s.Group(t, s.state, spec.ID).Path())
+	text, err := os.ReadFile(filepath.Join(dir, "devices.list"))
+	if err != nil {
+		if _, v1 := os.Stat("/sys/fs/cgroup/devices"); v1 == nil {
+			t.Error(err)
+		}
+		return
+	}
+	// null, zero, full, random, urandom, tty, ptmx, pts; nodes of any device may be made, which takes a capability
+	harmless := []string{"c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2", "c 136:*", "c 10:200"}
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		device, access, _ := cutLast(line)
+		if access != "m" && !slices.Contains(harmless, device) {
+			t.Errorf("the devices controller allows %s", line)
+		}
+	}
+}
+
+func cutLast(s string) (before, after string, found bool) {
+	i := strings.LastIndexByte(s, ' ')
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
 }
 
 func readLink(t *testing.T, path string) string {

@@ -54,7 +54,7 @@ func (h *Host) docker(ctx context.Context, needed bool) Fact {
 	case err != nil && needed:
 		f.Verdict, f.Value, f.Advice = Bad, err.Error(), "start the Docker engine or give it what it lacks, or use --engine oci, which needs none"
 	case err != nil:
-		f.Value = "no engine answers (only --engine docker needs one)"
+		f.Value = "not usable, and only --engine docker needs it: " + err.Error()
 	case v.Problem != "":
 		f.Verdict, f.Value, f.Advice = Warn, f.Value+": "+v.Problem, "install a current Docker engine"
 	}
@@ -147,6 +147,7 @@ func settings() []setting {
 	return []setting{
 		{"unprivileged bpf", "sys/kernel/unprivileged_bpf_disabled", atLeast(1), "kernel.unprivileged_bpf_disabled=1", "a second lock beside seccomp"},
 		{"io_uring", "sys/kernel/io_uring_disabled", is(2), "kernel.io_uring_disabled=2", "a second lock beside seccomp"},
+		{"memfd", "sys/vm/memfd_noexec", atLeast(1), "vm.memfd_noexec=1", "a second lock beside seccomp: no program runs from memory"},
 		{"perf events", "sys/kernel/perf_event_paranoid", atLeast(paranoidEnough), "kernel.perf_event_paranoid=2", "a second lock beside seccomp"},
 		{"kernel pointers", "sys/kernel/kptr_restrict", atLeast(1), "kernel.kptr_restrict=1", "addresses help whoever attacks the kernel"},
 		{"kernel log", "sys/kernel/dmesg_restrict", is(1), "kernel.dmesg_restrict=1", "addresses help whoever attacks the kernel"},
