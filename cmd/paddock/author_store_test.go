@@ -65,6 +65,6 @@ func testVersions(t *testing.T, s *site) {
 	asAcme("functions", "access", "rule", "--private").want(t, 0, "only those with a key", "")
 	asAcme("functions", "access", "rule", "--private", "--public").want(t, exitUsage, "", "")
 
-	asAcme("__complete", "invoke", "ru").want(t, 0, "rule\n", "")
+	s.cli("__complete", "invoke", "--tenant", "acme", "ru").want(t, 0, "rule\n", "")
 	asAcme("functions", "delete", "rule").want(t, 0, "rule is gone", "")
 }
