@@ -29,7 +29,7 @@ type Catalogue interface {
 	Subscribe() *catalog.Subscription
 }
 
-// Config is what a Controller is made of. All fields but Logger, Audit and Address must be set.
+// Config is what a Controller is made of. All fields but Calls, Logger, Audit and Address must be set.
 type Config struct {
 	ID        string // 8 hex digits, from the data directory
 	Address   string // where routers on other machines reach it, "" = nowhere
@@ -39,6 +39,7 @@ type Config struct {
 	Store     store.Store
 	Catalogue Catalogue // seen once already: containers of tenants that it does not know are destroyed
 	Logs      *logs.Hub
+	Calls     *logs.Calls    // nil: one of its own
 	Audit     *audit.Sampler // what sandboxes do that an operator should hear of; nil: nobody
 	Logger    *slog.Logger
 }
@@ -49,6 +50,7 @@ type Controller struct {
 	log         *slog.Logger
 	pool        *pool.Pool
 	logs        *logs.Hub
+	calls       *logs.Calls
 	assignments *assignments
 	membership  *membership
 
@@ -70,7 +72,10 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	c := &Controller{cfg: cfg, log: cfg.Logger, logs: cfg.Logs}
+	if cfg.Calls == nil {
+		cfg.Calls = logs.NewCalls(logs.CallOptions{})
+	}
+	c := &Controller{cfg: cfg, log: cfg.Logger, logs: cfg.Logs, calls: cfg.Calls}
 	c.assignments = newAssignments(cfg.ID, cfg.Store, cfg.Logger)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	cfg.Pool.Observer = observer{c}
@@ -113,6 +118,7 @@ func (c *Controller) Start(ctx context.Context) error {
 	c.tasks.Go(func() { defer changes.Close(); c.follow(c.ctx, changes) })
 	c.tasks.Go(func() { c.assignments.run(c.ctx) })
 	c.tasks.Go(func() { c.membership.run(c.ctx) })
+	c.tasks.Go(func() { c.sweepKept(c.ctx) })
 	return nil
 }
 
@@ -134,7 +140,7 @@ func (c *Controller) Invoke(ctx context.Context, req *call.Request, sink call.Si
 	} else if t.Policy.Suspended {
 		return nil, errs.New(errs.Denied, "tenant %s is suspended", req.Tenant)
 	}
-	return c.pool.Do(ctx, req, sink)
+	return c.do(ctx, req, sink)
 }
 
 // serves says whether a tenant's calls may run.
@@ -159,7 +165,7 @@ func (c *Controller) follow(ctx context.Context, changes *catalog.Subscription) 
 			if t, ok := c.cfg.Catalogue.Tenant(change.Tenant); ok {
 				c.pool.SetPolicy(t.ID, t.Policy)
 			} else {
-				c.logs.Remove(change.Tenant)
+				c.forget(change.Tenant)
 			}
 			if !c.serves(change.Tenant) {
 				c.remove(change.Tenant)
@@ -179,11 +185,17 @@ func (c *Controller) RemoveTenant(ctx context.Context, t tenant.ID) (int, error)
 		return 0, errs.New(errs.NoCapacity, "the controller has stopped: try again once it runs")
 	}
 	n := c.pool.RemoveTenant(ctx, t)
-	c.logs.Remove(t)
+	c.forget(t)
 	if err := ctx.Err(); err != nil {
 		return n, errs.Wrap(errs.Timeout, "remove tenant", err, "the containers of tenant %s are not gone yet: try again", t)
 	}
 	return n, nil
+}
+
+// forget drops what is kept of a tenant that is gone.
+func (c *Controller) forget(t tenant.ID) {
+	c.logs.Remove(t)
+	c.calls.Remove(t)
 }
 
 func (c *Controller) remove(t tenant.ID) {
@@ -244,6 +256,7 @@ func (c *Controller) stop() {
 	c.cancel()
 	c.tasks.Wait()
 	c.logs.Close()
+	c.calls.Close()
 }
 
 func (c *Controller) end(how func() error) error {
@@ -299,5 +312,9 @@ func (c *Controller) event(e audit.Event) {
 	}
 }
 
-// LogLine keeps and spreads a line of a tenant's code.
-func (o observer) LogLine(l call.LogLine) { o.c.logs.Publish(l) }
+// LogLine keeps and spreads a line of a tenant's code, unless the tenant is gone.
+func (o observer) LogLine(l call.LogLine) {
+	if limits, ok := o.c.limits(l.Tenant); ok {
+		o.c.logs.Publish(l, limits)
+	}
+}

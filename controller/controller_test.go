@@ -4,15 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"paddock/controller/catalog"
 	"paddock/controller/logs"
@@ -188,7 +184,7 @@ func TestSuspensionCancelsAndResumes(t *testing.T) {
 		_, err := r.run("acme", "log begun;gate never")
 		failed <- err
 	}()
-	await(t, "the call runs", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 1)) == 1 })
+	await(t, "the call runs", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 1, time.Now())) == 1 })
 	if _, err := r.cat.SuspendTenant(t.Context(), "acme", false); err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +192,7 @@ func TestSuspensionCancelsAndResumes(t *testing.T) {
 		t.Errorf("the call in flight: %v", err)
 	}
 	await(t, "its containers go", func() bool { return len(r.pool.Containers("acme")) == 0 })
-	if len(r.logs.Kept("acme", logs.Filter{}, 1)) != 1 {
+	if len(r.logs.Kept("acme", logs.Filter{}, 1, time.Now())) != 1 {
 		t.Error("a suspended tenant lost its logs")
 	}
 	if _, err := r.cat.SuspendTenant(t.Context(), "acme", true); err != nil {
@@ -218,7 +214,7 @@ func TestDeletionTakesEverything(t *testing.T) {
 		_, err := r.run("acme", "log begun;gate never")
 		failed <- err
 	}()
-	await(t, "the call runs", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 9)) == 2 })
+	await(t, "the call runs", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 9, time.Now())) == 2 })
 	d, err := r.cat.DeleteTenant(t.Context(), "acme")
 	if err != nil || d.Containers != 1 {
 		t.Errorf("deleted %+v, %v", d, err)
@@ -320,7 +316,7 @@ func TestShutdownLeavesNothing(t *testing.T) {
 	}
 	await(t, "registration", r.Registered)
 	await(t, "the record", func() bool { return len(r.records()) == 1 })
-	_, tail := r.logs.Subscribe("acme", logs.Filter{}, 0)
+	_, tail := r.logs.Subscribe("acme", logs.Filter{}, 0, time.Now())
 	if err := r.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -413,34 +409,6 @@ func TestPoolsShowAndSteer(t *testing.T) {
 	}
 }
 
-// serveLogs serves the controller's logs to one identity.
-func serveLogs(t *testing.T, r *rig, who identity.Identity) pb.LogsClient {
-	t.Helper()
-	s := grpc.NewServer(grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-		return next(srv, &stamped{ss, identity.With(ss.Context(), who)})
-	}))
-	pb.RegisterLogsServer(s, r.LogTails())
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go s.Serve(l)
-	t.Cleanup(s.Stop)
-	cc, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cc.Close() })
-	return pb.NewLogsClient(cc)
-}
-
-type stamped struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *stamped) Context() context.Context { return s.ctx }
-
 func TestTailShowsOnesOwnKeptAndLive(t *testing.T) {
 	r := newRig(t)
 	r.tenant("acme")
@@ -450,38 +418,31 @@ func TestTailShowsOnesOwnKeptAndLive(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await(t, "lines", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 1)) == 1 })
-	client := serveLogs(t, r, identity.Identity{Role: identity.RoleInvoke, Tenant: "acme"})
-	stream, err := client.Tail(t.Context(), &pb.TailRequest{Follow: true})
-	if err != nil {
-		t.Fatal(err)
+	await(t, "lines", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 1, time.Now())) == 1 })
+	got := make(chan *pb.LogLine, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- r.Kept().Tail(ctx, "acme", &pb.TailRequest{Follow: true, Lines: 10}, func(lines []*pb.LogLine) error {
+			for _, l := range lines {
+				got <- l
+			}
+			return nil
+		}, func(l *pb.LogLine) error { got <- l; return nil })
+	}()
+	if l := <-got; l.GetText() != "kept of acme" || l.GetCallId() == "" || l.GetContainerId() == "" {
+		t.Fatalf("%v", l)
 	}
-	if l, err := stream.Recv(); err != nil || l.GetText() != "kept of acme" || l.GetCallId() == "" || l.GetContainerId() == "" {
-		t.Fatalf("%v, %v", l, err)
-	}
-	if _, err := r.run("bolt", "log live of bolt;value 1"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.run("acme", "log live of acme;value 1"); err != nil {
-		t.Fatal(err)
-	}
-	if l, err := stream.Recv(); err != nil || l.GetText() != "live of acme" {
-		t.Errorf("%v, %v", l, err)
-	}
-	for _, bad := range []*pb.TailRequest{{Level: "loud"}, {Lines: -1}} {
-		stream, err := client.Tail(t.Context(), bad)
-		if err == nil {
-			_, err = stream.Recv()
-		}
-		if err == nil {
-			t.Errorf("%v was taken", bad)
+	for _, id := range []tenant.ID{"bolt", "acme"} {
+		if _, err := r.run(id, "log live of "+string(id)+";value 1"); err != nil {
+			t.Fatal(err)
 		}
 	}
-	nobody, err := serveLogs(t, r, identity.Identity{Role: identity.RoleOperator}).Tail(t.Context(), &pb.TailRequest{})
-	if err == nil {
-		_, err = nobody.Recv()
+	if l := <-got; l.GetText() != "live of acme" {
+		t.Errorf("%v", l)
 	}
-	if err == nil {
-		t.Error("an operator who names no tenant sees logs")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -39,7 +39,7 @@ func TestEndOfATenantEndsItsCalls(t *testing.T) {
 				})
 			}
 			await(t, "most calls run", func() bool {
-				return len(r.logs.Kept("acme", logs.Filter{}, calls)) >= tenant.DefaultCallsPerContainer
+				return len(r.logs.Kept("acme", logs.Filter{}, calls, time.Now())) >= tenant.DefaultCallsPerContainer
 			})
 			began := time.Now()
 			if err := how.end(r); err != nil {

@@ -161,7 +161,7 @@ func (a *record) end(ctx context.Context, answer any, err error) error {
 var (
 	auditedObjects = []protoreflect.Name{"id", "name", "container"}
 	auditedDetails = []protoreflect.Name{"tenant", "role", "owner", "scopes", "ttl", "kind", "runtime", "function", "policy", "resume",
-		"all", "min_ready", "max_ready", "max_containers", "action"}
+		"all", "min_ready", "max_ready", "max_containers", "action", "access", "new_url_key"}
 	auditedAnswers = []protoreflect.Name{"version", "hash", "revision", "containers", "keys", "functions", "state"}
 )
 

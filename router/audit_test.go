@@ -89,7 +89,6 @@ func TestCallsAreNotWrittenDown(t *testing.T) {
 
 func TestOperatorsReadingsAreWrittenDown(t *testing.T) {
 	g := newRig(t, nil)
-	g.services.tail = func(*pb.TailRequest, pb.Logs_TailServer) error { return nil }
 	op := "Authorization: " + bearerOf("op")
 	g.do("GET", "/v1/tenants/acme", "", op)
 	g.do("GET", "/v1/logs?follow=false", "", op, "Paddock-Tenant: acme")
@@ -263,11 +262,7 @@ func TestAuditTail(t *testing.T) {
 // TestStreamsEndWithTheirKey: what lasts does not outlive the credential that it was opened with by more than 5 s.
 func TestStreamsEndWithTheirKey(t *testing.T) {
 	g := newRig(t, nil)
-	g.services.tail = func(_ *pb.TailRequest, ss pb.Logs_TailServer) error {
-		_ = ss.Send(&pb.LogLine{Text: "hello"})
-		<-ss.Context().Done()
-		return ss.Context().Err()
-	}
+	g.source.tail = oneLine("hello")
 	g.cat.addKey("brief", "acme", identity.RoleInvoke, time.Time{})
 	stream, err := pb.NewLogsClient(g.conn).Tail(ctxAs(t.Context(), "brief"), &pb.TailRequest{Follow: true})
 	if err != nil {
@@ -310,7 +305,6 @@ func TestAuditLogIsWhole(t *testing.T) {
 	}
 	g := newRig(t, func(c *Config) { c.Audit = log })
 	g.router.auth.guard = mustGuard(t)
-	g.services.tail = func(*pb.TailRequest, pb.Logs_TailServer) error { return nil }
 	for i := range rules {
 		if ru := &rules[i]; ru.http != "" {
 			for _, w := range everybody(g) {

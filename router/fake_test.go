@@ -140,9 +140,7 @@ func okResult(value []byte) *call.Result {
 type fakeServices struct {
 	pb.UnimplementedCatalogServer
 	pb.UnimplementedPoolsServer
-	pb.UnimplementedLogsServer
 	fail  error
-	tail  func(*pb.TailRequest, pb.Logs_TailServer) error
 	saw   atomic.Pointer[identity.Identity]
 	asked atomic.Pointer[pb.DeployFunctionRequest]
 }
@@ -173,11 +171,51 @@ func (s *fakeServices) GetPool(ctx context.Context, _ *pb.GetPoolRequest) (*pb.P
 	return &pb.PoolStatus{Engine: "fake"}, s.note(ctx)
 }
 
-func (s *fakeServices) Tail(r *pb.TailRequest, ss pb.Logs_TailServer) error {
-	if err := s.note(ss.Context()); err != nil {
-		return err
+// fakeSource is a controller that keeps what the test says; nothing, if it says nothing.
+type fakeSource struct {
+	name  string
+	tail  func(ctx context.Context, req *pb.TailRequest, kept func([]*pb.LogLine) error, live func(*pb.LogLine) error) error
+	calls func(ctx context.Context, req *pb.ListCallsRequest) ([]*pb.CallRecord, error)
+	call  func(ctx context.Context, id string) (*pb.GetCallResponse, error)
+	saw   atomic.Value // tenant.ID
+}
+
+func (s *fakeSource) Name() string { return s.name }
+
+func (s *fakeSource) Tail(ctx context.Context, t tenant.ID, req *pb.TailRequest, kept func([]*pb.LogLine) error,
+	live func(*pb.LogLine) error) error {
+	s.saw.Store(t)
+	if s.tail == nil {
+		return kept(nil)
 	}
-	return s.tail(r, ss)
+	return s.tail(ctx, req, kept, live)
+}
+
+func (s *fakeSource) Calls(ctx context.Context, t tenant.ID, req *pb.ListCallsRequest) ([]*pb.CallRecord, error) {
+	s.saw.Store(t)
+	if s.calls == nil {
+		return nil, nil
+	}
+	return s.calls(ctx, req)
+}
+
+func (s *fakeSource) Call(ctx context.Context, t tenant.ID, id string) (*pb.GetCallResponse, error) {
+	s.saw.Store(t)
+	if s.call == nil {
+		return nil, errs.New(errs.NotFound, "no call %s", id)
+	}
+	return s.call(ctx, id)
+}
+
+// oneLine is a tail that sends a line and lasts.
+func oneLine(text string) func(context.Context, *pb.TailRequest, func([]*pb.LogLine) error, func(*pb.LogLine) error) error {
+	return func(ctx context.Context, req *pb.TailRequest, kept func([]*pb.LogLine) error, _ func(*pb.LogLine) error) error {
+		if err := kept([]*pb.LogLine{{Text: text, Level: req.GetLevel()}}); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
 }
 
 type fakeKeys struct {
@@ -197,6 +235,7 @@ type rig struct {
 	node     *fakeNode
 	cat      *fakeCatalogue
 	services *fakeServices
+	source   *fakeSource
 	keys     *fakeKeys
 	registry *prometheus.Registry
 	logs     *lockedBuffer
@@ -252,11 +291,11 @@ func newCatalogue() *fakeCatalogue {
 
 func newRig(t testing.TB, change func(*Config)) *rig {
 	t.Helper()
-	g := &rig{t: t, node: &fakeNode{}, cat: newCatalogue(), services: &fakeServices{}, keys: &fakeKeys{},
+	g := &rig{t: t, node: &fakeNode{}, cat: newCatalogue(), services: &fakeServices{}, source: &fakeSource{name: "c1"}, keys: &fakeKeys{},
 		registry: prometheus.NewRegistry(), logs: &lockedBuffer{}}
 	cfg := Config{
 		Catalogue: g.cat, Keyring: g.cat, Nodes: OneNode(g.node),
-		Catalog: g.services, Keys: g.keys, Pools: g.services, Logs: g.services,
+		Catalog: g.services, Keys: g.keys, Pools: g.services, Logs: OneLogSource(g.source),
 		OpenAPI: proto.OpenAPI(), Registerer: g.registry, Gatherer: g.registry,
 		Logger: slog.New(slog.NewJSONHandler(g.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -80,8 +80,8 @@ func (r *Router) newGRPC() *grpc.Server {
 func (r *Router) registerServices(s grpc.ServiceRegistrar) {
 	pb.RegisterSandboxServer(s, &sandboxServer{router: r})
 	healthpb.RegisterHealthServer(s, r.health)
-	if r.cfg.Logs != nil {
-		pb.RegisterLogsServer(s, r.cfg.Logs)
+	if r.kept != nil {
+		pb.RegisterLogsServer(s, r.kept)
 	}
 	if r.cfg.Catalog != nil {
 		pb.RegisterCatalogServer(s, r.cfg.Catalog)

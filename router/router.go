@@ -52,7 +52,7 @@ type Config struct {
 	Catalog pb.CatalogServer
 	Keys    pb.KeysServer
 	Pools   pb.PoolsServer
-	Logs    pb.LogsServer
+	Logs    LogSources
 
 	// Audit, if set, takes who did what, and is shown to operators. Its owner closes it after Shutdown.
 	Audit *audit.Log
@@ -90,6 +90,7 @@ type Router struct {
 	byRPC      map[string]*rule
 	unaryRPC   map[string]bool
 	health     *health.Server
+	kept       *keptServer // nil: calls and lines are not shown
 	local      *local
 	gateway    *runtime.ServeMux
 	http       *http.Server
@@ -128,6 +129,9 @@ func New(cfg Config) (*Router, error) {
 		tracer: newTracer(cfg.Tracer), health: health.NewServer(), down: make(chan struct{}), bodyStall: bodyStall,
 		discardFor: bodyDiscard, messageTime: grpcMessageTime}
 	r.unaryRPC = map[string]bool{}
+	if cfg.Logs != nil {
+		r.kept = &keptServer{sources: cfg.Logs, known: cfg.Catalogue}
+	}
 	r.lifetime, r.endLife = context.WithCancel(context.Background())
 	r.calls, r.cut = context.WithCancelCause(context.Background())
 	if r.auth, err = newAuthenticator(cfg.Catalogue, cfg.Keyring, m); err != nil {

@@ -26,7 +26,7 @@ func serveLogs(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	return serveEvents(x, req, func(s grpc.ServerStreamingServer[pb.LogLine]) error { return x.router.cfg.Logs.Tail(req, s) })
+	return serveEvents(x, req, func(s grpc.ServerStreamingServer[pb.LogLine]) error { return x.router.kept.Tail(req, s) })
 }
 
 // serveEvents answers with what a streaming method sends, one "data: {message}" each.

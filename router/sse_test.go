@@ -10,23 +10,17 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"paddock/internal/errs"
+	"paddock/internal/tenant"
 	pb "paddock/proto/paddock/v1"
 )
 
 func TestLogsAsEvents(t *testing.T) {
 	g := newRig(t, nil)
 	ended := make(chan struct{})
-	g.services.tail = func(r *pb.TailRequest, ss pb.Logs_TailServer) error {
+	lasting := oneLine("hello\ndata: forged")
+	g.source.tail = func(ctx context.Context, r *pb.TailRequest, kept func([]*pb.LogLine) error, live func(*pb.LogLine) error) error {
 		defer close(ended)
-		if r.GetLines() == 9 {
-			return errs.New(errs.Invalid, "nine is not liked")
-		}
-		_ = ss.Send(&pb.LogLine{Text: "hello\ndata: forged", Level: r.GetLevel(), Time: timestamppb.Now()})
-		<-ss.Context().Done()
-		return ss.Context().Err()
+		return lasting(ctx, r, kept, live)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -42,14 +36,13 @@ func TestLogsAsEvents(t *testing.T) {
 		res.Header.Get("Content-Type") != "text/event-stream" {
 		t.Errorf("%q %v", line, err)
 	}
-	if g.services.saw.Load().Tenant != "acme" {
-		t.Errorf("%+v", g.services.saw.Load())
+	if saw := g.source.saw.Load(); saw != tenant.ID("acme") {
+		t.Errorf("lines of %v", saw)
 	}
 	cancel()
 	<-ended
 	_ = res.Body.Close()
-	ended = make(chan struct{})
-	if a := g.do("GET", "/v1/logs?lines=9", ""); a.status != 400 || a.problem.Detail != "nine is not liked" {
+	if a := g.do("GET", "/v1/logs?level=loud", ""); a.status != 400 || !strings.Contains(a.problem.Detail, "loud") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if a := g.do("GET", "/v1/logs?lines=-1", ""); a.status != 400 {
@@ -60,11 +53,10 @@ func TestLogsAsEvents(t *testing.T) {
 func TestShutdownEndsLogStreams(t *testing.T) {
 	g := newRig(t, nil)
 	began := make(chan struct{})
-	g.services.tail = func(_ *pb.TailRequest, ss pb.Logs_TailServer) error {
-		_ = ss.Send(&pb.LogLine{Text: "x"})
+	lasting := oneLine("x")
+	g.source.tail = func(ctx context.Context, r *pb.TailRequest, kept func([]*pb.LogLine) error, live func(*pb.LogLine) error) error {
 		began <- struct{}{}
-		<-ss.Context().Done()
-		return ss.Context().Err()
+		return lasting(ctx, r, kept, live)
 	}
 	req, _ := http.NewRequest("GET", g.url+"/v1/logs", nil)
 	req.Header.Set("Authorization", bearerOf("acme-invoke"))

@@ -45,7 +45,7 @@ func (s *service) startFront(ctx context.Context) error {
 	c := s.node.controller
 	r, err := router.New(router.Config{
 		Catalogue: s.store.view, Keyring: catalog.NewKeyring(s.store.view, s.store.pepper), Nodes: router.OneNode(c),
-		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: c.Pools(), Logs: c.LogTails(), Audit: s.audit.log,
+		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: c.Pools(), Logs: router.OneLogSource(c.Kept()), Audit: s.audit.log,
 		OpenAPI: proto.OpenAPI(), Registerer: registry, Gatherer: prometheus.Gatherers{registry, etcdMetrics{}}, Tracer: tracer, TLS: s.front.tls,
 		MaxConns: s.maxConns(), MaxConnsPerAddress: s.cfg.MaxConnectionsPerAddress,
 		Logger: s.log.With("part", "router"),

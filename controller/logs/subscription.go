@@ -1,6 +1,8 @@
 package logs
 
 import (
+	"time"
+
 	"paddock/internal/call"
 	"paddock/internal/tenant"
 )
@@ -56,7 +58,7 @@ func (f Filter) Match(l call.LogLine) bool {
 // Subscription is a live tail of one tenant. Whoever subscribed closes it.
 type Subscription struct {
 	hub    *Hub
-	room   *room
+	tenant tenant.ID
 	filter Filter
 	lines  chan call.LogLine
 	lost   int64 // bytes dropped since the last line that went in; under the hub's lock
@@ -65,18 +67,20 @@ type Subscription struct {
 
 // Subscribe returns the newest n kept lines that match, and a subscription to all that follow: no line is missing between
 // the two and none is twice.
-func (h *Hub) Subscribe(t tenant.ID, f Filter, n int) ([]call.LogLine, *Subscription) {
+func (h *Hub) Subscribe(t tenant.ID, f Filter, n int, now time.Time) ([]call.LogLine, *Subscription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := &Subscription{hub: h, filter: f, lines: make(chan call.LogLine, h.opts.SubscriberLines)}
+	s := &Subscription{hub: h, tenant: t, filter: f, lines: make(chan call.LogLine, h.opts.SubscriberLines)}
 	if h.closed {
 		s.ended = true
 		close(s.lines)
 		return nil, s
 	}
-	kept := h.keptLocked(t, f, n)
-	s.room = h.roomLocked(t)
-	s.room.subs[s] = struct{}{}
+	kept := h.keptLocked(t, f, n, now)
+	if h.subs[t] == nil {
+		h.subs[t] = map[*Subscription]struct{}{}
+	}
+	h.subs[t][s] = struct{}{}
 	return kept, s
 }
 
@@ -89,9 +93,6 @@ func (s *Subscription) Close() {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	s.endLocked()
-	if s.room != nil {
-		s.hub.dropIfEmptyLocked(s.room)
-	}
 }
 
 // offer hands the line over if there is room, under the hub's lock.
@@ -114,6 +115,9 @@ func (s *Subscription) endLocked() {
 		return
 	}
 	s.ended = true
-	delete(s.room.subs, s)
+	subs := s.hub.subs[s.tenant]
+	if delete(subs, s); len(subs) == 0 {
+		delete(s.hub.subs, s.tenant)
+	}
 	close(s.lines)
 }

@@ -161,4 +161,6 @@ type Result struct {
 	CPU       time.Duration // as the agent says: a hint, never for billing
 	Warnings  []string
 	Steps     []StepResult // of a pipeline
+	// OutputBytes is the size of Value, or of what went through Sink.Data.
+	OutputBytes int64
 }

@@ -74,11 +74,10 @@ func (c *Conn) deliverHead(ctx context.Context, x *exchange, h *ResponseHead) *e
 }
 
 func (c *Conn) deliverData(x *exchange, p []byte) *errs.Error {
-	if x.req.Via == call.ViaValue {
-		if x.streamed += int64(len(p)); x.streamed > x.limits.maxOutput {
-			c.giveUp(x, reasonGone)
-			return tooLargeError(x)
-		}
+	x.streamed += int64(len(p))
+	if x.req.Via == call.ViaValue && x.streamed > x.limits.maxOutput {
+		c.giveUp(x, reasonGone)
+		return tooLargeError(x)
 	}
 	if err := x.sink.Data(p); err != nil {
 		return c.sinkGone(x, err)

@@ -81,6 +81,7 @@ func (c *Conn) result(x *exchange) *call.Result {
 	if !x.headSeen && r.Value == nil {
 		r.Value = []byte{}
 	}
+	r.OutputBytes = x.streamed + int64(len(r.Value))
 	r.Stages.Load = x.load
 	r.Stages.Run = time.Since(x.invoked)
 	return r
