@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -20,7 +21,7 @@ func TestClient(t *testing.T) {
 	s := newSite(t, "oci", "runc")
 	s.start()
 	for name, test := range map[string]func(*testing.T, *site){
-		"run": testRun, "deploy": testDeploy, "tenants": testTenants, "keys": testKeys, "logs": testLogs, "pool": testPool,
+		"run": testRun, "deploy": testDeploy, "tenants": testTenants, "keys": testKeys, "logs": testLogs, "calls": testCalls, "pool": testPool,
 		"where": testWhere, "bad input": testBadInput, "egress": testEgress, "http": testHTTP,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s.in(t)) })
@@ -182,6 +183,41 @@ func testLogs(t *testing.T, s *site) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("the follower goes on after its tenant is gone")
+	}
+}
+
+func testCalls(t *testing.T, s *site) {
+	s.cli("tenants", "create", "history", "--record-inputs", "5").want(t, 0, "", "")
+	code := `module.exports = async (input) => { console.log('got', input.n); if (input.n > 1) throw new TypeError('n is ' + input.n); return input.n }`
+	s.cli("deploy", source(t, code), "--name", "counter", "--tenant", "history").want(t, 0, "counter@1", "")
+	s.cli("invoke", "counter", "--input", `{"n":1}`, "--tenant", "history").want(t, 0, "1", "")
+	s.cli("invoke", "counter", "--input", `{"n":2}`, "--tenant", "history").want(t, exitUser, "", "n is 2")
+	r := s.cli("calls", "--tenant", "history").want(t, 0, "counter@1", "")
+	if rows := strings.Split(strings.TrimSpace(r.out), "\n"); len(rows) != 3 || !strings.Contains(rows[1], "user_error") ||
+		!strings.Contains(rows[1], "TypeError: n is 2") || !strings.Contains(rows[2], " ok ") {
+		t.Errorf("%s", r.out)
+	}
+	r = s.cli("calls", "--failed", "--function", "counter", "--json", "--tenant", "history").want(t, 0, `"inputKept":`, "")
+	var list struct {
+		Calls []struct {
+			CallID    string
+			InputKept bool
+		}
+	}
+	if err := json.Unmarshal([]byte(r.out), &list); err != nil || len(list.Calls) != 1 || !list.Calls[0].InputKept {
+		t.Fatalf("%s: %v", r.out, err)
+	}
+	id := list.Calls[0].CallID
+	s.cli("calls", "show", id[:10], "--tenant", "history").want(t, 0, "got 2", "")
+	s.cli("calls", "show", id, "--json", "--tenant", "history").want(t, 0, `"text": "got 2"`, "")
+	s.cli("calls", "show", "ffff", "--tenant", "history").want(t, exitUsage, "", "not among those")
+	s.cli("calls", "show", id, "--tenant", "default").want(t, exitUsage, "", "not among those")
+	s.cli("calls", "--outcome", "good", "--tenant", "history").want(t, exitUsage, "", "out_of_memory")
+	key := strings.TrimSpace(s.cli("keys", "create", "--role", "deploy", "--tenant", "history").want(t, 0, "pdk_", "").out)
+	req, _ := http.NewRequest("GET", s.HTTP+"/v1/calls/"+id, nil)
+	req.Header.Set("Authorization", "Bearer "+key)
+	if body := get(t, req, 200); !strings.Contains(body, base64.StdEncoding.EncodeToString([]byte(`{"n":2}`))) {
+		t.Errorf("%s", body)
 	}
 }
 

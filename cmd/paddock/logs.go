@@ -39,6 +39,10 @@ func (a *app) logsCommand() *cobra.Command {
 }
 
 func (a *app) printLogLine(l *pb.LogLine) error {
+	if l.GetMissing() != "" {
+		a.saySourcesMissing([]string{l.GetMissing()})
+		return nil
+	}
 	if a.jsonOut { // one object a line, so that a pipe can follow
 		b, err := json.Marshal(logJSON(l))
 		if err != nil {

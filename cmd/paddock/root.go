@@ -53,7 +53,7 @@ func (a *app) rootCommand() *cobra.Command {
 	add("serve", a.upCommand(), a.doctorCommand(), a.certsCommand())
 	add("code", a.client(a.runCommand()), a.client(a.devCommand()), a.client(a.tryCommand()), a.client(a.testCommand()),
 		a.client(a.deployCommand()), a.client(a.publishCommand()), a.client(a.invokeCommand()), a.client(a.functionsCommand()),
-		a.client(a.pipelinesCommand()), a.client(a.logsCommand()))
+		a.client(a.pipelinesCommand()), a.client(a.logsCommand()), a.client(a.callsCommand()))
 	add("manage", a.client(a.tenantsCommand()), a.client(a.keysCommand()), a.client(a.secretsCommand()),
 		a.client(a.poolCommand()), a.client(a.auditCommand()), a.client(a.topCommand()))
 	add("", a.versionCommand(), a.keeperCommand())

@@ -104,6 +104,8 @@ func useSecrets(t *testing.T, s *site, canaries map[string]string) string {
 	rule := `function (user, context, callback) { callback(null, { found: configuration.KEY.length, own: typeof configuration.OWN }) }`
 	cli(rule, "run", "-", "--kind", "rule", "--input", `{"user":{},"context":{}}`).want(t, 0, `"found":`+strconv.Itoa(len(canaries["second"])), "")
 	cli("", "logs", "--lines", "1000").want(t, 0, "the key is [secret]", "")
+	cli("", "calls", "--failed").want(t, 0, "refused: [secret] [secret]", "")
+	cli("", "calls", "--json").want(t, 0, "refused: [secret] [secret]", "")
 	cli("", "secrets", "rm", "OWN", "--function", "keeping").want(t, 0, "OWN is gone", "")
 	cli("", "invoke", "keeping", "--input", input(false)).want(t, 0, ",null]", "")
 	secretsOverREST(t, s)
