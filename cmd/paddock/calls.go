@@ -79,8 +79,6 @@ func whatRan(c *pb.CallRecord) string {
 	return orDefault(c.GetFunction(), "source text")
 }
 
-func micros(n int64) string { return brief(time.Duration(n) * time.Microsecond) }
-
 // firstLine is the beginning of a text, for a table.
 func firstLine(s string, most int) string {
 	line, _, more := strings.Cut(safe(s), "\n")
