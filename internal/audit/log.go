@@ -455,8 +455,11 @@ func (l *Log) tick() {
 	if why != nil {
 		l.failed.Store(nil)
 		l.log.Info("the audit log is written again")
-		l.Note(Event{Action: "audit.resumed", Result: OK, Detail: map[string]string{
+		resumed := Event{Action: "audit.resumed", Result: OK, Detail: map[string]string{
 			"after": (*why).Error(), "dropped": strconv.FormatInt(l.dropped.Load(), 10),
-		}})
+		}}
+		if l.add(entry{event: resumed, at: time.Now()}) != nil { // not by the queue, which may be full just then
+			l.drop(1)
+		}
 	}
 }
