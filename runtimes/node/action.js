@@ -91,7 +91,7 @@ function redirectApi(event, api, note) {
 }
 
 // makeApi returns the api object; effects gather in out.
-function makeApi(event, out) {
+function makeApi(call, event, out) {
   const part = (name, inner) => {
     out[name] ??= {};
     if (inner !== undefined) out[name][inner] ??= {};
@@ -111,6 +111,7 @@ function makeApi(event, out) {
       deny: (reason, text) =>
         note('access.deny', text === undefined ? [reason] : [reason, text], () => {
           out.access = { denied: true, reason: `${text ?? reason ?? ''}` };
+          call.deny(out.access.reason);
         }),
     },
     idToken: {
@@ -179,8 +180,8 @@ function runAction(call, handler) {
   const input = isObject(call.input) ? call.input : {};
   const event = isObject(input.event) ? input.event : input;
   event.secrets = call.head.secrets ?? {};
-  const out = { commands: [] };
-  const returned = handler(event, makeApi(event, out));
+  const out = call.effects ?? { commands: [] };
+  const returned = handler(event, makeApi(call, event, out));
   return {
     promise: P.isPromise(returned) ? returned : new P.Promise((resolve) => resolve(returned)),
     result: () => out,

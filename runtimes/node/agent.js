@@ -41,8 +41,9 @@ logs.install((call, level, text) => linesOf(call).send(call, level, text), curre
 guard.install(current, (call, error) => linesOf(call).report(call, error));
 globals.install(current);
 modules.onWarning((text) => {
-  const call = current();
-  linesOf(call).send(call, 'warn', text);
+  const by = current();
+  const call = by?.owner;
+  linesOf(by).send(by, 'warn', text);
   if (call !== undefined && !call.ended && (call.warnings?.length ?? 0) < 16) P.arrayPush((call.warnings ??= []), text);
 });
 process.argv.length = 1; // where the sockets are is nobody's business

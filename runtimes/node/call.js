@@ -4,7 +4,7 @@
 // its code. Exactly one RESULT and one SETTLED leave, whatever the code does; everything after that is ignored.
 
 const P = require('./primordials.js');
-const { AgentError, describe } = require('./errors.js');
+const { AgentError, describe, serializeError } = require('./errors.js');
 const { jsonStringify, byteLength } = P;
 
 const abort = P.uncurry(AbortController.prototype.abort);
@@ -15,6 +15,9 @@ const fits = (text, most) => text.length * 3 <= most || (text.length <= most && 
 class Call {
   constructor(link, stream, head, code, turn) {
     this.link = link;
+    this.owner = this; // whose log it writes to: a step of a pipeline writes to its call's
+    this.index = -1; // the step's
+    this.pipeline = null; // of steps; then code is null
     this.epoch = link.epoch;
     this.stream = stream;
     this.head = head;
@@ -32,6 +35,7 @@ class Call {
     this.onWhole = null; // set by who waits for the body's end
     this.user = null; // a rule's objects
     this.context = null;
+    this.effects = null; // an action's, where there are some already
     this.globals = ''; // 'rule', 'action': which globals tenant code sees
     this.scratch = null; // globals.js: configuration and auth0 of this run
     this.ended = false;
@@ -60,10 +64,18 @@ class Call {
     }
     if (this.ended) return settled ? this.settle() : undefined;
     if (text === undefined) text = 'null';
-    if (!fits(text, this.head.maxOutput ?? this.link.limits.maxOutput))
-      return this.end('{"outcome":"output_too_large"', '', settled);
+    if (!this.fits(text)) return this.end('{"outcome":"output_too_large"', '', settled);
     this.end('', text, settled);
   }
+
+  // fits says whether a value may be so long.
+  fits(text) {
+    return fits(text, this.head.maxOutput ?? this.link.limits.maxOutput);
+  }
+
+  // hear and deny are a step's: a refusal that is no answer yet.
+  hear() {}
+  deny() {}
 
   // fail ends the call with what the code threw, rejected or called back.
   fail(error, settled) {
@@ -117,10 +129,12 @@ class Call {
     if (this.cancelled) return;
     this.cancelled = true;
     const answered = this.ended;
+    if (this.pipeline !== null) this.pipeline.stop();
     this.ended = true; // what the callbacks of dropped parts write is dropped as well: nothing goes before the RESULT
     this.link.dropBody(this);
     // Waits for its turn, or for its input: the code never ran.
-    const never = this.waiting || (!this.whole && (!this.http || this.onWhole !== null));
+    const idle = this.pipeline !== null && this.pipeline.unsettled === 0;
+    const never = idle || this.waiting || (!this.whole && (!this.http || this.onWhole !== null));
     if (!answered) this.end('{"outcome":"cancelled"', '', never);
     try {
       if (this.controller !== null) abort(this.controller);
@@ -150,11 +164,5 @@ class Call {
 }
 
 const AbortControllerClass = AbortController;
-
-function serializeError(e) {
-  const text = e !== null && typeof e === 'object' && typeof e.message === 'string' ? e.message : P.String(e);
-  const name = e !== null && typeof e === 'object' && typeof e.name === 'string' ? e.name : 'TypeError';
-  return new AgentError(name, `The answer cannot be serialized as JSON: ${text}`, 'ERR_SERIALIZE');
-}
 
 module.exports = { Call };

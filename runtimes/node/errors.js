@@ -17,6 +17,58 @@ class AgentError extends Error {
   }
 }
 
+// serializeError is what a value that is no JSON fails with.
+function serializeError(e) {
+  const message = isObject(e) ? get(e, 'message') : undefined;
+  const name = isObject(e) ? get(e, 'name') : undefined;
+  const text = typeof message === 'string' ? message : plain(e);
+  return new AgentError(
+    typeof name === 'string' ? name : 'TypeError',
+    `The answer cannot be serialized as JSON: ${text}`,
+    'ERR_SERIALIZE',
+  );
+}
+
+const denials = P.arm(new WeakSet(), P.describe(WeakSet.prototype));
+
+// UnauthorizedError is how a rule denies access. Its instances are known by themselves, whatever is done to their names or
+// prototypes: a refusal must be told from a failure.
+class UnauthorizedError extends Error {
+  constructor(message) {
+    super(message);
+    P.defineProperty(this, 'name', { value: 'UnauthorizedError', writable: true, enumerable: true, configurable: true });
+    denials.add(this);
+  }
+}
+P.freeze(UnauthorizedError); // what it is an instance of, and what it extends; its prototype may be extended
+
+const { prototype: denialPrototype } = UnauthorizedError;
+
+// accessDenied is what an action that denies access fails with.
+function accessDenied(reason) {
+  const error = new AgentError('AccessDenied', reason);
+  denials.add(error);
+  return error;
+}
+
+// isDenial says whether what was thrown denies access: an UnauthorizedError, of this class or of one derived from it, or of
+// that name.
+function isDenial(thing) {
+  if (!isObject(thing)) return false;
+  if (denials.has(thing) || get(thing, 'name') === 'UnauthorizedError') return true;
+  if (get(get(thing, 'constructor') ?? null, 'name') === 'UnauthorizedError') return true;
+  try {
+    let p = P.getPrototypeOf(thing);
+    for (let depth = 0; p !== null && depth < 64; depth++) {
+      if (p === denialPrototype) return true;
+      p = P.getPrototypeOf(p);
+    }
+  } catch {
+    // a Proxy that does not tell
+  }
+  return false;
+}
+
 // get reads a property of a thing that may fight back.
 function get(thing, key) {
   try {
@@ -120,7 +172,7 @@ function describe(thing, most = Infinity) {
     const status = get(thing, 'statusCode');
     if (P.isFinite(status)) out += ',"statusCode":' + status;
   }
-  if (name === 'UnauthorizedError') out += ',"denied":true';
+  if (isDenial(thing)) out += ',"denied":true';
   return out + '}';
 }
 
@@ -142,6 +194,10 @@ function shown(thing) {
 
 module.exports = {
   AgentError,
+  UnauthorizedError,
+  accessDenied,
+  isDenial,
+  serializeError,
   describe,
   shown,
   cleanStack,

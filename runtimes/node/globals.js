@@ -7,16 +7,9 @@ const P = require('./primordials.js');
 const modules = require('./modules.js');
 
 const { settingsOf } = require('./context.js');
+const { UnauthorizedError } = require('./errors.js');
 
 const { fetch: nativeFetch } = globalThis;
-
-// UnauthorizedError is how a rule denies access.
-class UnauthorizedError extends Error {
-  constructor(message) {
-    super(message);
-    this.name = 'UnauthorizedError';
-  }
-}
 
 // auth0 is the restricted management client of a run. Its address and token are settings or secrets of the tenant.
 function makeAuth0(call) {
@@ -73,16 +66,29 @@ function replaceable(name, get) {
 
 // install defines the globals. current() is the call of the running code, or undefined.
 function install(current) {
+  // What is assigned to them does not outlive the run.
   const perRun = (name, make) =>
-    replaceable(name, () => {
-      const call = current();
-      if (call === undefined || call.globals === 'action') return undefined;
-      call.scratch ??= { __proto__: null };
-      return (call.scratch[name] ??= make(call));
+    P.defineProperty(globalThis, name, {
+      configurable: true,
+      get() {
+        const call = current();
+        if (call === undefined || call.globals === 'action') return undefined;
+        call.scratch ??= { __proto__: null };
+        return (call.scratch[name] ??= make(call));
+      },
+      set(value) {
+        const call = current();
+        if (call !== undefined) (call.scratch ??= { __proto__: null })[name] = value;
+      },
     });
   perRun('configuration', settingsOf);
   perRun('auth0', makeAuth0);
-  replaceable('UnauthorizedError', () => (current()?.globals === 'action' ? undefined : UnauthorizedError));
+  // Nothing that a rule does may keep another one from denying access.
+  P.defineProperty(globalThis, 'UnauthorizedError', {
+    configurable: false,
+    get: () => (current()?.globals === 'action' ? undefined : UnauthorizedError),
+    set() {},
+  });
   for (const name of Object.keys(LAZY)) {
     if (!(name in globalThis)) replaceable(name, () => modules.require(LAZY[name]));
   }
@@ -91,4 +97,4 @@ function install(current) {
   replaceable('crypto', () => (current()?.globals === 'rule' ? require('node:crypto') : P.apply(web, globalThis, [])));
 }
 
-module.exports = { install, UnauthorizedError };
+module.exports = { install };

@@ -19,8 +19,9 @@ class Lines {
   }
 
   // send sends a line of a call's log, also when the call is over and something that it left behind speaks; or a line of
-  // nobody's (call undefined, or of a former connection).
-  send(call, level, text) {
+  // nobody's (by undefined, or of a former connection). by is a call, or a step of a pipeline.
+  send(by, level, text) {
+    const call = by === undefined ? undefined : by.owner;
     const known = call !== undefined && call.epoch === this.link.epoch;
     const owner = known ? call : this;
     const size = byteLength(text);
@@ -32,14 +33,15 @@ class Lines {
     const sent = size > most ? clip(text, most) : text;
     const bytes = size > most ? byteLength(sent) : size;
     if (known) call.logLeft -= bytes;
-    this.write(known ? call.stream : 0, owner, level, sent);
+    this.write(known ? call.stream : 0, owner, level, sent, known ? by.index : -1);
     owner.logDropped += size - bytes;
   }
 
-  write(stream, owner, level, text) {
+  write(stream, owner, level, text, step) {
     const { writer } = this.link;
     const dropped = owner.logDropped > 0 ? ',"dropped":' + owner.logDropped : '';
-    const head = '{"level":"' + level + '","t":' + P.dateNow() + dropped + '}';
+    const of = step < 0 ? '' : ',"step":' + step;
+    const head = '{"level":"' + level + '","t":' + P.dateNow() + dropped + of + '}';
     owner.logDropped = 0;
     if (text.length <= TEXT) this.window -= writer.text(TYPE.LOG, 0, stream, head, text);
     else this.window -= writer.bytes(TYPE.LOG, 0, stream, head, bufferFrom(text, 'utf8'));
@@ -48,7 +50,7 @@ class Lines {
 
   // noteDropped tells, before RESULT, how much of a call's log did not fit.
   noteDropped(call) {
-    if (call.logDropped > 0 && this.window >= HEAD) this.write(call.stream, call, 'warn', '');
+    if (call.logDropped > 0 && this.window >= HEAD) this.write(call.stream, call, 'warn', '', -1);
   }
 
   // report sends an error that is nobody's answer any more.

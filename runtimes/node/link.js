@@ -9,8 +9,9 @@ const { TYPE, END, SETTLED, MAX_BODY, MAX_HEAD, TEXT, Reader, Writer, get32 } = 
 const { Call } = require('./call.js');
 const { Cache, Code } = require('./code.js');
 const { describeLoad, clip } = require('./errors.js');
+const { Pipeline, planOf } = require('./pipeline.js');
 const { Lines } = require('./lines.js');
-const { Outbox } = require('./outbox.js');
+const { Outbox, RESERVE } = require('./outbox.js');
 
 const {
   jsonParse,
@@ -65,6 +66,7 @@ class Link {
     this.backlog = []; // calls that wait for a later turn
     this.flushedAt = 0;
     this.flushAsked = false;
+    this.fences = []; // to be called when all that was written has left
     this.onImmediate = () => {
       this.flushAsked = false;
       this.flush();
@@ -122,6 +124,7 @@ class Link {
     this.epoch++;
     this.lines.window = 0;
     this.outbox.stop();
+    this.fences = [];
     const over = this.calls;
     this.calls = P.newMap();
     this.uploads = P.newMap();
@@ -169,6 +172,7 @@ class Link {
     this.writer.flush();
     // What this turn's calls burned so far is known from the clock; those that go on are counted from here.
     if (this.calls.size > 0 && this.turn.cpu < 0) this.turn.cpu = cpuNow() - (now() - this.turn.start) * 1000;
+    if (this.fences.length > 0) this.passFences();
   }
 
   frame(type, flags, stream, b, start, end) {
@@ -200,14 +204,16 @@ class Link {
   invoke(flags, stream, b, start, end) {
     const head = this.head(b, start);
     const body = start + 4 + get32(b, start);
-    const code = this.cache.get(head.code);
-    if (code === undefined) {
-      this.writer.text(TYPE.NOT_LOADED, 0, stream, `{"hash":${quote(head.code)}}`, '');
-      return this.wake();
+    const piped = P.hasOwn(head, 'steps');
+    const plan = piped ? planOf(head, this.cache) : null;
+    const code = piped ? null : this.cache.get(head.code);
+    if (code === undefined || (piped && plan.missing.length > 0)) {
+      return this.notLoaded(stream, piped ? plan.missing : [head.code]);
     }
     const call = new Call(this, stream, head, code, this.turn);
     this.calls.set(stream, call);
-    if (code.error !== null) {
+    if (piped) call.pipeline = new Pipeline(call, plan.steps);
+    if (code !== null && code.error !== null) {
       call.end('{"outcome":"load_error","error":' + describeLoad(code.error), '', true);
       return;
     }
@@ -221,6 +227,12 @@ class Link {
       this.take(call, b, body, end, (flags & END) !== 0);
     }
     if (!this.tick() && !call.ended) this.wake(); // to know what the turn burned
+  }
+
+  notLoaded(stream, hashes) {
+    const more = hashes.length > 1 ? `,"missing":${quote(hashes)}` : '';
+    this.writer.text(TYPE.NOT_LOADED, 0, stream, `{"hash":${quote(hashes[0])}${more}}`, '');
+    this.wake();
   }
 
   // tick looks at the clock after a call has begun: it says whether the turn has sent what it has.
@@ -388,7 +400,7 @@ class Link {
     } else {
       call.window -= this.writer.bytes(TYPE.RESULT, flag, call.stream, head, subarray(bytes, 0, MAX_BODY));
       call.outbox = {
-        parts: [{ bytes: subarray(bytes, MAX_BODY), done: null }],
+        parts: [{ bytes: subarray(bytes, MAX_BODY), done: null, head: null }],
         value: true,
         last: null,
         settle: false,
@@ -403,6 +415,54 @@ class Link {
     if (turn.cpu >= 0) return P.max(1, P.round(cpuNow() - turn.cpu));
     const ms = now() - turn.start;
     return ms > TURN_MS ? P.round(ms * 1000) : 0;
+  }
+
+  // step sends a STEP at once, with the state after it, '' for none, and says whether it has left. If not, done is called
+  // when it has, which a connection that is lost keeps from happening.
+  step(call, head, state, done) {
+    if (call.epoch !== this.epoch) return false;
+    const room = call.window - RESERVE - 4;
+    if (head.length <= TEXT && state.length <= TEXT && 3 * (head.length + state.length) <= room) {
+      call.window -= this.writer.text(TYPE.STEP, END, call.stream, head, state);
+      this.push();
+      if (this.outbox.waiting() === 0) return true;
+      this.fence(call, done);
+      return false;
+    }
+    const part = { bytes: bufferFrom(state, 'utf8'), done: () => this.fence(call, done), head };
+    call.outbox = { parts: [part], value: false, last: null, settle: false };
+    this.outbox.add(call);
+    this.wake();
+    return false;
+  }
+
+  // refusedStep sends a STEP that waits for nobody.
+  refusedStep(call, head) {
+    if (call.epoch !== this.epoch) return;
+    call.window -= this.writer.bytes(TYPE.STEP, END, call.stream, head, EMPTY);
+    this.push();
+  }
+
+  // push writes now what has gathered: code that runs next may never come to an end.
+  push() {
+    this.writer.flush();
+    this.wake();
+  }
+
+  // fence calls done, in the call's async context, once all that was written before has left the process.
+  fence(call, done) {
+    P.arrayPush(this.fences, () => this.options.context.run(call, done));
+    this.wake();
+  }
+
+  passFences() {
+    const due = this.fences;
+    this.fences = [];
+    const pass = (e) => {
+      for (let i = 0; !e && i < due.length; i++) due[i]();
+    };
+    if (this.outbox.waiting() === 0) pass();
+    else this.socket.write(EMPTY, pass);
   }
 
   settled(call) {
@@ -431,7 +491,7 @@ class Link {
   body(call, bytes, done) {
     if (call.epoch !== this.epoch || call.ended) return done();
     if (call.outbox === null) call.outbox = { parts: [], value: false, last: null, settle: false };
-    P.arrayPush(call.outbox.parts, { bytes, done });
+    P.arrayPush(call.outbox.parts, { bytes, done, head: null });
     this.outbox.add(call);
     this.wake();
   }

@@ -1,8 +1,8 @@
 'use strict';
 // Outbox sends bodies that do not fit into one frame, or that wait for credit: DATA of at most 64 KiB, streams in turn,
-// and no more than the socket takes. A call's outbox is {parts: [{bytes, done}], value, last, settle}: value = the rest
+// and no more than the socket takes. A call's outbox is {parts: [{bytes, done, head}], value, last, settle}: value = the rest
 // of a RESULT's value, so that the last DATA carries END; last = a RESULT that follows the parts; settle = a SETTLED
-// that follows everything.
+// that follows everything. A part with a head is a STEP's state: the first of it goes in that frame, the last has END.
 
 const P = require('./primordials.js');
 const { TYPE, END, SETTLED, MAX_BODY } = require('./wire.js');
@@ -62,10 +62,19 @@ class Outbox {
     if (part === undefined) return this.finish(call, box);
     const room = call.window - RESERVE;
     if (room <= 0) return false; // WINDOW adds us again
-    const size = P.min(part.bytes.length, MAX_BODY, room);
+    const step = part.head !== null;
+    const frame = step && part.head !== '' ? 4 + P.byteLength(part.head) : 0;
+    if (room <= frame) return false;
+    const size = P.min(part.bytes.length, MAX_BODY, room - frame);
     const whole = size === part.bytes.length;
-    const end = box.value && whole && box.parts.length === 1 ? END : 0;
-    call.window -= this.writer.plain(TYPE.DATA, end, call.stream, subarray(part.bytes, 0, size));
+    const end = whole && (step || (box.value && box.parts.length === 1)) ? END : 0;
+    const bytes = subarray(part.bytes, 0, size);
+    if (frame > 0) {
+      call.window -= this.writer.bytes(TYPE.STEP, end, call.stream, part.head, bytes);
+      part.head = '';
+    } else {
+      call.window -= this.writer.plain(TYPE.DATA, end, call.stream, bytes);
+    }
     if (!whole) {
       part.bytes = subarray(part.bytes, size);
       return true;

@@ -66,6 +66,7 @@ module.exports = {
   bufferFrom: Buffer.from,
   bufferAllocSlow: allocUnsafeSlow,
   byteLength: Buffer.byteLength,
+  clearTimeout,
   concat,
   copyBytes,
   cpuUsage: apply(bind, process.cpuUsage, [process]),

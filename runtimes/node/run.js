@@ -15,6 +15,7 @@ function run(call) {
       return call.invalid(`the input is not JSON: ${e.message}`);
     }
   }
+  if (call.pipeline !== null) return call.pipeline.begin();
   let instance;
   call.globals = statedKind(call);
   try {

@@ -66,8 +66,10 @@ function startCallback(run, deliver, mayReturn) {
     const callback = (error, first, second) => {
       if (called) return;
       called = true;
-      if (waiting && early === RUNNING) early = { error, first, second };
-      else finish(error, first, second, !waiting);
+      if (waiting && early === RUNNING) {
+        early = { error, first, second };
+        call.hear(error);
+      } else finish(error, first, second, !waiting);
     };
     early = RUNNING;
     let value;

@@ -94,6 +94,8 @@ class Exchange {
     this.logs = [];
     this.head = null;
     this.data = [];
+    this.steps = []; // heads of STEP, with the state
+    this.collecting = null; // the step whose state still comes
     this.result = null; // head of RESULT
     this.granted = 0;
     this.windows = 0;
@@ -146,6 +148,18 @@ class Exchange {
       assert.equal(this.head, null, 'HEAD twice');
       this.head = f.head;
       return this.onHead(this);
+    }
+    if (name === 'STEP') {
+      assert.equal(this.result, null, 'STEP after RESULT');
+      assert.equal(this.collecting, null, 'STEP within the state of another');
+      this.steps.push({ ...f.head, state: f.body.toString('latin1') });
+      if (!(f.flags & END)) this.collecting = this.steps.at(-1);
+      return this.host.emit('step', this);
+    }
+    if (name === 'DATA' && this.collecting !== null) {
+      this.collecting.state += f.body.toString('latin1');
+      if (f.flags & END) this.collecting = null;
+      return;
     }
     if (name === 'DATA') {
       assert.ok(this.head !== null || (this.result !== null && !this.complete), 'DATA before HEAD');
@@ -362,6 +376,27 @@ class Host extends EventEmitter {
     this.load(source, { kind: options.loadKind, name: options.file });
     const { loadKind, file, ...head } = options;
     return this.open(sha(source), input, head).answered;
+  }
+
+  // pipe opens the call of a pipeline. steps: sources, or {source, fallback, secrets, rev, kept: not loaded, …} with what
+  // stands in the head.
+  pipe(kind, steps, input, { raw, ...head } = {}) {
+    const values = [];
+    const sets = [];
+    const list = steps.map((step, i) => {
+      const { source, fallback, secrets, rev = `r${i}`, kept, ...rest } = typeof step === 'string' ? { source: step } : step;
+      if (!kept) this.load(source, { kind, name: `${rest.name ?? `s${i}`}.js` });
+      const out = { name: `s${i}`, code: sha(source), ...rest };
+      if (fallback !== undefined) {
+        this.load(fallback, { kind, name: 'before.js' });
+        out.fallback = sha(fallback);
+      }
+      if (secrets !== undefined) {
+        out.set = sets.push({ rev, of: Object.entries(secrets).map((pair) => values.push(pair) - 1) }) - 1;
+      }
+      return out;
+    });
+    return this.open('f'.repeat(64), input, { raw, pipeline: 'login', kind, steps: list, values, sets, ...head });
   }
 
   ping(bytes = '0102030405060708') {
