@@ -5,6 +5,7 @@ package call
 import (
 	"io"
 	"maps"
+	"slices"
 	"time"
 
 	"paddock/internal/tenant"
@@ -84,10 +85,11 @@ type Request struct {
 	Idempotent bool      // may be run again after it may have started
 	Secrets    map[string]string
 	SecretsRev string
-	// Pipeline and Steps, if set, run an ordered list of functions in one container; Code then has a hash of the whole list and no
-	// source, Body is {"user": …, "context": …} for rules and the event for actions.
+	// Pipeline and Steps, if Pipeline is set, run an ordered list of functions in one container; Code then has a hash of the whole list and no
+	// source, its kind is what all steps are, Body is {"user": …, "context": …} for rules and the event for actions.
 	Pipeline string
 	Steps    []Step
+	Resume   *Resume           // the pipeline goes on; the pool sets it, on a copy
 	Revision int64             // of the store, at which all versions of the call were resolved; 0 = not asked for
 	Outside  map[string]string // secrets that are added to requests on their way out; they never enter the sandbox
 	Config   map[string]string
@@ -95,19 +97,31 @@ type Request struct {
 }
 
 // Withhold takes away the secrets that are added to requests outside of the sandbox. Secrets and SecretsRev are replaced, not
-// changed: what has other secrets has another revision.
+// changed: what has other secrets has another revision. So are Steps.
 func (r *Request) Withhold(list []tenant.Injection) {
+	r.Secrets, r.SecretsRev = withhold(r.Secrets, r.SecretsRev, list)
+	if len(list) == 0 || len(r.Steps) == 0 {
+		return
+	}
+	r.Steps = slices.Clone(r.Steps)
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		s.Secrets, s.SecretsRev = withhold(s.Secrets, s.SecretsRev, list)
+	}
+}
+
+func withhold(secrets map[string]string, revision string, list []tenant.Injection) (map[string]string, string) {
 	for _, in := range list {
-		if _, ok := r.Secrets[in.Secret]; !ok {
+		if _, ok := secrets[in.Secret]; !ok {
 			continue
 		}
-		rest := maps.Clone(r.Secrets)
-		delete(rest, in.Secret)
-		r.Secrets = rest
-		if r.SecretsRev != "" {
-			r.SecretsRev += "-" + in.Secret
+		secrets = maps.Clone(secrets)
+		delete(secrets, in.Secret)
+		if revision != "" {
+			revision += "-" + in.Secret
 		}
 	}
+	return secrets, revision
 }
 
 // LogLine is one line of a call's log. Text is the tenant's bytes: hostile.
@@ -120,6 +134,7 @@ type LogLine struct {
 	Time      time.Time
 	Text      string
 	Dropped   int64 // bytes dropped before this line
+	Step      int   // of a pipeline, from 1; 0 = of none
 }
 
 // Sink receives what a call yields before its Result. Methods are called by one goroutine at a time. An error from Head
@@ -160,7 +175,8 @@ type Result struct {
 	Stages    Stages
 	CPU       time.Duration // as the agent says: a hint, never for billing
 	Warnings  []string
-	Steps     []StepResult // of a pipeline
+	Steps     []StepResult // of a pipeline, in their order; with a failure those that had begun, as far as is known
+	Resume    *Resume      // with a failure of a pipeline: how it can go on in another container; nil: it cannot
 	// OutputBytes is the size of Value, or of what went through Sink.Data.
 	OutputBytes int64
 }

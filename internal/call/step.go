@@ -38,6 +38,31 @@ type Step struct {
 	SecretsRev string
 	// Fallback is the version that runs if this one fails, with OnFailureLastGood; nil if none has proved itself.
 	Fallback *Fallback
+	// Rest is why Version is not to be run, and counts as its failure: it rests in quarantine, or its container was lost. The
+	// pool sets it, on a copy, for steps whose policy lets the pipeline go on.
+	Rest *errs.Error
+}
+
+// Lenient says whether the pipeline can go on when the step fails.
+func (s *Step) Lenient() bool {
+	return s.OnFailure == OnFailureSkip || s.OnFailure == OnFailureLastGood && s.Fallback != nil
+}
+
+// Told returns how many of a pipeline's first steps the agent tells the host of, each before the next begins: up to the last
+// that has a policy or a time of its own.
+func Told(steps []Step) int {
+	for i := len(steps); i > 0; i-- {
+		if s := &steps[i-1]; s.Timeout > 0 || s.OnFailure == OnFailureSkip || s.OnFailure == OnFailureLastGood {
+			return i
+		}
+	}
+	return 0
+}
+
+// Resume says where a pipeline goes on whose container was lost.
+type Resume struct {
+	Step  int    // the first to run: those before it are over, and never run again
+	State []byte // as the last of them left it, JSON; nil: as the call's body says
 }
 
 // Fallback is an earlier version of a step's function.

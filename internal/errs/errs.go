@@ -18,6 +18,7 @@ type Kind string
 // The kinds.
 const (
 	UserError       Kind = "user_error"
+	Refused         Kind = "refused" // a pipeline's code denied access: an outcome, never subject to a policy
 	LoadError       Kind = "load_error"
 	Timeout         Kind = "timeout"
 	OutOfMemory     Kind = "out_of_memory"
@@ -67,6 +68,7 @@ type Row struct {
 
 var table = map[Kind]Row{
 	UserError:       {HTTP: 500, GRPC: codes.OK, Started: StartedYes, Fault: FaultTenant, Title: "The code failed", InBand: true},
+	Refused:         {HTTP: 403, GRPC: codes.OK, Started: StartedYes, Fault: FaultTenant, Title: "The code refused", InBand: true},
 	LoadError:       {HTTP: 422, GRPC: codes.OK, Started: StartedNo, Fault: FaultTenant, Title: "The code does not compile", InBand: true},
 	Timeout:         {HTTP: 504, GRPC: codes.DeadlineExceeded, Started: StartedMaybe, Fault: FaultTenant, Title: "The deadline passed"},
 	OutOfMemory:     {HTTP: 500, GRPC: codes.OK, Started: StartedYes, Fault: FaultTenant, Title: "The code ran out of memory", InBand: true},

@@ -22,6 +22,13 @@ import (
 // nodeAgent starts the node runtime's agent as a plain process and returns the host's end of its link.
 func nodeAgent(t testing.TB, o link.Options) *link.Conn {
 	t.Helper()
+	c, _ := killableAgent(t, o)
+	return c
+}
+
+// killableAgent returns what ends its process as well.
+func killableAgent(t testing.TB, o link.Options) (*link.Conn, func()) {
+	t.Helper()
 	node, err := exec.LookPath("node")
 	if err != nil {
 		t.Fatal("these tests need node on PATH: ", err)
@@ -51,7 +58,7 @@ func nodeAgent(t testing.TB, o link.Options) *link.Conn {
 	}
 	t.Cleanup(func() { c.Close() })
 	c.Bind("acme", nil)
-	return c
+	return c, func() { _ = cmd.Process.Kill() }
 }
 
 func nodeCall(source, body string) *call.Request {

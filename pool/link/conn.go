@@ -152,15 +152,31 @@ func (c *Conn) fail(err error) {
 
 // Ping asks whether the agent's event loop turns. An error says only that no answer came in time: the loop may be busy.
 func (c *Conn) Ping(ctx context.Context) error {
+	pong, err := c.ping()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-pong:
+		return nil
+	case <-c.done:
+		return c.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ping sends PING and returns a channel that closes with its PONG.
+func (c *Conn) ping() (<-chan struct{}, error) {
 	const outstanding = 64
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
-		return c.err
+		return nil, c.err
 	}
 	if len(c.pings) >= outstanding {
 		c.mu.Unlock()
-		return fmt.Errorf("link: %d pings without an answer", outstanding)
+		return nil, fmt.Errorf("link: %d pings without an answer", outstanding)
 	}
 	c.pinged++
 	id, pong := c.pinged, make(chan struct{})
@@ -171,12 +187,5 @@ func (c *Conn) Ping(ctx context.Context) error {
 	if flush {
 		c.flush()
 	}
-	select {
-	case <-pong:
-		return nil
-	case <-c.done:
-		return c.Err()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return pong, nil
 }

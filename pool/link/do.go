@@ -28,6 +28,9 @@ const (
 // settled, if not nil, is called exactly once, when the code has really ended, could never start, or the connection is over;
 // before Do returns or at any time after, on any goroutine, under no lock. It must not block.
 //
+// Of a pipeline the Result says what became of its steps, also with an error; if its container was lost in a step that is
+// known, it says where the pipeline can go on.
+//
 // Without a sink, an answer of an HTTP-shaped function is an error. A Request.Stream is read by a goroutine that ends with
 // the Read in which Do's return finds it.
 func (c *Conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settled func()) (*call.Result, error) {
@@ -39,9 +42,12 @@ func (c *Conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settle
 		x.deadline = x.began.Add(365 * 24 * time.Hour)
 	}
 	res, err := c.run(ctx, x)
+	if x.piped != nil {
+		res, err = c.endPipeline(x, res, err)
+	}
 	c.leave(x)
 	if err != nil {
-		return nil, err
+		return res, err
 	}
 	return res, nil
 }
@@ -62,9 +68,14 @@ func (c *Conn) limitsOf(req *call.Request) invokeLimits {
 func (c *Conn) run(ctx context.Context, x *exchange) (*call.Result, *errs.Error) {
 	req := x.req
 	c.secrets.learn(req)
+	x.input = inputOf(req)
+	if err := c.fits(req); err != nil {
+		return nil, err
+	}
 	for try := 0; ; try++ {
 		// A streamed input cannot be sent twice, so its code goes with it.
-		if err := c.start(ctx, x, try > 0 || req.Stream != nil && req.Code.Source != nil); err != nil {
+		again := try > 0 && (req.Pipeline == "" || try > 1) // a pipeline's agent says what it lacks
+		if err := c.start(ctx, x, again || req.Stream != nil && req.Code.Source != nil); err != nil {
 			return nil, err
 		}
 		if err := c.await(ctx, x); err != nil {
@@ -119,11 +130,15 @@ func (c *Conn) start(ctx context.Context, x *exchange, reload bool) *errs.Error 
 
 // admitLocked refuses a call that cannot be sent now.
 func (c *Conn) admitLocked(x *exchange, reload bool) *errs.Error {
-	need := len(x.head) + min(len(x.req.Body), MaxBody)
-	_, known := c.codes[x.code]
-	if !known || reload {
-		need += len(x.req.Code.Source)
-	}
+	need := len(x.head) + min(len(x.input), MaxBody)
+	missing := false
+	codesOf(x.req, func(code *call.Code) bool {
+		if _, known := c.codes[code.Hash]; !known || reload {
+			need += len(code.Source)
+			missing = missing || code.Source == nil
+		}
+		return true
+	})
 	switch queued := c.w.queuedLocked(); {
 	case c.err != nil:
 		return lostError(c.err, errs.StartedNo)
@@ -133,7 +148,7 @@ func (c *Conn) admitLocked(x *exchange, reload bool) *errs.Error {
 			Err:     fmt.Errorf("a call of tenant %q on a connection of tenant %q", x.req.Tenant, c.tenant),
 			Message: "the call was sent to a sandbox that is not this tenant's",
 		}
-	case (!known || reload) && x.req.Code.Source == nil:
+	case missing:
 		return errs.Wrap(errs.Internal, "link.Do", errors.New("code without its source"), "the code of this function is missing")
 	case queued > 0 && queued+need > c.o.QueueBytes:
 		return queueFullError()
@@ -146,14 +161,12 @@ func (c *Conn) admitLocked(x *exchange, reload bool) *errs.Error {
 
 // sendLocked queues the frames of x on a new stream.
 func (c *Conn) sendLocked(x *exchange, reload bool) {
-	if _, known := c.codes[x.code]; !known || reload {
-		c.loadLocked(&x.req.Code)
-		x.load += time.Since(x.invoked)
-	}
+	c.loadAllLocked(x, reload)
 	x.reset(c.o.StreamWindow)
+	x.piped = newPiped(x.req, x.invoked)
 	x.stream = c.next
 	c.next++
-	body := x.req.Body
+	body := x.input
 	first := body[:min(len(body), MaxBody)]
 	flags := FlagEnd
 	switch {
@@ -172,6 +185,47 @@ func (c *Conn) sendLocked(x *exchange, reload bool) {
 	c.unsettled.Add(1)
 }
 
+// loadAllLocked queues LOAD of what the agent is not known to have.
+func (c *Conn) loadAllLocked(x *exchange, reload bool) {
+	var sent map[string]bool // by this call: steps may share their code
+	loaded := false
+	codesOf(x.req, func(code *call.Code) bool {
+		if _, known := c.codes[code.Hash]; known && (!reload || sent[code.Hash]) {
+			return true
+		}
+		c.loadLocked(code)
+		loaded = true
+		if reload && x.req.Pipeline != "" {
+			if sent == nil {
+				sent = map[string]bool{}
+			}
+			sent[code.Hash] = true
+		}
+		return true
+	})
+	if loaded {
+		x.load += time.Since(x.invoked)
+	}
+}
+
+// fits refuses a pipeline whose code the agent could not keep all at once.
+func (c *Conn) fits(req *call.Request) *errs.Error {
+	if req.Pipeline == "" {
+		return nil
+	}
+	n, size := 0, int64(0)
+	codesOf(req, func(code *call.Code) bool {
+		n++
+		size += int64(len(code.Source))
+		return true
+	})
+	if n > c.o.CacheEntries || size > c.o.CacheBytes {
+		return errs.New(errs.Invalid, "the code of pipeline %s is %d bytes in %d versions; a sandbox keeps %d bytes in %d",
+			req.Pipeline, size, n, c.o.CacheBytes, c.o.CacheEntries)
+	}
+	return nil
+}
+
 // await passes on what comes until the answer is complete (nil) or the caller's time is over.
 func (c *Conn) await(ctx context.Context, x *exchange) *errs.Error {
 	left := time.Until(x.deadline)
@@ -181,13 +235,26 @@ func (c *Conn) await(ctx context.Context, x *exchange) *errs.Error {
 		x.timer.Reset(left)
 	}
 	defer x.timer.Stop()
+	defer x.clock.stop()
 	for {
+		c.wind(x)
 		select {
 		case <-x.wake:
 		case <-ctx.Done():
 			return c.abandon(ctx, x, reasonGone)
 		case <-x.timer.C:
 			return c.abandon(ctx, x, reasonDeadline)
+		case <-x.clock.c():
+			if c.strike(x) {
+				if c.abandon(ctx, x, reasonDeadline) == nil {
+					return nil
+				}
+				return stepTimeout(&x.req.Steps[x.clock.step])
+			}
+			continue
+		case <-x.clock.pong:
+			x.clock.answered()
+			continue
 		}
 		if final, err := c.deliver(ctx, x); final || err != nil {
 			return err
@@ -307,7 +374,10 @@ func (c *Conn) leave(x *exchange) {
 	}
 	if x.stream != 0 && !x.over {
 		x.returned = true
-		x.req, x.sink, x.response, x.logs, x.data, x.spare, x.value = nil, nil, nil, nil, nil, nil, nil
+		x.req, x.sink, x.response, x.logs, x.data, x.spare, x.value, x.input = nil, nil, nil, nil, nil, nil, nil, nil
+		if x.piped != nil {
+			x.piped.state, x.piped.part = nil, nil
+		}
 		c.lingerLocked(x)
 		if !x.answered || !x.bodyDone {
 			c.restoreLocked(x)

@@ -23,7 +23,10 @@ type exchange struct {
 	invoked  time.Time
 	limits   invokeLimits
 	watch    *watch
-	streamed int64         // bytes given to the sink
+	streamed int64  // bytes given to the sink
+	input    []byte // INVOKE's body
+	clock    stepClock
+	stuck    bool          // the event loop stood still in a step whose time was over
 	gone     chan struct{} // streamed inputs: closed when Do returns
 
 	id       call.ID
@@ -60,7 +63,8 @@ type exchange struct {
 	tooLarge  bool
 	notLoaded bool
 	lost      error
-	inputErr  error // the streamed input failed
+	inputErr  error  // the streamed input failed
+	piped     *piped // of a pipeline
 }
 
 // outBody is what of the input did not fit into INVOKE's frame.

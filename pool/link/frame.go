@@ -151,7 +151,7 @@ func checkStart(buf []byte, from Side) error {
 	}
 	allowed := uint8(0)
 	switch t {
-	case TypeLoad, TypeInvoke, TypeData:
+	case TypeLoad, TypeInvoke, TypeData, TypeStep:
 		allowed = FlagEnd
 	case TypeResult:
 		allowed = FlagEnd | FlagSettled

@@ -35,9 +35,6 @@ func (c *Conn) onResult(f *Frame) error {
 	if err != nil {
 		return err
 	}
-	if !knownOutcome(h.Outcome) {
-		return breach("RESULT with outcome %.40q", h.Outcome)
-	}
 	body := append([]byte(nil), f.Body...)
 	c.mu.Lock()
 	x, err := c.findLocked(f)
@@ -67,6 +64,14 @@ func (c *Conn) resultLocked(x *exchange, f *Frame, h ResultHead, body []byte) er
 	}
 	if x.headSeen && len(body) > 0 {
 		return breach("RESULT with a body after HEAD on stream %d", f.Stream)
+	}
+	if !knownOutcome(h.Outcome, x.piped != nil) {
+		return breach("RESULT with outcome %.40q", h.Outcome)
+	}
+	if x.piped != nil {
+		if err := x.piped.answer(&h); err != nil {
+			return err
+		}
 	}
 	x.answered, x.result = true, h
 	x.credit -= int64(f.Size)
@@ -146,7 +151,7 @@ func (c *Conn) onHead(f *Frame) error {
 	if x == nil {
 		return err
 	}
-	if x.headSeen || x.answered {
+	if x.headSeen || x.answered || x.piped != nil {
 		return breach("HEAD on stream %d out of its order", f.Stream)
 	}
 	x.headSeen = true
@@ -178,6 +183,12 @@ func (c *Conn) onData(f *Frame) error {
 	}
 	var settled func()
 	x.credit -= int64(f.Size)
+	if x.piped != nil && x.piped.collecting {
+		x.piped.collecting = !f.End()
+		err := c.partLocked(x, f)
+		c.mu.Unlock()
+		return err
+	}
 	switch {
 	case x.returned || x.tooLarge:
 		c.stats.LateFrames++
@@ -218,7 +229,7 @@ func (x *exchange) mayData(f *Frame) error {
 	switch {
 	case x.dataEnded || x.answered && x.bodyDone:
 		return breach("DATA on stream %d after its end", f.Stream)
-	case !x.headSeen && !x.answered:
+	case !x.headSeen && !x.answered && (x.piped == nil || !x.piped.collecting):
 		return breach("DATA on stream %d before HEAD or RESULT", f.Stream)
 	case int64(f.Size) > x.credit:
 		return breach("%d bytes of DATA on stream %d with credit for %d", f.Size, f.Stream, x.credit)
@@ -256,7 +267,7 @@ func (c *Conn) onNotLoaded(f *Frame) error {
 		c.mu.Unlock()
 		return err
 	}
-	if x.headSeen || x.answered || h.Hash != x.code {
+	if x.headSeen || x.answered || x.piped == nil && h.Hash != x.code || x.piped != nil && !x.piped.forgotten(&h, c.codes) {
 		c.mu.Unlock()
 		return breach("NOT_LOADED on stream %d out of its order", f.Stream)
 	}
@@ -294,6 +305,9 @@ func (c *Conn) onLog(f *Frame) error {
 	}
 	line := call.LogLine{Container: c.o.Container, Level: h.Level, Time: c.logTime(h.T), Dropped: max(h.Dropped, 0)}
 	line.Text = c.redactLine(f.Stream, clip(string(f.Body), MaxBody))
+	if h.Step != nil {
+		line.Step = *h.Step + 1
+	}
 	c.mu.Lock()
 	keep, err := c.logLocked(f, &line)
 	c.mu.Unlock()

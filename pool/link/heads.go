@@ -52,6 +52,30 @@ type InvokeHead struct {
 	Tenant    string            `json:"tenant,omitempty"`
 	MaxOutput int64             `json:"maxOutput,omitempty"`
 	MaxLog    int64             `json:"maxLog,omitempty"`
+	// Of a pipeline.
+	Pipeline string       `json:"pipeline,omitempty"`
+	From     int          `json:"from,omitempty"`    // the first step to run
+	Resumed  bool         `json:"resumed,omitempty"` // the body is a state, not the input
+	Values   [][2]string  `json:"values,omitempty"`  // name and value of each secret that any set has
+	Sets     []InvokeSet  `json:"sets,omitempty"`
+	Steps    []InvokeStep `json:"steps,omitempty"`
+}
+
+// InvokeSet is the secrets that some of the steps get.
+type InvokeSet struct {
+	Rev string `json:"rev"`
+	Of  []int  `json:"of"` // places in InvokeHead.Values
+}
+
+// InvokeStep is a step of a pipeline.
+type InvokeStep struct {
+	Name     string `json:"name"`
+	Code     string `json:"code"`
+	MS       int64  `json:"ms,omitempty"`     // of this step alone
+	Policy   string `json:"policy,omitempty"` // other than fail
+	Fallback string `json:"fallback,omitempty"`
+	Rest     bool   `json:"rest,omitempty"` // Code is not to be run: the policy decides
+	Set      *int   `json:"set,omitempty"`
 }
 
 // InvokeHTTP is the request head of an HTTP-shaped call.
@@ -67,7 +91,22 @@ type ResultHead struct {
 	Error    *ErrorHead `json:"error,omitempty"`
 	CPU      float64    `json:"cpu,omitempty"` // microseconds
 	Warnings []string   `json:"warnings,omitempty"`
+	// Of a pipeline.
+	Step int       `json:"step,omitempty"` // that failed or refused
+	US   []float64 `json:"us,omitempty"`   // microseconds of the steps that no STEP told of; the last one's is the one that failed
 }
+
+// StepHead is STEP's head.
+type StepHead struct {
+	Index   int        `json:"index"`
+	Outcome string     `json:"outcome"`       // ok, skipped, last_good, refused; running: it has run for long
+	Why     string     `json:"why,omitempty"` // it failed, with skipped and last_good: an outcome of RESULT; "" is error
+	Error   *ErrorHead `json:"error,omitempty"`
+	US      float64    `json:"us,omitempty"`
+	Times   []float64  `json:"times,omitempty"` // with running: of the steps before it that no STEP told of
+}
+
+const stepRunning = "running"
 
 // ErrorHead is an error as the agent reports it. Code and StatusCode are whatever the tenant's error object carried.
 type ErrorHead struct {
@@ -84,8 +123,9 @@ type ErrorHead struct {
 
 // CodeHead is the head of LOADED, LOAD_FAILED and NOT_LOADED.
 type CodeHead struct {
-	Hash  string     `json:"hash"`
-	Error *ErrorHead `json:"error,omitempty"`
+	Hash    string     `json:"hash"`
+	Error   *ErrorHead `json:"error,omitempty"`
+	Missing []string   `json:"missing,omitempty"` // NOT_LOADED of a pipeline that lacks more than one
 }
 
 // ResponseHead is HEAD's head.
@@ -99,6 +139,7 @@ type LogHead struct {
 	Level   string  `json:"level"`
 	T       float64 `json:"t"`
 	Dropped int64   `json:"dropped,omitempty"`
+	Step    *int    `json:"step,omitempty"` // of a pipeline
 }
 
 // parseHead decodes a head into v. A head is a JSON object; members of another type than v's are a breach, unknown ones
@@ -189,6 +230,9 @@ func appendInvokeHead(dst []byte, req *call.Request, ms int64, mine, welcome inv
 	}
 	if mine.maxLog != welcome.maxLog {
 		dst = strconv.AppendInt(append(dst, `,"maxLog":`...), mine.maxLog, 10)
+	}
+	if req.Pipeline != "" {
+		dst = appendPipeline(dst, req)
 	}
 	return append(dst, '}')
 }

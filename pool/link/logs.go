@@ -58,9 +58,15 @@ func (c *Conn) logLocked(f *Frame, line *call.LogLine) (keep bool, err error) {
 	x := c.table[f.Stream]
 	if x == nil {
 		line.Call, line.Function = c.past.call(f.Stream)
+		line.Step = 0
 		return true, nil
 	}
 	line.Call, line.Function = x.id, x.function
+	if x.piped == nil || line.Step < 1 || line.Step > len(x.piped.steps) {
+		line.Step = 0
+	} else {
+		line.Function = x.piped.steps[line.Step-1].Function
+	}
 	const slack = 64 << 10 // agents may count characters or heads otherwise than we do
 	if x.logBytes += int64(len(line.Text)); x.logBytes > x.limits.maxLog+slack {
 		c.stats.LogsDropped++

@@ -15,7 +15,7 @@ const (
 	DefaultStreamWindow     = 384 << 10
 	DefaultLogWindow        = 256 << 10
 	DefaultLogRate          = 256 << 10 // per second
-	DefaultCacheEntries     = 64
+	DefaultCacheEntries     = 256       // a pipeline of 100 steps with their fallbacks, and others beside it
 	DefaultCacheBytes       = 32 << 20
 	DefaultQueueBytes       = 4 << 20
 	DefaultHandshakeTimeout = 5 * time.Second

@@ -17,14 +17,18 @@ const (
 	outcomeTooLarge  = "output_too_large"
 	outcomeCancelled = "cancelled"
 	outcomeInvalid   = "invalid"
+	outcomeRefused   = "refused" // of a pipeline
+	outcomeTimeout   = "timeout" // a step's own
 )
 
 func succeeded(outcome string) bool { return outcome == "" || outcome == outcomeOK }
 
-func knownOutcome(s string) bool {
+func knownOutcome(s string, pipeline bool) bool {
 	switch s {
 	case "", outcomeOK, outcomeError, outcomeLoadError, outcomeTooLarge, outcomeCancelled, outcomeInvalid:
 		return true
+	case outcomeRefused, outcomeTimeout:
+		return pipeline
 	}
 	return false
 }
@@ -47,7 +51,13 @@ func (c *Conn) answer(ctx context.Context, x *exchange) (*call.Result, *errs.Err
 		if !x.sent {
 			started = errs.StartedNo
 		}
+		if x.stuck && x.clock.step == x.piped.next { // which is why it was lost
+			return nil, stepTimeout(&x.req.Steps[x.clock.step])
+		}
 		return nil, lostError(x.lost, started)
+	}
+	if e := x.stepFailure(); e != nil {
+		return nil, e
 	}
 	switch x.result.Outcome {
 	case outcomeError:
@@ -62,6 +72,10 @@ func (c *Conn) answer(ctx context.Context, x *exchange) (*call.Result, *errs.Err
 	case outcomeTooLarge:
 		return nil, tooLargeError(x)
 	case outcomeInvalid:
+		if x.piped != nil {
+			return nil, errs.New(errs.Invalid, "the input is not what a pipeline takes: {\"user\": {…}, \"context\": {…}} for rules, "+
+				"the event, a JSON object, for actions")
+		}
 		return nil, errs.New(errs.Invalid, "the input is not valid JSON")
 	case outcomeCancelled: // by our own watch, while the sink was blocked
 		if ctx.Err() != nil {

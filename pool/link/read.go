@@ -130,6 +130,8 @@ func (c *Conn) dispatch(f *Frame) error {
 		return c.onSettled(f)
 	case TypeHead:
 		return c.onHead(f)
+	case TypeStep:
+		return c.onStep(f)
 	case TypeWindow:
 		return c.onWindow(f)
 	case TypeLoaded, TypeLoadFailed:

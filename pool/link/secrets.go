@@ -28,20 +28,48 @@ type secretRevision struct {
 
 // learn notes what a call is about to carry.
 func (s *secrets) learn(req *call.Request) {
-	if len(req.Secrets) == 0 {
+	if req.Pipeline != "" {
+		s.learnSteps(req.Steps)
+	} else if len(req.Secrets) > 0 {
+		s.note(req.SecretsRev, func() *redact.Values { return redact.New(req.Secrets) })
+	}
+}
+
+// learnSteps notes what the steps of a pipeline carry, as one revision of all of it.
+func (s *secrets) learnSteps(steps []call.Step) {
+	var room [256]byte
+	rev, last := room[:0], ""
+	for i := range steps {
+		if len(steps[i].Secrets) > 0 && steps[i].SecretsRev != last {
+			last = steps[i].SecretsRev
+			rev = append(append(rev, last...), ' ')
+		}
+	}
+	if len(rev) == 0 {
 		return
 	}
+	s.note(string(rev), func() *redact.Values {
+		var all []*redact.Values
+		for i := range steps {
+			all = append(all, redact.New(steps[i].Secrets))
+		}
+		return redact.Join(all...)
+	})
+}
+
+// note adds a revision, unless it is known.
+func (s *secrets) note(rev string, values func() *redact.Values) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := len(s.known) - 1; i >= 0; i-- {
-		if s.known[i].rev == req.SecretsRev {
+		if s.known[i].rev == rev {
 			return
 		}
 	}
 	if len(s.known) == keptRevisions {
 		s.known = s.known[1:]
 	}
-	s.known = append(s.known, secretRevision{req.SecretsRev, redact.New(req.Secrets)})
+	s.known = append(s.known, secretRevision{rev, values()})
 	all := make([]*redact.Values, len(s.known))
 	for i, k := range s.known {
 		all[i] = k.values

@@ -19,6 +19,7 @@ const SKIP = 'skip';
 const LAST_GOOD = 'last_good';
 const REST = 'rest'; // why a version that is not to be run has not run
 
+const LOOK_MS = 1000; // a step that runs for so long is named to the host
 const SHORT = 4096; // bytes of an error in a STEP, about
 const LONGEST = 20000; // units of an error's text, so that it fits into a head
 
@@ -235,6 +236,8 @@ class Pipeline {
     this.failure = null; // {why, error} of the version whose fallback runs
     this.began = 0; // when the step did
     this.times = ''; // µs of the steps that the host was not told of
+    this.shown = -1; // the step of which it was said that it runs
+    this.look = null; // timer
     this.unsettled = 0; // steps whose code is not over
     this.over = false; // the call is answered
     this.ready = false; // the next step may begin
@@ -245,7 +248,7 @@ class Pipeline {
   begin() {
     const complaint = this.kind === 'action' ? this.takeEvent() : this.takeState();
     if (complaint === '') return this.goOn();
-    this.over = true;
+    this.close();
     this.call.invalid(complaint);
   }
 
@@ -292,6 +295,30 @@ class Pipeline {
       else this.complete();
     }
     this.going = false;
+    if (!this.over && this.look === null && this.told < this.steps.length) this.lookLater();
+  }
+
+  lookLater() {
+    this.look = P.setTimeout(() => this.name(), LOOK_MS);
+  }
+
+  // name tells the host which step runs, if it could not know: should the pipeline not end in time, that is the one.
+  name() {
+    if (this.over) return;
+    const index = this.step === null ? -1 : this.step.index;
+    if (index >= this.told && index !== this.shown) {
+      this.shown = index;
+      const head = `{"index":${index},"outcome":"running","times":[${this.times}]}`;
+      this.times = '';
+      this.call.link.step(this.call, head, '', () => {});
+    }
+    this.lookLater();
+  }
+
+  // close is called once nothing more is to run.
+  close() {
+    this.over = true;
+    if (this.look !== null) P.clearTimeout(this.look);
   }
 
   // runNext begins the next step, or does what its policy says where its version is not to be run.
@@ -415,7 +442,7 @@ class Pipeline {
   // end answers with a failure or a refusal.
   end(why, index, error) {
     if (this.over) return;
-    this.over = true;
+    this.close();
     if (index === this.next) this.note();
     if (this.step !== null) this.step.end();
     this.step = null;
@@ -429,13 +456,13 @@ class Pipeline {
 
   complete() {
     const text = this.text === '' ? jsonStringify(this.state) : this.text;
-    this.over = true;
+    this.close();
     this.call.end(`{"us":[${this.times}]`, text, this.unsettled === 0);
   }
 
   // stop is called when the call is cancelled.
   stop() {
-    this.over = true;
+    this.close();
     if (this.step !== null) this.step.end();
     this.step = null;
   }

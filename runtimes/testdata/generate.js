@@ -84,8 +84,34 @@ frame('head', 'agent', 'HEAD', 0, 7, {
 frame('head, no headers', 'agent', 'HEAD', 0, 8, { status: 404, headers: [] });
 frame('data from the agent', 'agent', 'DATA', 0, 7, undefined, Buffer.from([0, 1, 2, 255, 254, 253]));
 frame('last data from the agent', 'agent', 'DATA', END, 7, undefined, 'end');
-frame('step', 'agent', 'STEP', 0, 6, { index: 0, outcome: 'ok' }, '{"user":{},"context":{}}');
-frame('step that failed', 'agent', 'STEP', 0, 6, { index: 1, outcome: 'error', error: { name: 'Error', message: 'no' } });
+frame('invoke, pipeline', 'host', 'INVOKE', END, 15, {
+  id: CALL, code: HASH, ms: 20000, kind: 'rule', tenant: 'acme', pipeline: 'login',
+  steps: [
+    { name: 'first', code: HASH, set: 0 },
+    { name: 'second', code: HASH, ms: 500, policy: 'skip', set: 1 },
+    { name: 'third', code: HASH, policy: 'last_good', fallback: HASH, rest: true },
+  ],
+  sets: [{ rev: '17', of: [0, 1] }, { rev: '18', of: [0, 2] }],
+  values: [['ALL', 'sésame'], ['KEY', 'one'], ['KEY', 'two']],
+}, '{"user":{},"context":{}}');
+frame('invoke, pipeline that goes on', 'host', 'INVOKE', END, 16, {
+  id: CALL, code: HASH, ms: 15000, kind: 'rule', pipeline: 'login', from: 1, resumed: true,
+  steps: [{ name: 'first', code: HASH }, { name: 'second', code: HASH, policy: 'skip' }],
+}, '{"user":{},"context":{}}');
+frame('not loaded, several', 'agent', 'NOT_LOADED', 0, 15, { hash: HASH, missing: [HASH, HASH] });
+frame('step', 'agent', 'STEP', END, 15, { index: 0, outcome: 'ok', us: 120 }, '{"user":{},"context":{}}');
+frame('step, state to come', 'agent', 'STEP', 0, 15, { index: 0, outcome: 'ok', us: 9 }, '{"user":{},');
+frame('step, last of the state', 'agent', 'DATA', END, 15, undefined, '"context":{}}');
+frame('step that was skipped', 'agent', 'STEP', END, 15, { index: 1, outcome: 'skipped', us: 500100, why: 'timeout', error: { name: 'TimeoutError', message: 'no' } });
+frame('step that was replaced', 'agent', 'STEP', END, 15, { index: 2, outcome: 'last_good', us: 77, error: { name: 'TypeError', message: 'no' } }, '{"user":{},"context":{}}');
+frame('step that refused', 'agent', 'STEP', END, 15, { index: 1, outcome: 'refused', error: { name: 'AccessDenied', message: 'no', denied: true } });
+frame('step that runs for long', 'agent', 'STEP', END, 15, { index: 3, outcome: 'running', times: [12, 7, 1500] });
+frame('result of a pipeline', 'agent', 'RESULT', END | SETTLED, 15, { us: [12, 7], cpu: 80 }, '{"user":{},"context":{}}');
+frame('result, refused', 'agent', 'RESULT', END, 15, {
+  outcome: 'refused', step: 1, us: [12, 7], error: { name: 'UnauthorizedError', message: 'not today', denied: true },
+});
+frame('result, step timeout', 'agent', 'RESULT', END, 15, { outcome: 'timeout', step: 0, us: [500100], error: { name: 'TimeoutError', message: 'no' } });
+frame('log of a step', 'agent', 'LOG', 0, 15, { level: 'info', t: 1760000000000, step: 1 }, 'hello');
 frame('result, empty head', 'agent', 'RESULT', END | SETTLED, 5, null, '{"ok":true}');
 frame('result with cpu', 'agent', 'RESULT', END, 5, { outcome: 'ok', cpu: 1234, warnings: ['uuid@8.0.0 is not here'] }, 'null');
 frame('result, body to come', 'agent', 'RESULT', 0, 5, null, '"' + 'x'.repeat(30));
@@ -191,6 +217,42 @@ breach('stream credit exceeded', '5 x 64 KiB against a window of 256 KiB', 'open
   ...Array.from({ length: 5 }, () => wire(T('DATA'), 0, 1, undefined, Buffer.alloc(65536))));
 breach('log credit exceeded', '5 x 64 KiB against a window of 256 KiB', 'open',
   ...Array.from({ length: 5 }, () => wire(T('LOG'), 0, 1, '{"level":"info","t":1}', Buffer.alloc(65536, 0x61))));
+
+// state pipeline: as open, but stream 1 is a pipeline of three rules: first (policy fail), second (skip), third (fail), so that
+// STEP tells of the first two.
+const STEP = (head, body = '{}', flags = END) => wire(T('STEP'), flags, 1, JSON.stringify(head), body);
+const first = STEP({ index: 0, outcome: 'ok', us: 5 });
+const failed = { name: 'Error', message: 'no' };
+const ended = (head, body) => wire(T('RESULT'), END, 1, JSON.stringify(head), body);
+breach('step of no pipeline', 'stream 1 is none', 'open', first);
+breach('refused of no pipeline', 'an outcome of pipelines', 'open', ended({ outcome: 'refused', error: failed }));
+breach('step head a list', 'the head is no object', 'pipeline', wire(T('STEP'), END, 1, '[]'));
+breach('step outcome unknown', 'no such outcome', 'pipeline', STEP({ index: 0, outcome: 'fine' }));
+breach('step with the flag of a result', 'SETTLED is a flag of RESULT', 'pipeline', STEP({ index: 0, outcome: 'ok' }, '{}', END | SETTLED));
+breach('second step first', 'steps come in their order', 'pipeline', STEP({ index: 1, outcome: 'ok' }));
+breach('same step twice', 'steps come once', 'pipeline', first, first);
+breach('step -1', 'there is none', 'pipeline', STEP({ index: -1, outcome: 'ok' }));
+breach('third step told', 'nobody needs it', 'pipeline', first, STEP({ index: 1, outcome: 'ok' }), STEP({ index: 2, outcome: 'ok' }));
+breach('skipped without the policy', 'a step that may not be skipped', 'pipeline', STEP({ index: 0, outcome: 'skipped', error: failed }, ''));
+breach('last good without one', 'there is no fallback', 'pipeline', first, STEP({ index: 1, outcome: 'last_good', error: failed }));
+breach('skipped for no reason', 'no such reason', 'pipeline', first, STEP({ index: 1, outcome: 'skipped', why: 'luck' }, ''));
+breach('step after a refusal', 'it has refused', 'pipeline', STEP({ index: 0, outcome: 'refused', error: failed }, ''), first);
+breach('refusal of a step to come', 'it was not begun', 'pipeline', STEP({ index: 1, outcome: 'refused', error: failed }, ''));
+breach('refusal with a state', 'it has none', 'pipeline', STEP({ index: 0, outcome: 'refused', error: failed }));
+breach('running of a step that is told', 'the host knows', 'pipeline', STEP({ index: 0, outcome: 'running', times: [] }, ''));
+breach('running without the times before', 'two are missing', 'pipeline', STEP({ index: 2, outcome: 'running', times: [] }, ''));
+breach('step within a state', 'the state has not ended', 'pipeline', STEP({ index: 0, outcome: 'ok' }, '{', 0), STEP({ index: 1, outcome: 'ok' }));
+breach('data after a state', 'nothing was open', 'pipeline', first, wire(T('DATA'), END, 1, undefined, 'x'));
+breach('result ok within a state', 'the state has not ended', 'pipeline', STEP({ index: 0, outcome: 'ok' }, '{', 0), ended({ us: [1, 2] }, '{}'));
+breach('result ok after a refusal', 'a refusal stands', 'pipeline', STEP({ index: 0, outcome: 'refused', error: failed }, ''), ended({ us: [1, 2, 3] }, '{}'));
+breach('result ok of two steps', 'there are three', 'pipeline', first, ended({ us: [1] }, '{}'));
+breach('result ok of four steps', 'there are three', 'pipeline', first, ended({ us: [1, 2, 3] }, '{}'));
+breach('result error of no step', 'nobody is blamed', 'pipeline', first, ended({ outcome: 'error', step: 0, us: [], error: failed }));
+breach('result error of a step to come', 'it was not begun', 'pipeline', first, ended({ outcome: 'error', step: 2, us: [1], error: failed }));
+breach('result error of a step that is over', 'only a refusal comes late', 'pipeline', first, ended({ outcome: 'error', step: 0, us: [1], error: failed }));
+breach('head of a pipeline', 'its value is JSON', 'pipeline', wire(T('HEAD'), 0, 1, '{"status":200,"headers":[]}'));
+breach('not loaded of other code', 'no step has it', 'pipeline', wire(T('NOT_LOADED'), 0, 1, JSON.stringify({ hash: HASH })));
+breach('log of step x', 'a field of another type', 'pipeline', wire(T('LOG'), 0, 1, '{"level":"info","t":1,"step":"x"}', 'x'));
 
 // Zeros and letters by the hundred thousand make a file nobody can open; runs of one byte are shortened to
 // <byte>*<count>.

@@ -13,7 +13,7 @@ import (
 )
 
 // Handler answers one call. It runs in a goroutine of its own, unless Options.Inline. A value is the RESULT; nil stands for
-// null. An error that is a *Thrown is reported as the code's own, ErrNotLoaded as NOT_LOADED, any other as a thrown Error.
+// null. An error that is a *Thrown is reported as the code's own, ErrNotLoaded as NOT_LOADED, any other but ErrSilent as a thrown Error.
 // SETTLED follows when the handler returns. ctx ends on CANCEL, which the agent answers by itself at once, and when the
 // connection is gone.
 type Handler func(ctx context.Context, c *Call) ([]byte, error)
@@ -25,6 +25,9 @@ func (t *Thrown) Error() string { return t.Name + ": " + t.Message }
 
 // ErrNotLoaded makes the agent answer NOT_LOADED, as if it had forgotten the code.
 var ErrNotLoaded = errors.New("linktest: not loaded")
+
+// ErrSilent says that the handler has forged all that there is to send.
+var ErrSilent = errors.New("linktest: silent")
 
 // Options say how the agent behaves.
 type Options struct {

@@ -31,6 +31,7 @@ type Call struct {
 	head      bool
 	answered  bool
 	settled   bool
+	missing   []string // code of a pipeline's steps
 }
 
 // Stream is the stream's number, for forging.

@@ -139,6 +139,9 @@ func (a *Agent) invoke(f *link.Frame) error {
 	}
 	a.mu.Lock()
 	code, ok := a.code[c.Code]
+	if c.Pipeline != "" {
+		code, ok = loaded{}, a.hasStepsLocked(c)
+	}
 	if !ok {
 		a.mu.Unlock()
 		a.notLoaded(c)
@@ -164,14 +167,35 @@ func (a *Agent) invoke(f *link.Frame) error {
 	return nil
 }
 
+// hasStepsLocked says whether all code of a pipeline's steps is here, and names what is missing.
+func (a *Agent) hasStepsLocked(c *Call) bool {
+	c.missing = nil
+	for _, s := range c.Steps {
+		for _, hash := range []string{s.Code, s.Fallback} {
+			if _, ok := a.code[hash]; !ok && hash != "" {
+				c.missing = append(c.missing, hash)
+			}
+		}
+	}
+	return len(c.missing) == 0
+}
+
 func (a *Agent) notLoaded(c *Call) {
-	a.send(link.AppendFrame(nil, link.TypeNotLoaded, 0, c.stream, mustJSON(link.CodeHead{Hash: c.Code}), nil))
+	head := link.CodeHead{Hash: c.Code}
+	if len(c.missing) > 0 {
+		head.Hash, head.Missing = c.missing[0], c.missing
+	}
+	a.send(link.AppendFrame(nil, link.TypeNotLoaded, 0, c.stream, mustJSON(head), nil))
 }
 
 func (a *Agent) run(ctx context.Context, c *Call) {
 	value, err := a.o.Handler(ctx, c)
 	var thrown *Thrown
 	switch {
+	case errors.Is(err, ErrSilent):
+		a.mu.Lock()
+		delete(a.calls, c.stream)
+		a.mu.Unlock()
 	case errors.Is(err, ErrNotLoaded):
 		a.mu.Lock()
 		delete(a.code, c.Code)

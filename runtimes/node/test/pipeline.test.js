@@ -249,6 +249,20 @@ describe('rules', () => {
   );
 
   test(
+    'one that runs for long is named',
+    withHost(async (host) => {
+      const wait = (ms) => rule(`setTimeout(() => callback(null, user, context), ${ms})`);
+      const x = host.pipe('rule', [skip(mark(0)), mark(1), mark(2), wait(1500), mark(4), wait(1500), mark(6)], input);
+      await x.answered;
+      assert.deepEqual(
+        x.steps.map((s) => [s.index, s.outcome, s.times?.length]),
+        [[0, 'ok', undefined], [3, 'running', 2], [5, 'running', 2]],
+      );
+      assert.deepEqual([x.outcome, x.result.us.length], ['ok', 2]);
+    }),
+  );
+
+  test(
     'is cancelled where it stands',
     withHost(async (host) => {
       const x = host.pipe('rule', [mark(1), rule("console.log('here'); setTimeout(() => callback(null), 50)"), rule("console.log('never')")], input);
