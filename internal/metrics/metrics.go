@@ -36,7 +36,7 @@ var outcomeNames = append([]string{outcomeOK}, kindNames()...)
 
 func kindNames() []string {
 	return []string{
-		string(errs.UserError), string(errs.LoadError), string(errs.Timeout), string(errs.OutOfMemory),
+		string(errs.UserError), string(errs.Refused), string(errs.LoadError), string(errs.Timeout), string(errs.OutOfMemory),
 		string(errs.OutputTooLarge), string(errs.SandboxLost), string(errs.Limited), string(errs.NoCapacity),
 		string(errs.NotFound), string(errs.Invalid), string(errs.Conflict), string(errs.Unauthenticated),
 		string(errs.Denied), string(errs.Cancelled), string(errs.Internal),

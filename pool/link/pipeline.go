@@ -217,7 +217,8 @@ func (c *Conn) endPipeline(x *exchange, res *call.Result, err *errs.Error) (*cal
 	c.mu.Lock()
 	p := x.piped
 	all, refusal, next, lost := p.story(), p.refusal, p.next, x.lost
-	running := p.known && !p.collecting && p.next < len(p.steps) && !x.answered
+	over := x.answered && x.result.Outcome != outcomeCancelled
+	running := p.known && !p.collecting && p.next < len(p.steps) && !over
 	resume := &call.Resume{Step: next, State: p.state}
 	c.mu.Unlock()
 	if res == nil {
