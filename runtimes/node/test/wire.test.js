@@ -98,7 +98,7 @@ test('frames beyond the bounds are refused before they are waited for', () => {
 
 test('breaches have unique names and reasons', () => {
   assert.equal(new Set(breaches.map((b) => b.name)).size, breaches.length);
-  for (const b of breaches) assert.ok(b.why && b.hex && ['hello', 'open'].includes(b.state), b.name);
+  for (const b of breaches) assert.ok(b.why && b.hex && ['hello', 'open', 'pipeline'].includes(b.state), b.name);
 });
 
 test('writer keeps what the socket has not taken', () => {
