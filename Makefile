@@ -9,7 +9,7 @@ GEN := $(CURDIR)/.cache/gen
 export PADDOCK_RUNSC ?= $(CURDIR)/bin/runsc
 export PADDOCK_RUNC ?= $(CURDIR)/bin/runc
 
-.PHONY: all build tools setup demo run test vm-cgroup2 trace bench generate verify licences vulncheck sbom fuzz clean help
+.PHONY: all build tools setup demo run cluster test vm-cgroup2 trace bench generate verify licences vulncheck sbom fuzz clean help
 
 all: build
 
@@ -37,6 +37,9 @@ demo: build ## the main job, start to end; ENGINE=docker, ISOLATION=runc do the 
 
 run: build ## serve until Ctrl-C
 	bin/paddock up --engine $(ENGINE) --isolation $(ISOLATION)
+
+cluster: build ## three store members, three controllers, two routers on this machine until Ctrl-C
+	@ISOLATION=$(ISOLATION) PADDOCK_BIN=$(CURDIR)/bin/paddock scripts/cluster.sh
 
 test: ## everything, with the race detector, on every engine
 	@scripts/test.sh

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"paddock/controller/catalog"
@@ -31,17 +32,19 @@ type Catalogue interface {
 
 // Config is what a Controller is made of. All fields but Calls, Logger, Audit and Address must be set.
 type Config struct {
-	ID        string // 8 hex digits, from the data directory
-	Address   string // where routers on other machines reach it, "" = nowhere
-	Region    string
-	Version   string
-	Pool      pool.Config // its Observer is the controller's to set
-	Store     store.Store
-	Catalogue Catalogue // seen once already: containers of tenants that it does not know are destroyed
-	Logs      *logs.Hub
-	Calls     *logs.Calls    // nil: one of its own
-	Audit     *audit.Sampler // what sandboxes do that an operator should hear of; nil: nobody
-	Logger    *slog.Logger
+	ID      string // 8 hex digits, from the data directory
+	Address string // where routers on other machines reach it, "" = nowhere
+	Region  string
+	// TrustClass is the class of tenants that this machine runs; see tenant.Policy.
+	TrustClass string
+	Version    string
+	Pool       pool.Config // its Observer is the controller's to set
+	Store      store.Store
+	Catalogue  Catalogue // seen once already: containers of tenants that it does not know are destroyed
+	Logs       *logs.Hub
+	Calls      *logs.Calls    // nil: one of its own
+	Audit      *audit.Sampler // what sandboxes do that an operator should hear of; nil: nobody
+	Logger     *slog.Logger
 }
 
 // Controller owns one pool. Make one with New, then Start; end it with Shutdown or Release. Safe for concurrent use.
@@ -53,6 +56,8 @@ type Controller struct {
 	calls       *logs.Calls
 	assignments *assignments
 	membership  *membership
+
+	draining atomic.Bool
 
 	ctx    context.Context // of what runs beside the calls
 	cancel context.CancelFunc
@@ -87,7 +92,8 @@ func New(cfg Config) (*Controller, error) {
 	c.pool = p
 	c.membership = newMembership(cfg.Store, &pb.ControllerRecord{
 		Id: cfg.ID, Address: cfg.Address, Region: cfg.Region, Version: cfg.Version, Runtimes: []string{cfg.Pool.Image.Runtime},
-		Capacity: int32(p.Stats().Limit), Isolation: string(cfg.Pool.Engine.Isolation()),
+		TrustClass: cfg.TrustClass,
+		Capacity:   int32(p.Stats().Limit), Isolation: string(cfg.Pool.Engine.Isolation()),
 	}, cfg.Logger)
 	return c, nil
 }
@@ -127,6 +133,15 @@ func (c *Controller) Ready() <-chan struct{} { return c.pool.Ready() }
 
 // Stats returns the pool's.
 func (c *Controller) Stats() pool.Stats { return c.pool.Stats() }
+
+// Drain tells routers that no new work should come: what runs goes on. It cannot be taken back.
+func (c *Controller) Drain() {
+	c.draining.Store(true)
+	c.membership.update(func(r *pb.ControllerRecord) { r.Draining = true })
+}
+
+// Draining says whether Drain was called.
+func (c *Controller) Draining() bool { return c.draining.Load() }
 
 // Registered says whether the controller's record stands in the store as far as it knows.
 func (c *Controller) Registered() bool { return c.membership.isJoined() }

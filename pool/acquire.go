@@ -110,6 +110,9 @@ func (p *Pool) queueLocked(t *tenantState, req *call.Request, now time.Time) (*w
 	if len(t.live) == 0 && p.hopelessLocked(req.Deadline, now) {
 		return nil, p.noCapacityLocked("no sandbox can be made at the moment")
 	}
+	if req.Spill && len(t.live) == 0 && p.fullLocked() {
+		return nil, p.noCapacityLocked("this machine is full")
+	}
 	w := p.enqueueLocked(t, req, now)
 	p.wantLocked(t, now)
 	p.dispatchLocked(now)

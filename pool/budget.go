@@ -47,6 +47,14 @@ func (p *Pool) freeLocked() int64 {
 	return p.cfg.MemoryBudgetBytes - p.cfg.ReserveBytes - p.committed
 }
 
+// fullLocked says that a container for one more tenant would have to wait until somebody's calls end.
+func (p *Pool) fullLocked() bool {
+	if p.ready.len() > 0 || p.idle.len() > 0 {
+		return false
+	}
+	return len(p.containers)-p.going >= p.maxContainers || p.freeLocked()+p.goingSize+p.freezingSize < p.cfg.limitBytes()
+}
+
 // makeRoomLocked makes room for what waits, with the least harm: idle containers are frozen ahead of time, then idle
 // assignments are evicted, least recently used first, and for a thaw even warm containers go. What is on its way out
 // counts as gone.

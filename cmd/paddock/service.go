@@ -27,14 +27,15 @@ type service struct {
 	progress *progress
 	failed   chan error // serving, or the store, has failed
 
-	data   *machine.DataDir
-	run    *machine.RunDir
-	audit  auditPart
-	store  storePart
-	node   nodePart
-	front  frontPart
-	undo   []closer // in the order of making
-	opened struct{ http, grpc net.Listener }
+	data    *machine.DataDir
+	run     *machine.RunDir
+	audit   auditPart
+	store   storePart
+	node    nodePart
+	front   frontPart
+	cluster clusterPart
+	undo    []closer // in the order of making
+	opened  struct{ http, grpc net.Listener }
 }
 
 // closer undoes one step. remove says whether the sandboxes go as well.
@@ -59,10 +60,7 @@ func (s *service) say(format string, args ...any) { fmt.Fprintf(s.app.stdout, fo
 // start takes the machine, opens the store, prepares runtime and engine, fills the pool and serves. What can fail for
 // reasons that only a person can mend comes first.
 func (s *service) start(ctx context.Context) error {
-	for _, step := range []struct {
-		name string
-		do   func(context.Context) error
-	}{
+	err := s.take(ctx, []step{
 		{"taking " + s.cfg.DataDir, s.takeMachine},
 		{"opening the audit log", s.openAudit},
 		{"opening listeners", s.listen},
@@ -76,7 +74,23 @@ func (s *service) start(ctx context.Context) error {
 		{"writing down the start", s.auditStart},
 		{"announcing", s.announce},
 		{"removing old runtimes", s.pruneImages},
-	} {
+	})
+	if err != nil {
+		return err
+	}
+	s.banner()
+	return nil
+}
+
+// step is a part of a start.
+type step struct {
+	name string
+	do   func(context.Context) error
+}
+
+// take takes steps one after the other.
+func (s *service) take(ctx context.Context, steps []step) error {
+	for _, step := range steps {
 		s.progress.begin(step.name)
 		if err := step.do(ctx); err != nil {
 			return err
@@ -86,7 +100,6 @@ func (s *service) start(ctx context.Context) error {
 		}
 	}
 	s.progress.end()
-	s.banner()
 	return nil
 }
 
@@ -161,7 +174,7 @@ func (s *service) stop(ctx context.Context, remove bool) error {
 // announce leaves the addresses for who waits for them.
 func (s *service) announce(context.Context) error {
 	rec := machine.Record{
-		HTTP: s.url(), GRPC: s.opened.grpc.Addr().String(), PID: os.Getpid(), DataDir: s.data.Path, KeyFile: s.data.OperatorKey(),
+		HTTP: s.url(), GRPC: s.opened.grpc.Addr().String(), PID: os.Getpid(), DataDir: s.data.Path, KeyFile: s.operatorKey(),
 	}
 	if s.cfg.TLS.Cert != "" {
 		rec.TLSCert = absolute(s.cfg.TLS.Cert)
@@ -171,14 +184,15 @@ func (s *service) announce(context.Context) error {
 		return err
 	}
 	s.onStop("record", func(context.Context, bool) error { withdraw(); return nil })
-	return s.writeReadyFile(rec)
+	return s.writeReadyFile(map[string]any{"http": rec.HTTP, "grpc": rec.Dial(), "pid": rec.PID})
 }
 
-func (s *service) writeReadyFile(rec machine.Record) error {
+// writeReadyFile says where the service is to who waits for it.
+func (s *service) writeReadyFile(what map[string]any) error {
 	if s.cfg.ReadyFile == "" {
 		return nil
 	}
-	b, err := json.Marshal(map[string]any{"http": rec.HTTP, "grpc": rec.Dial(), "pid": rec.PID})
+	b, err := json.Marshal(what)
 	if err != nil {
 		return err
 	}
@@ -228,6 +242,6 @@ Try it:
   curl -sS%s %s/v1/run -H "Authorization: Bearer $(cat %s)" -H 'Paddock-Tenant: %s' \
     -H 'Content-Type: application/javascript' --data-binary 'module.exports = async () => "hello from a sandbox"'
   echo 'module.exports = async () => 6 * 7' | paddock run -
-`, s.url(), s.opened.grpc.Addr(), s.data.OperatorKey(), s.node.engine.Name(), s.node.describe(), trust, s.url(), s.data.OperatorKey(),
+`, s.url(), s.opened.grpc.Addr(), s.operatorKey(), s.node.engine.Name(), s.node.describe(), trust, s.url(), s.operatorKey(),
 		defaultTenant)
 }

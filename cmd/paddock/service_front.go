@@ -16,6 +16,7 @@ import (
 	"paddock/internal/metrics"
 	"paddock/pool"
 	"paddock/proto"
+	pb "paddock/proto/paddock/v1"
 	"paddock/router"
 )
 
@@ -30,7 +31,8 @@ type frontPart struct {
 
 // startFront makes the router over the controller in this process and serves. It is not ready yet.
 func (s *service) startFront(ctx context.Context) error {
-	cat, err := s.openCatalogue(ctx, s.node.controller)
+	b := s.backend()
+	cat, err := s.openCatalogue(ctx, b.remover)
 	if err != nil {
 		return err
 	}
@@ -42,10 +44,9 @@ func (s *service) startFront(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := s.node.controller
 	r, err := router.New(router.Config{
-		Catalogue: s.store.view, Keyring: catalog.NewKeyring(s.store.view, s.store.pepper), Nodes: router.OneNode(c),
-		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: c.Pools(), Logs: router.OneLogSource(c.Kept()), Audit: s.audit.log,
+		Catalogue: s.store.view, Keyring: catalog.NewKeyring(s.store.view, s.store.pepper), Nodes: b.nodes,
+		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: b.pools, Logs: b.logs, Audit: s.audit.log,
 		OpenAPI: proto.OpenAPI(), Registerer: registry, Gatherer: prometheus.Gatherers{registry, etcdMetrics{}}, Tracer: tracer, TLS: s.front.tls,
 		MaxConns: s.maxConns(), MaxConnsPerAddress: s.cfg.MaxConnectionsPerAddress,
 		Logger: s.log.With("part", "router"),
@@ -63,6 +64,22 @@ func (s *service) startFront(ctx context.Context) error {
 	s.startSweeps(cat)
 	s.startKeyUse(cat)
 	return nil
+}
+
+// backend is what runs the calls of the front: the controller in this process, or all that are registered.
+type backend struct {
+	nodes   router.Nodes
+	pools   pb.PoolsServer
+	logs    router.LogSources
+	remover catalog.Remover
+}
+
+func (s *service) backend() backend {
+	if f := s.cluster.fleet; f != nil {
+		return backend{nodes: f, pools: f.Pools(), logs: f, remover: f}
+	}
+	c := s.node.controller
+	return backend{nodes: router.OneNode(c), pools: c.Pools(), logs: router.OneLogSource(c.Kept()), remover: c}
 }
 
 // startSweeps removes, now and then, what broken-off deletions and expired keys left.
@@ -113,10 +130,11 @@ func (s *service) loadTLS() (*tls.Config, error) {
 // newRegistry holds all metrics of the process; etcd registers its own with the default one.
 func (s *service) newRegistry() (*prometheus.Registry, error) {
 	reg := prometheus.NewRegistry()
-	for _, c := range []prometheus.Collector{
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		metrics.NewPoolCollector(func() metrics.Pool { return poolMetrics(s.node.controller.Stats()) }),
-	} {
+	all := []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}
+	if c := s.node.controller; c != nil {
+		all = append(all, metrics.NewPoolCollector(func() metrics.Pool { return poolMetrics(c.Stats()) }))
+	}
+	for _, c := range all {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}

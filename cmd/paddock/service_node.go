@@ -211,7 +211,7 @@ func (s *service) startController(ctx context.Context) error {
 		minReady = -1 // the pool's word for none
 	}
 	c, err := controller.New(controller.Config{
-		ID: s.data.ID, Region: s.cfg.Region, Version: release(), Store: s.store.etcd, Catalogue: s.store.view,
+		ID: s.data.ID, Address: s.cluster.advertised, Region: s.cfg.Region, TrustClass: s.cfg.Cluster.TrustClass, Version: release(), Store: s.store.client, Catalogue: s.store.view,
 		Logs: logs.New(logs.Options{}), Audit: s.audit.events, Logger: s.log.With("part", "controller"),
 		Pool: pool.Config{
 			Engine: s.node.engine, Image: s.node.image, RunDir: s.run.Path, UIDBase: s.cfg.UIDBase,
@@ -246,7 +246,9 @@ func (s *service) awaitWarm(ctx context.Context) error {
 		st := c.Stats()
 		s.progress.say("%d/%d warm", st.Ready, st.MinReady)
 		if s.warmEnough(st, time.Since(began)) {
-			s.front.router.SetReady(true)
+			if s.front.router != nil { // else a controller of its own
+				s.front.router.SetReady(true)
+			}
 			return nil
 		}
 		if st.Ready == 0 && st.CreateFailed >= tooManyFailures {

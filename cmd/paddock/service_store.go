@@ -9,13 +9,15 @@ import (
 
 	"paddock/controller/catalog"
 	"paddock/controller/etcdstore"
+	"paddock/controller/store"
 	"paddock/internal/errs"
 	"paddock/pool/egress"
 )
 
 // storePart is what the service knows: the store and the catalogue in memory over it.
 type storePart struct {
-	etcd   *etcdstore.Embedded
+	etcd   *etcdstore.Embedded // nil where the store is a cluster of its own
+	client store.Store
 	blobs  *catalog.Blobs
 	kek    catalog.KEK
 	pepper catalog.Pepper
@@ -30,6 +32,7 @@ func (s *service) openStore(ctx context.Context) error {
 	if p.etcd, err = etcdstore.Embed(ctx, etcdstore.EmbedOptions{Dir: filepath.Join(dir, "etcd"), Logger: log}); err != nil {
 		return err
 	}
+	p.client = p.etcd
 	s.onStop("store", func(context.Context, bool) error { return p.etcd.Close() })
 	if p.blobs, err = catalog.OpenBlobs(filepath.Join(dir, "blobs")); err != nil {
 		return fmt.Errorf("code: %w", err)
@@ -41,18 +44,27 @@ func (s *service) openStore(ctx context.Context) error {
 	if p.pepper, err = catalog.LoadPepper(filepath.Join(dir, "pepper")); err != nil {
 		return err
 	}
-	p.view, err = catalog.NewView(catalog.ViewOptions{Store: p.etcd, Blobs: p.blobs, KEK: p.kek, Logger: s.log.With("part", "catalogue")})
+	if err := s.openView(ctx); err != nil {
+		return err
+	}
+	s.watchStore()
+	return nil
+}
+
+// openView follows the store, and waits until it has seen it.
+func (s *service) openView(ctx context.Context) (err error) {
+	p := &s.store
+	p.view, err = catalog.NewView(catalog.ViewOptions{Store: p.client, Blobs: p.blobs, KEK: p.kek, Logger: s.log.With("part", "catalogue")})
 	if err != nil {
 		return err
 	}
 	s.onStop("catalogue", func(context.Context, bool) error { return p.view.Close() })
 	select {
 	case <-p.view.Ready():
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	s.watchStore()
-	return nil
 }
 
 // watchStore says when the store gives up. Calls go on; only changes have to wait for a restart.
@@ -73,7 +85,7 @@ func (s *service) watchStore() {
 func (s *service) openCatalogue(ctx context.Context, remover catalog.Remover) (*catalog.Service, error) {
 	p := &s.store
 	svc, err := catalog.NewService(catalog.Options{
-		Store: p.etcd, View: p.view, Blobs: p.blobs, KEK: p.kek, Pepper: p.pepper, Remover: remover,
+		Store: p.client, View: p.view, Blobs: p.blobs, KEK: p.kek, Pepper: p.pepper, Remover: remover,
 		CheckEgress: checkEgressRule, CheckInject: egress.CheckInjections, Logger: s.log.With("part", "catalogue"),
 	})
 	if err != nil {
@@ -81,12 +93,12 @@ func (s *service) openCatalogue(ctx context.Context, remover catalog.Remover) (*
 	}
 	// The tenant comes before the key: where there is a key, there was a whole first start, and an operator may have deleted
 	// the tenant since.
-	if _, err := os.Stat(s.data.OperatorKey()); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(s.operatorKey()); errors.Is(err, os.ErrNotExist) {
 		if _, err := svc.CreateTenant(ctx, defaultTenant, nil); err != nil && !errs.Is(err, errs.Conflict) {
 			return nil, fmt.Errorf("tenant %s: %w", defaultTenant, err)
 		}
 	}
-	if err := svc.EnsureOperatorKey(ctx, s.data.OperatorKey()); err != nil {
+	if err := svc.EnsureOperatorKey(ctx, s.operatorKey()); err != nil {
 		return nil, err
 	}
 	return svc, nil

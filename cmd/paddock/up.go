@@ -98,16 +98,21 @@ const (
 	releaseTime = 5 * time.Second
 )
 
-// up prepares, serves until a signal, and stops. What was prepared is undone on every way out.
+// up is all of Paddock in this process.
 func (a *app) up(parent context.Context, cfg config.Config) error {
+	if os.Geteuid() != 0 {
+		return platformError("paddock up needs root: making sandboxes takes cgroups, mounts and user ids of their own; run it with sudo")
+	}
+	return a.runService(parent, cfg, (*service).start)
+}
+
+// runService prepares with start, serves until a signal, and stops. What was prepared is undone on every way out.
+func (a *app) runService(parent context.Context, cfg config.Config, start func(*service, context.Context) error) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	if giveBack, ok := parent.Value(stopKey{}).(context.CancelFunc); ok {
 		giveBack() // from here on the signals are ours
-	}
-	if os.Geteuid() != 0 {
-		return platformError("paddock up needs root: making sandboxes takes cgroups, mounts and user ids of their own; run it with sudo")
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
 	defer cancel()
@@ -115,7 +120,7 @@ func (a *app) up(parent context.Context, cfg config.Config) error {
 	defer s.lines.Close()
 	machine.TuneGC(a.getenv)
 	prepared := make(chan error, 1)
-	go func() { prepared <- s.start(ctx) }()
+	go func() { prepared <- start(s, ctx) }()
 	for {
 		select {
 		case sig := <-signals: // not serving yet: undo what there is

@@ -94,6 +94,7 @@ type Request struct {
 	Outside  map[string]string // secrets that are added to requests on their way out; they never enter the sandbox
 	Config   map[string]string
 	Extra    bool // the tenant's containers on other machines are full: one that is bound for this call is no surplus beside them
+	Spill    bool // other machines can be asked: do not wait for room on this one
 }
 
 // Withhold takes away the secrets that are added to requests outside of the sandbox. Secrets and SecretsRev are replaced, not

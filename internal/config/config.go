@@ -75,7 +75,9 @@ type Config struct {
 	UIDBase uint32 `yaml:"uid_base"`
 	// Region is what routers prefer to stay in.
 	Region string `yaml:"region"`
-	Log    Log    `yaml:"log"`
+	// Cluster is for `paddock controller` and `paddock router`; `paddock up` needs nothing of it.
+	Cluster Cluster `yaml:"cluster"`
+	Log     Log     `yaml:"log"`
 }
 
 // TLS is the certificate of both listeners; both files or none.
@@ -118,7 +120,8 @@ func Defaults() Config {
 		Engine: EngineOCI, Isolation: IsolationGVisor,
 		Pool:    Pool{MinReady: DefaultMinReady, CreateParallel: DefaultCreateParallel},
 		UIDBase: DefaultUIDBase, Region: DefaultRegion,
-		Log: Log{Format: "auto", Level: "info"},
+		Cluster: Cluster{Etcd: Etcd{Endpoints: []string{}}, Listen: DefaultListen, Status: DefaultStatus},
+		Log:     Log{Format: "auto", Level: "info"},
 	}
 }
 

@@ -119,9 +119,10 @@ func (f *Fleet) pick(req *call.Request, order []*member, r *route, tried []*memb
 	if len(places) == 0 {
 		return nil
 	}
+	others := len(places) > 1 && len(tried) < mostTried
 	per, most := req.Policy.CallsPerContainer, req.Policy.MaxContainers
 	if req.Fresh {
-		return f.choose(req, r, places[0], 0, false)
+		return f.choose(req, r, places[0], 0, false, others)
 	}
 	var best, waits *place
 	for i := range places {
@@ -138,15 +139,15 @@ func (f *Fleet) pick(req *call.Request, order []*member, r *route, tried []*memb
 	}
 	switch {
 	case best != nil:
-		return f.choose(req, r, *best, best.containers, false)
+		return f.choose(req, r, *best, best.containers, false, others)
 	case total < most || waits == nil:
 		at := places[0]
 		if i := slices.IndexFunc(places, func(p place) bool { return p.containers == 0 }); i >= 0 {
 			at = places[i]
 		}
-		return f.choose(req, r, at, max(1, min(at.containers+1, at.containers+most-total)), total > 0)
+		return f.choose(req, r, at, max(1, min(at.containers+1, at.containers+most-total)), total > 0, others)
 	}
-	return f.choose(req, r, *waits, waits.containers, false)
+	return f.choose(req, r, *waits, waits.containers, false, false)
 }
 
 func (p *place) load() float64 { return float64(p.inFlight) / float64(p.containers) }
@@ -198,11 +199,12 @@ func b2i(b bool) int {
 	return 0
 }
 
-func (f *Fleet) choose(req *call.Request, r *route, p place, most int, extra bool) *pick {
+// choose makes the choice. others says that there is somebody else to ask.
+func (f *Fleet) choose(req *call.Request, r *route, p place, most int, extra, others bool) *pick {
 	if most >= req.Policy.MaxContainers {
 		most = 0
 	}
-	return &pick{member: p.m, route: r, most: most, extra: extra}
+	return &pick{member: p.m, route: r, most: most, extra: extra, spill: others}
 }
 
 // pick is a controller that was chosen for one call. It implements router.Node.
@@ -211,14 +213,18 @@ type pick struct {
 	route  *route
 	most   int
 	extra  bool
+	spill  bool
 }
+
+// mostTried controllers are asked whether they have room; the next one is where the call waits.
+const mostTried = 2
 
 // Invoke implements router.Node and keeps account of the call.
 func (p *pick) Invoke(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
 	p.begin()
-	if p.extra {
+	if p.extra || p.spill {
 		more := *req
-		more.Extra = true
+		more.Extra, more.Spill = p.extra, p.spill
 		req = &more
 	}
 	res, err := p.member.node.InvokeAtMost(ctx, req, sink, p.most)

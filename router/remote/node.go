@@ -27,6 +27,7 @@ const answerGrace = 250 * time.Millisecond
 // Node is one controller over a connection. Safe for concurrent use; the connection is its maker's to close.
 type Node struct {
 	id     string
+	conn   grpc.ClientConnInterface
 	client pb.NodeClient
 	// TenantRevision, if set, says how new a tenant's record is here, so that the controller does not judge by an older one.
 	TenantRevision func(req *call.Request) int64
@@ -42,6 +43,9 @@ func DialOption() grpc.DialOption { return grpc.WithStatsHandler(watcher{}) }
 
 // ID names the controller.
 func (n *Node) ID() string { return n.id }
+
+// Conn is the connection, for the controller's other services.
+func (n *Node) Conn() grpc.ClientConnInterface { return n.conn }
 
 // Client is the controller's whole service.
 func (n *Node) Client() pb.NodeClient { return n.client }

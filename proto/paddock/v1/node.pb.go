@@ -158,7 +158,9 @@ type NodeCall struct {
 	// Containers that the tenant may have at this controller; 0 = as its policy says.
 	MaxContainers int32 `protobuf:"varint,21,opt,name=max_containers,json=maxContainers,proto3" json:"max_containers,omitempty"`
 	// The tenant's containers elsewhere are full: what is made for this call is no surplus.
-	Extra         bool `protobuf:"varint,22,opt,name=extra,proto3" json:"extra,omitempty"`
+	Extra bool `protobuf:"varint,22,opt,name=extra,proto3" json:"extra,omitempty"`
+	// Other controllers can be asked: refuse rather than wait for room.
+	Spill         bool `protobuf:"varint,23,opt,name=spill,proto3" json:"spill,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -343,6 +345,13 @@ func (x *NodeCall) GetMaxContainers() int32 {
 func (x *NodeCall) GetExtra() bool {
 	if x != nil {
 		return x.Extra
+	}
+	return false
+}
+
+func (x *NodeCall) GetSpill() bool {
+	if x != nil {
+		return x.Spill
 	}
 	return false
 }
@@ -1432,7 +1441,7 @@ const file_paddock_v1_node_proto_rawDesc = "" +
 	"\x04call\x18\x01 \x01(\v2\x14.paddock.v1.NodeCallH\x00R\x04call\x12*\n" +
 	"\x04code\x18\x02 \x01(\v2\x14.paddock.v1.CodePartH\x00R\x04code\x12*\n" +
 	"\x04body\x18\x03 \x01(\v2\x14.paddock.v1.BodyPartH\x00R\x04bodyB\x06\n" +
-	"\x04part\"\xf8\x06\n" +
+	"\x04part\"\x8e\a\n" +
 	"\bNodeCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12'\n" +
@@ -1458,7 +1467,8 @@ const file_paddock_v1_node_proto_rawDesc = "" +
 	"\x06config\x18\x13 \x03(\v2 .paddock.v1.NodeCall.ConfigEntryR\x06config\x12\x1b\n" +
 	"\twith_logs\x18\x14 \x01(\bR\bwithLogs\x12%\n" +
 	"\x0emax_containers\x18\x15 \x01(\x05R\rmaxContainers\x12\x14\n" +
-	"\x05extra\x18\x16 \x01(\bR\x05extra\x1a:\n" +
+	"\x05extra\x18\x16 \x01(\bR\x05extra\x12\x14\n" +
+	"\x05spill\x18\x17 \x01(\bR\x05spill\x1a:\n" +
 	"\fOutsideEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +

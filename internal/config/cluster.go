@@ -1,0 +1,112 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+)
+
+// Defaults of Cluster.
+const (
+	DefaultListen = ":8082"
+	DefaultStatus = "127.0.0.1:8083"
+)
+
+// Cluster is what processes on several machines need to find and to trust each other.
+type Cluster struct {
+	// Etcd is the store that they share.
+	Etcd Etcd `yaml:"etcd"`
+	// Listen is where a controller serves routers, by mutual TLS; Advertise is the address at which they reach it ("": Listen's,
+	// which then must name a host).
+	Listen    string `yaml:"listen"`
+	Advertise string `yaml:"advertise"`
+	// Cert, Key and CA are the certificate of this process, its key and the authority's certificate (`paddock certs`). Changed
+	// files are read without a restart.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	CA   string `yaml:"ca"`
+	// TrustClass is the class of this controller's machine: it runs the code of tenants of that class and of nobody else.
+	TrustClass string `yaml:"trust_class"`
+	// Status is where a controller shows /metrics, /healthz and /readyz; "" is nowhere.
+	Status string `yaml:"status"`
+	// Secrets is the directory of what all routers share: the key-encryption key, the pepper of API keys, the operator's key.
+	// "" is inside of DataDir, which does for a single router.
+	Secrets string `yaml:"secrets"`
+	// Blobs is the directory of stored code, the same for all routers. BlobsShared says that it is; without it a router with a
+	// store of its own kind refuses to start, since the others would not find the code.
+	Blobs       string `yaml:"blobs"`
+	BlobsShared bool   `yaml:"blobs_shared"`
+}
+
+// Etcd says how to reach the store.
+type Etcd struct {
+	// Endpoints are "https://host:2379"; none is the default.
+	Endpoints []string `yaml:"endpoints"`
+	Cert      string   `yaml:"cert"`
+	Key       string   `yaml:"key"`
+	CA        string   `yaml:"ca"`
+}
+
+// CheckController returns an error that names the first setting with which a controller cannot serve routers.
+func (c *Cluster) CheckController() error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen %q: use host:port", c.Listen)
+	}
+	if c.Advertise != "" {
+		if host, _, err := net.SplitHostPort(c.Advertise); err != nil || host == "" {
+			return fmt.Errorf("advertise %q: use host:port, as routers reach this machine", c.Advertise)
+		}
+		return nil
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return fmt.Errorf("listen %q takes every address: say with --advertise which one routers should use", c.Listen)
+	}
+	return nil
+}
+
+// CheckRouter returns an error that names the first setting with which a router cannot work.
+func (c *Cluster) CheckRouter() error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if !c.BlobsShared {
+		return errors.New("code is kept in a directory (blobs), and every router has to see the same one: name it with --blobs and say " +
+			"so with --blobs-shared")
+	}
+	if c.Blobs == "" {
+		return errors.New("blobs is empty: name the directory of stored code that all routers share")
+	}
+	return nil
+}
+
+func (c *Cluster) check() error {
+	switch {
+	case len(c.Etcd.Endpoints) == 0:
+		return errors.New("etcd-endpoints is empty: name the store, for example https://10.0.0.21:2379; 'paddock up' brings one of its own")
+	case c.Cert == "" || c.Key == "" || c.CA == "":
+		return errors.New("cert, key and ca are needed: routers and controllers trust each other by certificate; 'paddock certs' makes them")
+	case (c.Etcd.Cert == "") != (c.Etcd.Key == ""):
+		return errors.New("etcd-cert and etcd-key belong together: give both or none")
+	}
+	for _, e := range c.Etcd.Endpoints {
+		if strings.HasPrefix(e, "http://") && !loopbackURL(e) {
+			return fmt.Errorf("etcd endpoint %s is neither TLS nor on this machine: use https://", e)
+		}
+	}
+	return nil
+}
+
+// loopbackURL says whether an endpoint is on this machine.
+func loopbackURL(endpoint string) bool {
+	host, _, err := net.SplitHostPort(strings.TrimPrefix(endpoint, "http://"))
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

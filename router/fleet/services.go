@@ -1,0 +1,208 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"paddock/internal/errs"
+	"paddock/internal/nodewire"
+	"paddock/internal/tenant"
+	pb "paddock/proto/paddock/v1"
+	"paddock/router/remote"
+)
+
+// each asks every controller at a time and returns the answers in the order of their ids. An error is the first one's by id,
+// with the answers of the others.
+func each[T any](f *Fleet, ctx context.Context, ask func(context.Context, *remote.Node) (T, error)) (answers []T, err error) {
+	ms := f.members.Load().all
+	all, failed := make([]T, len(ms)), make([]error, len(ms))
+	var over sync.WaitGroup
+	for i, m := range ms {
+		over.Go(func() { all[i], failed[i] = ask(nodewire.Act(ctx), m.node) })
+	}
+	over.Wait()
+	for i := range ms {
+		if failed[i] == nil {
+			answers = append(answers, all[i])
+		} else if err == nil {
+			err = named(ms[i].id, failed[i])
+		}
+	}
+	return answers, err
+}
+
+// named says of which controller an error is.
+func named(id string, err error) error {
+	if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
+		e := errs.Wrap(errs.NoCapacity, "controller "+id, err, "controller %s does not answer", id)
+		e.Cause = "controller"
+		return e
+	}
+	return err
+}
+
+// RemoveTenant ends what a tenant has on every controller that answers. One that does not hears of it from the store when it is
+// back, and does the same by itself.
+func (f *Fleet) RemoveTenant(ctx context.Context, t tenant.ID) (containers int, err error) {
+	answers, err := each(f, ctx, func(ctx context.Context, n *remote.Node) (int, error) {
+		res, err := n.Client().RemoveTenant(ctx, &pb.RemoveTenantRequest{Tenant: string(t)})
+		return int(res.GetContainers()), err
+	})
+	for _, n := range answers {
+		containers += n
+	}
+	if errs.Is(err, errs.NoCapacity) && ctx.Err() == nil {
+		f.log.Warn("a controller did not answer when a tenant was removed; it will hear of it from the store", "tenant", t, "err", err)
+		err = nil
+	}
+	return containers, err
+}
+
+// Pools is the Pools API over all controllers.
+type Pools struct {
+	pb.UnimplementedPoolsServer
+	fleet *Fleet
+}
+
+// Pools returns the server of the Pools API.
+func (f *Fleet) Pools() *Pools { return &Pools{fleet: f} }
+
+func poolsOf(n *remote.Node) pb.PoolsClient { return pb.NewPoolsClient(n.Conn()) }
+
+// ListContainers lists those of all controllers that answer, and fails if one does not: a list with gaps would look whole.
+func (p *Pools) ListContainers(ctx context.Context, req *pb.ListContainersRequest) (*pb.ListContainersResponse, error) {
+	answers, err := each(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.ListContainersResponse, error) {
+		return poolsOf(n).ListContainers(ctx, req)
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.ListContainersResponse{}
+	for _, a := range answers {
+		out.Containers = append(out.Containers, a.GetContainers()...)
+	}
+	return out, nil
+}
+
+// GetPool sums up.
+func (p *Pools) GetPool(ctx context.Context, req *pb.GetPoolRequest) (*pb.PoolStatus, error) {
+	answers, err := each(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.PoolStatus, error) {
+		return poolsOf(n).GetPool(ctx, req)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sum(answers), nil
+}
+
+func sum(all []*pb.PoolStatus) *pb.PoolStatus {
+	out := &pb.PoolStatus{RecycledTotal: map[string]int64{}}
+	var ids, engines, isolations, images []string
+	for _, s := range all {
+		ids, engines = append(ids, s.GetController()), append(engines, s.GetEngine())
+		isolations, images = append(isolations, s.GetIsolation()), append(images, s.GetImage())
+		out.Creating += s.GetCreating()
+		out.Ready += s.GetReady()
+		out.Assigned += s.GetAssigned()
+		out.Frozen += s.GetFrozen()
+		out.Draining += s.GetDraining()
+		out.Waiting += s.GetWaiting()
+		out.MinReady += s.GetMinReady()
+		out.MaxReady += s.GetMaxReady()
+		out.MaxContainers += s.GetMaxContainers()
+		out.MemoryBudgetBytes += s.GetMemoryBudgetBytes()
+		out.MemoryReservedBytes += s.GetMemoryReservedBytes()
+		out.CreatedTotal += s.GetCreatedTotal()
+		out.LeakedTotal += s.GetLeakedTotal()
+		for cause, n := range s.GetRecycledTotal() {
+			out.RecycledTotal[cause] += n
+		}
+	}
+	out.Controller, out.Engine, out.Isolation, out.Image = joined(ids), joined(engines), joined(isolations), joined(images)
+	return out
+}
+
+// joined is the different ones of a list.
+func joined(all []string) string {
+	slices.Sort(all)
+	text := ""
+	for i, s := range slices.Compact(all) {
+		if i > 0 {
+			text += ", "
+		}
+		text += s
+	}
+	return text
+}
+
+// Explain is of all controllers, or of the one that has the container.
+func (p *Pools) Explain(ctx context.Context, req *pb.ExplainRequest) (*pb.ExplainResponse, error) {
+	answers, err := each(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.ExplainResponse, error) {
+		return poolsOf(n).Explain(ctx, req)
+	})
+	out := &pb.ExplainResponse{}
+	for _, a := range answers {
+		out.Containers = append(out.Containers, a.GetContainers()...)
+	}
+	if err != nil && (req.GetContainer() == "" || len(out.GetContainers()) == 0) {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Resize is refused: each controller's bounds are its machine's.
+func (p *Pools) Resize(context.Context, *pb.ResizeRequest) (*pb.PoolStatus, error) {
+	return nil, errs.New(errs.Invalid, "bounds are each controller's own: set them where it is started (--min-ready, --max-containers)")
+}
+
+// Drain recycles what is named, wherever it is.
+func (p *Pools) Drain(ctx context.Context, req *pb.DrainRequest) (*pb.DrainResponse, error) {
+	answers, err := each(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.DrainResponse, error) {
+		return poolsOf(n).Drain(ctx, req)
+	})
+	out := &pb.DrainResponse{}
+	for _, a := range answers {
+		out.Containers += a.GetContainers()
+	}
+	if err != nil && (req.GetContainer() == "" || out.GetContainers() == 0) {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Recycle goes through the controllers one after the other, so that only one at a time makes successors.
+func (p *Pools) Recycle(req *pb.RecycleRequest, stream grpc.ServerStreamingServer[pb.RecycleProgress]) error {
+	var total, done int32
+	for _, m := range p.fleet.members.Load().all {
+		one, err := poolsOf(m.node).Recycle(nodewire.Act(stream.Context()), req)
+		if err != nil {
+			return named(m.id, err)
+		}
+		var last *pb.RecycleProgress
+		for {
+			step, err := one.Recv()
+			if err != nil {
+				if !errors.Is(err, io.EOF) {
+					return named(m.id, err)
+				}
+				break
+			}
+			last = step
+			step.Total, step.Done = total+step.GetTotal(), done+step.GetDone()
+			if err := stream.Send(step); err != nil {
+				return err
+			}
+		}
+		if last != nil {
+			total, done = last.GetTotal(), last.GetDone()
+		}
+	}
+	return nil
+}
