@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Boots Debian's kernel with cgroup v2 alone in an emulated machine and runs there tests of what touches control groups. Needs root, qemu-system-x86_64 and e2fsprogs; the kernel is unpacked, not installed. No KVM.
-#   test/vm/run.sh             the control groups and the keeper; the console's log is .cache/vm/console.log
+#   test/vm/run.sh             the control groups, the keeper, the service by runc and gVisor; the console's log is .cache/vm/console.log
 #   ONLY="oci-runc" and so on  other suites, by the names below; they want a machine that has little else to do
 # Ends in "vm: N passed, M failed" and exits 0 only when nothing failed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 repo=$PWD
 cache=$repo/.cache/vm
-only=${ONLY:-cgroup keeper}
+only=${ONLY:-cgroup keeper service-runc service-gvisor}
 slow=${PADDOCK_TEST_PATIENCE:-10}
 memory=${VM_MEMORY:-6144} # MiB
 
