@@ -101,7 +101,10 @@ var everywhere = map[string]any{"egress": map[string]any{"hosts": []string{"*:*"
 // N: the network.
 var networkAttacks = []attack{
 	{id: "N1", file: "n1-direct.js", limit: 10 * time.Second, want: answered, after: all(held(10), nothingConnected), stays: true},
-	{id: "N4", file: "n4-proxy.js", policy: everywhere, limit: 20 * time.Second, want: answered, after: all(held(120), nothingConnected), stays: true},
+	{id: "N3", file: "n3-names.js", limit: 15 * time.Second, want: answered, after: held(13), stays: true},
+	{id: "N4", file: "n4-proxy.js", policy: everywhere, limit: 20 * time.Second, want: answered, after: all(held(20), nothingConnected), stays: true},
+	{id: "N5", file: "n5-addresses.js", policy: everywhere, limit: 20 * time.Second, want: answered, after: all(held(110), nothingConnected), stays: true},
+	{id: "N8", file: "n8-ports.js", policy: everywhere, limit: 10 * time.Second, want: answered, before: mayReachTheService, after: held(21), stays: true},
 	{id: "N2", file: "n2-sockets.js", limit: 5 * time.Second, want: answered, before: deliverProbe, after: held(60), stays: true},
 	{id: "N6", file: "n6-redirect.js", limit: 10 * time.Second, want: answered, before: mayGo, after: all(held(9), nothingConnected), stays: true},
 	{id: "N10 kept", file: "n10-kept-tunnel.js", limit: 10 * time.Second, want: answered, before: mayGo, after: held(1), last: tunnelsEnded},

@@ -40,7 +40,7 @@ var controls = []control{
 	{attack{id: "S control", file: "s1-directory.js", limit: 5 * time.Second, want: answered, after: held(16), only: []string{"runc"},
 		before: openDirectory}, "broke through"},
 	{attack{id: "S name", file: "s5-identity.js", limit: 10 * time.Second, want: answered, after: held(12), before: mayGo}, "broke through: no claim"},
-	{attack{id: "N control", file: "n4-proxy.js", limit: 10 * time.Second, want: answered, after: held(1), policy: everywhere, before: openLoopback},
+	{attack{id: "N control", file: "n5-addresses.js", limit: 10 * time.Second, want: answered, after: held(1), policy: everywhere, before: openLoopback},
 		"broke through"},
 	{attack{id: "H uid", file: "h9-quotas.js", limit: 10 * time.Second, want: answered, after: aloneWithItsID, before: shareID}, "has its user id"},
 	{attack{id: "H control", file: "h6-kernel.js", limit: 5 * time.Second, want: answered, after: held(30), only: []string{"runc"},

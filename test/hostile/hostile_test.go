@@ -30,7 +30,8 @@ var representative = []string{"A1", "A5 child", "B2 buffer", "B3", "C1", "C4 nat
 // attacks is the whole battery, group by group.
 func attacks() []*attack {
 	var list []*attack
-	for _, group := range [][]attack{cpuAttacks, memoryAttacks, processAttacks, fileAttacks, answerAttacks, socketAttacks, networkAttacks, kernelAttacks} {
+	for _, group := range [][]attack{cpuAttacks, memoryAttacks, processAttacks, fileAttacks, answerAttacks, socketAttacks, networkAttacks, kernelAttacks,
+		callerAttacks} {
 		for i := range group {
 			list = append(list, &group[i])
 		}

@@ -25,7 +25,10 @@ var kernelAttacks = []attack{
 	{id: "H7", file: "h7-devices.js", input: in("emulated", []string{}), limit: 5 * time.Second, want: answered, after: held(30), stays: true, only: []string{"runc"}},
 	// gVisor has devices of its own, which lead nowhere but into itself.
 	{id: "H7 guest", file: "h7-devices.js", input: in("emulated", []string{"fuse", "net"}), limit: 5 * time.Second, want: answered, after: held(28), stays: true, only: []string{"gvisor"}},
+	{id: "H8", file: "h8-nested.js", limit: 10 * time.Second, want: answered, before: both(deliverProbe, photograph), after: all(held(25), hostAsBefore), stays: true},
 	{id: "H9", file: "h9-quotas.js", limit: 10 * time.Second, want: answered, after: all(held(1), aloneWithItsID), stays: true},
+	{id: "H12", file: "h12-clocks.js", limit: 20 * time.Second, want: answered, after: held(2)},
+	{id: "H20", file: "h20-checklist.js", limit: 10 * time.Second, want: answered, before: both(deliverProbe, photograph), after: all(held(45), hostAsBefore), stays: true},
 	{id: "H10", file: "h10-storm.js", limit: 10 * time.Second, want: answered, before: deliverProbe, after: noStorm, stays: true},
 }
 

@@ -107,6 +107,13 @@ func (l *listeners) serveWeb(t *testing.T) {
 // mayGo lets the attacker's tenant reach the web server.
 func mayGo(at *attempt) error { return at.letGo(at.tenant) }
 
+// mayReachTheService has an operator write the service's own listeners into the attacker's lists.
+func mayReachTheService(at *attempt) error {
+	own := []string{strings.TrimPrefix(at.service.URL, "http://"), at.service.GRPC}
+	policy := map[string]any{"egress": map[string]any{"hosts": append([]string{"*:*"}, own...)}, "egressPrivate": map[string]any{"hosts": own}}
+	return at.service.operator("PATCH", "/v1/tenants/"+at.tenant, "", map[string]any{"policy": policy}, nil)
+}
+
 // letGo lets a tenant reach the web server, and nothing else.
 func (b *battery) letGo(tenant string) error {
 	to := fmt.Sprintf("127.0.0.1:%d", b.net.allowed)
@@ -164,7 +171,7 @@ func (b *battery) knowledge(a *attack) map[string]any {
 	targets := [][2]string{{"127.0.0.1", strconv.Itoa(b.net.port)}, {b.net.host, strconv.Itoa(b.net.port)}, {"127.0.0.1", port}, {"127.0.0.1", grpc},
 		{"169.254.169.254", "80"}, {"localhost", strconv.Itoa(b.net.port)}, {"::1", strconv.Itoa(b.net.port)}, {"fd00:ec2::254", "80"}, {"127.0.0.1", "2379"}}
 	m := map[string]any{
-		"stream": ownStream, "allowed": b.net.allowed, "router": port, "planted": b.planted.path, "port": b.net.port, "targets": targets,
+		"stream": ownStream, "allowed": b.net.allowed, "router": port, "grpc": grpc, "host": b.net.host, "planted": b.planted.path, "port": b.net.port, "targets": targets,
 		"paths":   []string{b.service.data, b.service.data + "/private", b.service.data + "/operator.key", run, run + "/s", other, fmt.Sprintf("/proc/%d/root", b.service.PID), fmt.Sprintf("/proc/%d/environ", b.service.PID)},
 		"sockets": []string{"/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock", other + "/link", other + "/egress", run + "/s/oci/k/control", "/run/paddock/../c/link"},
 		"hosts":   append(specialHosts(), b.net.host, hostname),
@@ -198,9 +205,6 @@ func rawRequests(port int, router string) []string {
 		"CONNECT " + local + " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", strings.Repeat("A", 70000) + "\r\n\r\n",
 		"CONNECT " + local + " HTTP/1.1\r\nX: " + strings.Repeat("a", 70000) + "\r\n\r\n",
 		connect(local, "") + connect(local, ""), "\x04\x01\x00\x50\x7f\x00\x00\x01\x00", "\x05\x01\x00",
-	}
-	for _, p := range []string{"22", "25", "2375", "2379", "2380", "6443", "10250"} {
-		list = append(list, connect("93.184.216.34:"+p, ""))
 	}
 	return list
 }

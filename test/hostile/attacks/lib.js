@@ -82,3 +82,24 @@ function send(fd, bytes) {
   }
 }
 
+
+// askProxy sends text to the egress proxy and returns the beginning of what it says.
+const askProxy = (text, wait = 700) => new Promise((resolve) => {
+  const s = require('net').connect('/run/paddock/egress');
+  let got = '';
+  const timer = setTimeout(() => s.destroy(), wait);
+  s.on('data', (d) => { got += d.toString('latin1'); if (got.includes('\r\n\r\n')) s.destroy(); });
+  s.on('error', () => {});
+  s.on('close', () => { clearTimeout(timer); resolve(got); });
+  s.write(text);
+});
+
+// refusedByProxy wants every one of these requests to lead nowhere.
+async function refusedByProxy(tries) {
+  for (let i = 0; i < tries.length; i += 16) {
+    await Promise.all(tries.slice(i, i + 16).map(async (text) => {
+      const answer = await askProxy(text);
+      must(JSON.stringify(text.slice(0, 80)), !/^HTTP\/1\.\d 2/.test(answer), answer.split('\r\n')[0]);
+    }));
+  }
+}

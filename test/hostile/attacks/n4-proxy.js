@@ -1,23 +1,7 @@
-// Asks the proxy for what it must not reach, in every way there is to write it. The tenant may reach all public hosts.
-const net = require('net');
-const ask = (text, wait = 700) => new Promise((resolve) => {
-  const s = net.connect('/run/paddock/egress');
-  let got = '';
-  const timer = setTimeout(() => s.destroy(), wait);
-  s.on('data', (d) => { got += d.toString('latin1'); if (got.includes('\r\n\r\n')) s.destroy(); });
-  s.on('error', () => {});
-  s.on('close', () => { clearTimeout(timer); resolve(got); });
-  s.write(text);
-});
+// Speaks to the proxy as it does not want to be spoken to: other methods and protocols, forged fields, heads without an end. The
+// tenant may reach all public hosts. (Names that resolve to one address and then to another take a name server of our own: the proxy's
+// own tests have one.)
 module.exports = async (input) => {
-  const tries = [];
-  for (const host of input.hosts) for (const port of input.ports) tries.push(`CONNECT ${host}:${port} HTTP/1.1\r\nHost: ${host}:${port}\r\n\r\n`);
-  for (const raw of input.raw) tries.push(raw);
-  for (let i = 0; i < tries.length; i += 16) {
-    await Promise.all(tries.slice(i, i + 16).map(async (text) => {
-      const answer = await ask(text);
-      must(JSON.stringify(text.slice(0, 80)), !/^HTTP\/1\.\d 2/.test(answer), answer.split('\r\n')[0]);
-    }));
-  }
+  await refusedByProxy(input.raw);
   return report;
 };
