@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,6 +20,8 @@ import (
 	"paddock/controller/noderpc"
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/identity"
+	"paddock/internal/nodewire"
 	"paddock/internal/tenant"
 	pb "paddock/proto/paddock/v1"
 	"paddock/router"
@@ -56,7 +59,7 @@ func (m *machine) Invoke(ctx context.Context, req *call.Request, _ call.Sink) (*
 	return &call.Result{Value: []byte(m.id), Container: call.ContainerID("c-" + m.id)}, nil
 }
 
-func (m *machine) RemoveTenant(context.Context, tenant.ID) (int, error) { return 0, nil }
+func (m *machine) RemoveTenant(context.Context, tenant.ID) (int, error) { return 1, nil }
 
 func (m *machine) served() int {
 	m.mu.Lock()
@@ -128,7 +131,8 @@ func (r *rig) start(m *machine, addr string) {
 		r.t.Fatal(err)
 	}
 	m.view.Address = l.Addr().String()
-	m.server = grpc.NewServer()
+	m.server = grpc.NewServer(nodewire.ServerOptions()...)
+	pb.RegisterPoolsServer(m.server, fakePools{m: m})
 	pb.RegisterNodeServer(m.server, probed{noderpc.New(noderpc.Options{ID: m.id, Controller: m, Catalogue: r.world, State: func() noderpc.State {
 		return noderpc.State{Draining: m.draining.Load(), Ready: true}
 	}}), m})
@@ -391,6 +395,45 @@ func TestRecordsAreNoLease(t *testing.T) {
 			t.Error("one that neither answers nor is registered is kept")
 		}
 	}
+}
+
+// What is asked of the pool is asked of every machine, on behalf of who asks.
+func TestPoolsOfAllMachines(t *testing.T) {
+	r := newRig(t, nil)
+	ctx := identity.With(t.Context(), identity.Identity{Role: identity.RoleOperator})
+	all, err := r.fleet.Pools().ListContainers(ctx, &pb.ListContainersRequest{})
+	if err != nil || len(all.GetContainers()) != 3 || all.GetContainers()[0].GetId() != "operator of c1" {
+		t.Errorf("%v, %v", all, err)
+	}
+	sum, err := r.fleet.Pools().GetPool(ctx, &pb.GetPoolRequest{})
+	if err != nil || sum.GetReady() != 6 || sum.GetController() != "c1, c2, c3" || sum.GetEngine() != "fake" {
+		t.Errorf("%v, %v", sum, err)
+	}
+	if n, err := r.fleet.RemoveTenant(ctx, "acme"); err != nil || n != 3 {
+		t.Errorf("%d containers, %v", n, err)
+	}
+	r.machines["c2"].server.Stop()
+	if _, err := r.fleet.Pools().ListContainers(ctx, &pb.ListContainersRequest{}); !errs.Is(err, errs.NoCapacity) || !strings.Contains(err.Error(), "c2") {
+		t.Errorf("with a machine gone: %v", err)
+	}
+	if n, err := r.fleet.RemoveTenant(ctx, "acme"); err != nil || n != 2 {
+		t.Errorf("with a machine gone: %d containers, %v", n, err)
+	}
+}
+
+// fakePools is a machine's pool: two sandboxes, one of which is named after who asks.
+type fakePools struct {
+	pb.UnimplementedPoolsServer
+	m *machine
+}
+
+func (p fakePools) ListContainers(ctx context.Context, _ *pb.ListContainersRequest) (*pb.ListContainersResponse, error) {
+	who, _ := identity.From(ctx)
+	return &pb.ListContainersResponse{Containers: []*pb.Container{{Id: string(who.Role) + " of " + p.m.id}}}, nil
+}
+
+func (p fakePools) GetPool(context.Context, *pb.GetPoolRequest) (*pb.PoolStatus, error) {
+	return &pb.PoolStatus{Controller: p.m.id, Engine: "fake", Ready: 2}, nil
 }
 
 var _ router.Nodes = (*Fleet)(nil)

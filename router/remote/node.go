@@ -35,7 +35,7 @@ type Node struct {
 
 // New returns the controller id over conn, which must have been made with DialOption.
 func New(id string, conn grpc.ClientConnInterface) *Node {
-	return &Node{id: id, client: pb.NewNodeClient(conn)}
+	return &Node{id: id, conn: conn, client: pb.NewNodeClient(conn)}
 }
 
 // DialOption lets a Node know what has been handed to the connection.
