@@ -27,6 +27,8 @@ type admitted struct {
 	bucket  *rate.Limiter
 	running int
 	streams int // of calls, open
+	// strangers are those of running whose callers have no key.
+	strangers int
 }
 
 // leastSweep keeps small maps from being swept at every turn.
@@ -36,8 +38,13 @@ func newAdmission(maxRunning int) *admission {
 	return &admission{max: maxRunning, tenants: map[tenant.ID]*admitted{}, sweepAt: leastSweep}
 }
 
-// take admits one call of t or says why not, at once. What it took is given back by release.
-func (a *admission) take(t tenant.ID, p *tenant.Policy, now time.Time) (*admitted, *errs.Error) {
+// strangersShare is the part of a tenant's calls at once that callers without a key may have: its public functions leave room for
+// the others.
+const strangersShare = 2
+
+// take admits one call of t or says why not, at once. What it took is given back by release. stranger says that the caller has no
+// key.
+func (a *admission) take(t tenant.ID, p *tenant.Policy, stranger bool, now time.Time) (*admitted, *errs.Error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.running >= a.max {
@@ -52,6 +59,11 @@ func (a *admission) take(t tenant.ID, p *tenant.Policy, now time.Time) (*admitte
 		e.Cause, e.RetryAfter = "concurrency", time.Second
 		return nil, e
 	}
+	if most := max(1, p.Concurrency/strangersShare); stranger && s.strangers >= most {
+		e := errs.New(errs.Limited, "tenant %s has %d calls without a key in flight, its limit is %d", t, s.strangers, most)
+		e.Cause, e.RetryAfter = "concurrency", time.Second
+		return nil, e
+	}
 	if !s.bucket.AllowN(now, 1) {
 		e := errs.New(errs.Limited, "tenant %s may start %g calls a second: wait for as long as Retry-After says", t, p.RatePerSecond)
 		e.Cause, e.RetryAfter = "rate", untilToken(s.bucket, now)
@@ -59,6 +71,9 @@ func (a *admission) take(t tenant.ID, p *tenant.Policy, now time.Time) (*admitte
 	}
 	s.running++
 	a.running++
+	if stranger {
+		s.strangers++
+	}
 	return s, nil
 }
 
@@ -83,8 +98,11 @@ func (a *admission) openStream(t tenant.ID, p *tenant.Policy, now time.Time) (cl
 }
 
 // release gives back what take took. Exactly once per take.
-func (a *admission) release(s *admitted) {
+func (a *admission) release(s *admitted, stranger bool) {
 	a.mu.Lock()
+	if stranger {
+		s.strangers--
+	}
 	s.running--
 	a.running--
 	a.mu.Unlock()

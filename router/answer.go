@@ -41,7 +41,7 @@ func (x *exchange) answer(res *call.Result) {
 func (x *exchange) replay(res *call.Result, c *collector) {
 	x.resultHeaders(res)
 	h := x.w.Header()
-	x.router.metrics.HeadersDropped(copyAnswerHeaders(h, c.headers))
+	x.router.metrics.HeadersDropped(x.copyAnswerHeaders(c.headers))
 	delete(h, "Content-Length")
 	if bodyAllowed(x.r.Method, c.status) {
 		h["Content-Length"] = []string{strconv.Itoa(len(c.body))}
@@ -62,7 +62,7 @@ func bodyAllowed(method string, status int) bool {
 
 // resultHeaders says where the call ran and where its time went. res is nil where no container answered.
 func (x *exchange) resultHeaders(res *call.Result) {
-	if res == nil {
+	if res == nil || x.keyless != nil {
 		return
 	}
 	h := x.w.Header()
@@ -88,6 +88,9 @@ func (x *exchange) resultHeaders(res *call.Result) {
 // resultTrailers says behind a streamed answer what resultHeaders says before a collected one. Over HTTP/1.1 it takes an
 // answer without Content-Length.
 func (x *exchange) resultTrailers(res *call.Result) {
+	if x.keyless != nil {
+		return
+	}
 	h := x.w.Header()
 	h[http.TrailerPrefix+hTiming] = []string{serverTiming(&res.Stages)}
 	h[http.TrailerPrefix+hContainer] = []string{string(res.Container)}

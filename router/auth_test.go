@@ -106,7 +106,7 @@ func TestUnlistedStopsTheStart(t *testing.T) {
 		if err == nil {
 			err = r.checkServices(g.router.grpc.GetServiceInfo())
 		}
-		if ru.rpc == "" && handlers[ru.http] == nil {
+		if ru.rpc == "" && handlers[ru.route()] == nil {
 			t.Errorf("%+v stands for nothing", ru)
 		}
 		if name := ru.rpc + ru.http; err == nil || !strings.Contains(err.Error(), ru.rpc) && !strings.Contains(err.Error(), ru.http) {
@@ -242,11 +242,11 @@ func TestAdmissionForgetsIdleTenants(t *testing.T) {
 	p := tenant.DefaultPolicy()
 	now := time.Now()
 	for i := range 3 * leastSweep {
-		s, e := a.take(tenant.ID("t"+time.Duration(i).String()), &p, now)
+		s, e := a.take(tenant.ID("t"+time.Duration(i).String()), &p, false, now)
 		if e != nil {
 			t.Fatal(e)
 		}
-		a.release(s)
+		a.release(s, false)
 		now = now.Add(time.Second)
 	}
 	if n := len(a.tenants); n > leastSweep {
@@ -254,17 +254,17 @@ func TestAdmissionForgetsIdleTenants(t *testing.T) {
 	}
 	var held []*admitted
 	for range 10 {
-		s, e := a.take("x", &p, now)
+		s, e := a.take("x", &p, false, now)
 		if e != nil {
 			t.Fatal(e)
 		}
 		held = append(held, s)
 	}
-	if _, e := a.take("y", &p, now); e == nil || e.Kind != errs.NoCapacity {
+	if _, e := a.take("y", &p, false, now); e == nil || e.Kind != errs.NoCapacity {
 		t.Errorf("the eleventh of ten: %v", e)
 	}
 	for _, s := range held {
-		a.release(s)
+		a.release(s, false)
 	}
 	if a.inFlight() != 0 {
 		t.Error(a.inFlight())

@@ -16,6 +16,10 @@ type Catalogue interface {
 	Tenant(id tenant.ID) (*catalog.TenantView, bool)
 	// Function returns a version, the active one for version 0.
 	Function(t tenant.ID, name string, version int64) (*catalog.VersionView, bool)
+	// Access says who may call a function without a key of its tenant, and whether there is one.
+	Access(t tenant.ID, function string) (*catalog.AccessView, bool)
+	// TenantOfHost returns the tenant whose own a host name is, as it stands in a request, and whether there is one.
+	TenantOfHost(host string) (tenant.ID, bool)
 	Source(ctx context.Context, t tenant.ID, hash string) ([]byte, error)
 	// Secrets returns what a function gets, decrypted, or what all of the tenant's get for function ""; nil if it is none.
 	Secrets(ctx context.Context, t tenant.ID, function string) (*catalog.Secrets, error)
@@ -33,6 +37,10 @@ type Keyring interface {
 	Key(id string) (*catalog.KeyView, bool)
 	// Verify compares a secret with a key's record in constant time.
 	Verify(k *catalog.KeyView, secret string) bool
+	// VerifyURLKey compares a function's ?key= with its record, in constant time, and in the same where there is none.
+	VerifyURLKey(t tenant.ID, function string, a *catalog.AccessView, key string) bool
+	// LooksLikeKey says whether a text has what is meant to be an API key.
+	LooksLikeKey(text string) bool
 	// Stale says that changes have not been heard of for so long that keys must fail closed.
 	Stale() bool
 }

@@ -41,8 +41,12 @@ type fakeCatalogue struct {
 	functions map[string]*catalog.VersionView // "tenant/name"
 	secrets   map[string]*catalog.Secrets     // "tenant/function"
 	revision  int64
+	access    map[string]*catalog.AccessView // "tenant/function"
+	urlKeys   map[string]string              // "tenant/function"
+	hosts     map[string]tenant.ID
 	stale     atomic.Bool
 	matches   atomic.Int64
+	urlChecks atomic.Int64 // of URL keys
 }
 
 func (c *fakeCatalogue) Tenant(id tenant.ID) (*catalog.TenantView, bool) {
@@ -64,6 +68,48 @@ func (c *fakeCatalogue) Function(t tenant.ID, name string, version int64) (*cata
 	defer c.mu.Unlock()
 	f, ok := c.functions[string(t)+"/"+name]
 	return f, ok && (version == 0 || version == f.Number)
+}
+
+func (c *fakeCatalogue) Access(t tenant.ID, function string) (*catalog.AccessView, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ref := string(t) + "/" + function
+	if _, ok := c.functions[ref]; !ok {
+		return nil, false
+	}
+	if a := c.access[ref]; a != nil {
+		return a, true
+	}
+	return &catalog.AccessView{Mode: catalog.AccessKey, RatePerSecond: 1, RateBurst: 1}, true
+}
+
+func (c *fakeCatalogue) TenantOfHost(host string) (tenant.ID, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, ok := c.hosts[host]
+	return t, ok
+}
+
+func (c *fakeCatalogue) VerifyURLKey(t tenant.ID, function string, a *catalog.AccessView, key string) bool {
+	c.urlChecks.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	want, ok := c.urlKeys[string(t)+"/"+function]
+	return a != nil && ok && key == want
+}
+
+func (c *fakeCatalogue) LooksLikeKey(text string) bool { return strings.Contains(text, ".secret-") }
+
+// addPublic adds a function of acme's that is called without a key, "" for the URL's key: nobody needs one.
+func (c *fakeCatalogue) addPublic(name, urlKey string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := &catalog.AccessView{Mode: catalog.AccessPublic, RatePerSecond: 1000, RateBurst: 1000}
+	if urlKey != "" {
+		a.Mode, c.urlKeys["acme/"+name] = catalog.AccessURLKey, urlKey
+	}
+	c.access["acme/"+name] = a
+	c.functions["acme/"+name] = &catalog.VersionView{Number: 3, Hash: strings.Repeat("ef", 32), Kind: call.KindAuto, Runtime: "node"}
 }
 
 func (c *fakeCatalogue) Source(context.Context, tenant.ID, string) ([]byte, error) {
@@ -273,7 +319,8 @@ func (b *lockedBuffer) Reset() {
 
 func newCatalogue() *fakeCatalogue {
 	c := &fakeCatalogue{tenants: map[tenant.ID]*catalog.TenantView{}, keys: map[string]*catalog.KeyView{},
-		functions: map[string]*catalog.VersionView{}, revision: 7}
+		functions: map[string]*catalog.VersionView{}, access: map[string]*catalog.AccessView{}, urlKeys: map[string]string{},
+		hosts: map[string]tenant.ID{"rules.acme.example": "acme"}, revision: 7}
 	c.addTenant("acme", nil)
 	c.addTenant("other", nil)
 	c.addTenant("halted", func(p *tenant.Policy) { p.Suspended = true })
@@ -368,6 +415,10 @@ func (g *rig) do(method, path, body string, fields ...string) answerOf {
 	req.Header.Set("Authorization", bearerOf("acme-invoke"))
 	for _, f := range fields {
 		name, value, _ := strings.Cut(f, ": ")
+		if name == "Host" {
+			req.Host = value
+			continue
+		}
 		if value == "" {
 			req.Header.Del(name)
 			continue

@@ -38,6 +38,7 @@ const (
 
 // Metadata keys and trailers.
 const (
+	mdAuthority     = ":authority"
 	mdAuthorization = "authorization"
 	mdTenant        = "paddock-tenant"
 	mdCallID        = "paddock-call-id"
@@ -252,6 +253,9 @@ func (q *request) authorize() error {
 		return nil
 	}
 	md, _ := metadata.FromIncomingContext(q.ctx)
+	if _, own := q.router.cfg.Catalogue.TenantOfHost(single(md[mdAuthority])); own {
+		return errs.New(errs.NotFound, "there is no gRPC at a tenant's own host name: use the service's")
+	}
 	q.cred = credential{authorization: single(md[mdAuthorization]), tenant: single(md[mdTenant])}
 	who, why, err := q.router.auth.authorize(q.rule, q.cred)
 	if why != "" {

@@ -25,7 +25,7 @@ func TestHeaderFilter(t *testing.T) {
 		call.Header{Name: "Content-Length", Value: "5"}, call.Header{Name: "content-length", Value: "6"},
 		call.Header{Name: "etag", Value: `"v1"`}, call.Header{Name: "Vary", Value: "a"}, call.Header{Name: "vary", Value: "b"})
 	h := http.Header{}
-	dropped := copyAnswerHeaders(h, in)
+	dropped := copyAnswerHeaders(h, in, originShared, "")
 	if len(h) != 2 || h.Get("Etag") != `"v1"` || len(h["Vary"]) != 2 {
 		t.Errorf("%v", h)
 	}
@@ -34,7 +34,7 @@ func TestHeaderFilter(t *testing.T) {
 	}
 	for value, kept := range map[string]bool{"5": true, "05": false, "+5": false, "-1": false, "5 ": false, "x": false, "": false} {
 		h := http.Header{}
-		copyAnswerHeaders(h, []call.Header{{Name: "Content-Length", Value: value}})
+		copyAnswerHeaders(h, []call.Header{{Name: "Content-Length", Value: value}}, originShared, "")
 		if (h.Get("Content-Length") != "") != kept {
 			t.Errorf("Content-Length %q: %v", value, h)
 		}
@@ -44,7 +44,7 @@ func TestHeaderFilter(t *testing.T) {
 	for i := range many {
 		many[i] = call.Header{Name: "X-Many", Value: strings.Repeat("v", 100)}
 	}
-	if copyAnswerHeaders(h, many); len(h["X-Many"]) > maxAnswerHeaders {
+	if copyAnswerHeaders(h, many, originShared, ""); len(h["X-Many"]) > maxAnswerHeaders {
 		t.Errorf("%d fields", len(h["X-Many"]))
 	}
 }
@@ -58,7 +58,7 @@ func FuzzHeaderFilter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, n1, v1, n2, v2 string) {
 		in := []call.Header{{Name: n1, Value: v1}, {Name: n2, Value: v2}}
 		h := http.Header{}
-		dropped := copyAnswerHeaders(h, in)
+		dropped := copyAnswerHeaders(h, in, originShared, "")
 		kept := 0
 		for name, values := range h {
 			kept += len(values)

@@ -13,6 +13,7 @@ import (
 	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/identity"
+	"paddock/internal/tenant"
 )
 
 // exchange is one HTTP request with its answer. Used by the handler's goroutine.
@@ -22,9 +23,12 @@ type exchange struct {
 	r      *http.Request
 	id     call.ID
 	began  time.Time
+	host   tenant.ID // whose own the host name is; "": nobody's, the shared origin
 	rule   *rule
 	params params
 	who    identity.Identity
+	// keyless is set where there is no key: the caller is a stranger to the function's tenant.
+	keyless *keyless
 	// cut says that the answer's head has gone: a failure from now on can only break the connection.
 	cut bool
 	// bodyRead says that the request's body was read to its end.
@@ -50,7 +54,8 @@ const (
 
 // ServeHTTP is the one way in for HTTP: route, credential, handler, and a problem document for whatever fails.
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if isGRPC(req) {
+	host, own := r.cfg.Catalogue.TenantOfHost(req.Host)
+	if !own && isGRPC(req) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // streams last as long as they last
 		if r.unaryRPC[req.URL.Path] {
 			var over func()
@@ -60,9 +65,13 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.onHTTP.ServeHTTP(w, req)
 		return
 	}
-	x := exchange{router: r, w: w, r: req, id: newCallID(), began: time.Now()}
+	x := exchange{router: r, w: w, r: req, host: host, id: newCallID(), began: time.Now()}
 	defer x.recovered()
-	w.Header()[hCallID] = []string{string(x.id)}
+	h := w.Header()
+	h[hCallID] = []string{string(x.id)}
+	if !own {
+		h[hTypeOptions] = nosniff
+	}
 	if doubtfulEnd(req) {
 		w.Header()["Connection"] = closeField
 	}
@@ -93,8 +102,14 @@ func isGRPC(r *http.Request) bool {
 }
 
 func (x *exchange) serve() error {
-	e, p, there := x.router.tree.match(x.r.Method, x.r.URL.EscapedPath())
+	tree := &x.router.tree
+	if x.host != "" {
+		tree = &x.router.ownTree
+	}
+	e, p, there := tree.match(x.r.Method, x.r.URL.EscapedPath())
 	switch {
+	case there == nil && x.host != "":
+		return x.turnAway(&x.who, errNotPublic())
 	case there == nil:
 		return x.turnAway(&x.who, errs.New(errs.NotFound, "there is nothing at %.200q: GET /openapi.json lists what there is", x.r.URL.Path))
 	case e == nil:
@@ -107,7 +122,7 @@ func (x *exchange) serve() error {
 		// Where nobody reads the body, net/http does as soon as the answer's head goes out.
 		setReadDeadline(x.w, time.Now().Add(x.router.discardFor))
 	}
-	who, why, err := x.router.auth.authorize(e.rule, httpCredential(x.r))
+	who, why, err := x.identify()
 	if why != "" {
 		x.router.auditDenied(e.rule, &who, x.r.RemoteAddr, x.id, why, err)
 	}
@@ -154,6 +169,10 @@ func (x *exchange) fail(err error) {
 	x.logInternal(err)
 	if x.rule != nil && x.rule.call && x.w.Header()[hTiming] == nil { // no container took it
 		x.w.Header()[hTiming] = []string{serverTiming(&call.Stages{Total: time.Since(x.began)})}
+	}
+	if x.keyless != nil {
+		hideFromStrangers(x.w.Header())
+		err = toStranger(err)
 	}
 	writeProblem(x.w, x.r, x.id, err)
 }

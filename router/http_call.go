@@ -206,6 +206,9 @@ func (x *exchange) collected(prepare func(*invocation) error) (err error) {
 
 // admit admits the request's call and gives it its trace.
 func (x *exchange) admit(tr metrics.Transport) (*invocation, error) {
+	if err := x.takePublicRate(); err != nil {
+		return nil, err
+	}
 	inv, err := x.router.admit(x.r.Context(), x.id, x.who, tr, x.began)
 	if err != nil {
 		return nil, err

@@ -60,7 +60,7 @@ func (x *exchange) prepareStream(inv *invocation) (headBy time.Time, err error) 
 	}
 	inv.req.Via = call.ViaHTTP
 	inv.req.HTTP = &call.HTTPHead{
-		Method: x.r.Method, URL: functionURL(x.params[1], x.r.URL), Headers: inv.trace.inject(requestHeaders(x.r)),
+		Method: x.r.Method, URL: functionURL(x.params[1], x.r.URL), Headers: inv.trace.inject(x.requestHeaders()),
 	}
 	return headBy, nil
 }

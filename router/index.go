@@ -21,14 +21,23 @@ func (r *Router) handlers() map[string]func(*exchange) error {
 		"POST /v1/functions/{name}/invoke":        serveInvoke,
 		"ANY /v1/functions/{name}/http":           serveHTTPShaped,
 		"ANY /v1/functions/{name}/http/{path...}": serveHTTPShaped,
-		"PUT /v1/functions/{name}":                serveDeploy,
-		"GET /v1/logs":                            serveLogs,
-		"GET /v1/audit":                           serveAudit,
-		"POST /v1/pool/recycle":                   serveRecycle,
-		"GET /healthz":                            serveHealthz,
-		"GET /readyz":                             serveReadyz,
-		"GET /metrics":                            r.serveMetrics(),
-		"GET /openapi.json":                       serveOpenAPI,
+		"ANY /t/{tenant}/{name}":                  serveHTTPShaped,
+		"ANY /t/{tenant}/{name}/{path...}":        serveHTTPShaped,
+		ownHost + "ANY /{name}":                   serveHTTPShaped,
+		ownHost + "ANY /{name}/{path...}":         serveHTTPShaped,
+
+		ownHost + "POST /v1/functions/{name}/invoke":        serveInvoke,
+		ownHost + "ANY /v1/functions/{name}/http":           serveHTTPShaped,
+		ownHost + "ANY /v1/functions/{name}/http/{path...}": serveHTTPShaped,
+
+		"PUT /v1/functions/{name}": serveDeploy,
+		"GET /v1/logs":             serveLogs,
+		"GET /v1/audit":            serveAudit,
+		"POST /v1/pool/recycle":    serveRecycle,
+		"GET /healthz":             serveHealthz,
+		"GET /readyz":              serveReadyz,
+		"GET /metrics":             r.serveMetrics(),
+		"GET /openapi.json":        serveOpenAPI,
 	}
 }
 
@@ -37,7 +46,7 @@ func (r *Router) index(table []rule) error {
 	r.byRPC = map[string]*rule{}
 	handlers := r.handlers()
 	for route := range handlers {
-		if !slices.ContainsFunc(table, func(ru rule) bool { return ru.http == route }) {
+		if !slices.ContainsFunc(table, func(ru rule) bool { return ru.route() == route }) {
 			return fmt.Errorf("route %q is served and has no line in the route table", route)
 		}
 	}
@@ -52,14 +61,18 @@ func (r *Router) index(table []rule) error {
 		if ru.http == "" || !r.serves(ru) {
 			continue
 		}
-		serve := handlers[ru.http]
+		serve := handlers[ru.route()]
 		if serve == nil {
 			if ru.rpc == "" {
-				return fmt.Errorf("route %q has no handler", ru.http)
+				return fmt.Errorf("route %q has no handler", ru.route())
 			}
 			serve = serveManagement
 		}
-		if err := r.tree.add(ru.http, &endpoint{rule: ru, serve: serve}); err != nil {
+		to := &r.tree
+		if ru.own {
+			to = &r.ownTree
+		}
+		if err := to.add(ru.http, &endpoint{rule: ru, serve: serve}); err != nil {
 			return err
 		}
 	}

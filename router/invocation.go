@@ -58,7 +58,7 @@ func (r *Router) admit(ctx context.Context, id call.ID, who identity.Identity, t
 		r.metrics.Refused("suspended")
 		return nil, errs.New(errs.Denied, "tenant %s is suspended: ask the operator", who.Tenant)
 	}
-	slot, e := r.admission.take(who.Tenant, policy, began)
+	slot, e := r.admission.take(who.Tenant, policy, who.Role == public, began)
 	if e != nil {
 		return nil, r.refuse(ctx, who.Tenant, e)
 	}
@@ -129,7 +129,7 @@ func (inv *invocation) finish(ctx context.Context, res *call.Result, err error) 
 	}
 	inv.done = true
 	r := inv.router
-	r.admission.release(inv.slot)
+	r.admission.release(inv.slot, inv.role == public)
 	if inv.stages.Total == 0 {
 		inv.stages.Total = time.Since(inv.began)
 	}

@@ -74,11 +74,15 @@ func verdict(ru *rule, w *who) codes.Code {
 	switch {
 	case ru.role == public:
 		return passes
+	case ru.keyless == publicOnly, ru.keyless == keyOrPublic && !strings.Contains(w.authorization, ".secret-"):
+		return codes.NotFound // the function that paths name is not public
 	case w.bad:
 		return codes.Unauthenticated
 	case !w.role.Includes(ru.role), w.scope != "" && w.scope != ru.resource, w.foreign, w.suspended:
 		return codes.PermissionDenied
-	case w.role == identity.RoleOperator && ru.tenant == tenantActs && w.tenant == "":
+	case ru.own && w.tenant == "other": // the host is acme's
+		return codes.PermissionDenied
+	case w.role == identity.RoleOperator && ru.tenant == tenantActs && w.tenant == "" && !ru.own:
 		return codes.InvalidArgument
 	case ru.tenant == tenantActs && w.absent:
 		return codes.NotFound
@@ -96,11 +100,19 @@ func sampleRequest(pattern string) (method, path string) {
 	if method == anyMethod {
 		method = "POST"
 	}
-	path = strings.NewReplacer("{name}", "echo", "{id}", "acme", "{path...}", "a/b").Replace(path)
+	path = strings.NewReplacer("{tenant}", "acme", "{name}", "echo", "{id}", "acme", "{path...}", "a/b").Replace(path)
 	if path == "/v1/audit" {
 		path += "?follow=false"
 	}
 	return method, path
+}
+
+// hostOf is the Host field of a request for a line of the table.
+func hostOf(ru *rule) string {
+	if ru.own {
+		return "Host: rules.acme.example"
+	}
+	return "Host: paddock.example"
 }
 
 // TestMatrix asks every route and every method as everybody, over HTTP and gRPC, and compares with the table. A line that is
@@ -115,16 +127,16 @@ func TestMatrix(t *testing.T) {
 		refusals := map[string]string{}
 		for j := range all {
 			w, want := &all[j], verdict(ru, &all[j])
-			name := fmt.Sprintf("%s%s as %s", ru.rpc, ru.http, w.name)
+			name := fmt.Sprintf("%s%s as %s", ru.rpc, ru.route(), w.name)
 			if ru.http != "" {
 				asked++
 				method, path := sampleRequest(ru.http)
-				a := g.do(method, path, "{}", "Authorization: "+w.authorization, "Paddock-Tenant: "+w.tenant)
+				a := g.do(method, path, "{}", "Authorization: "+w.authorization, "Paddock-Tenant: "+w.tenant, hostOf(ru))
 				if (a.status == 401 || a.status == 403) != (want == codes.Unauthenticated || want == codes.PermissionDenied) ||
 					want != passes && a.status != statusOf[want] {
 					t.Errorf("%s: %d %s, want %s", name, a.status, a.body, want)
 				}
-				if want == codes.Unauthenticated {
+				if want == codes.Unauthenticated || want == codes.NotFound && ru.keyless == publicOnly {
 					refusals[look(a)] = w.name
 				}
 			}

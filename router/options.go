@@ -26,6 +26,9 @@ type options struct {
 // headerOptions reads the options that any call may carry as header fields; the only way where the query is the
 // function's own.
 func (x *exchange) headerOptions(p *tenant.Policy) (o options, err error) {
+	if x.keyless != nil { // options are for those who are known: a stranger does not choose what a call may cost
+		return o, nil
+	}
 	if o.timeout, err = parseTimeout(x.header(hTimeout), p); err != nil {
 		return o, err
 	}
@@ -45,6 +48,9 @@ func (x *exchange) queryOptions(p *tenant.Policy, run bool) (options, error) {
 	o, err := x.headerOptions(p)
 	if err != nil || x.r.URL.RawQuery == "" {
 		return o, err
+	}
+	if x.keyless != nil {
+		return o, errs.New(errs.Invalid, "without an API key a call has no options: take the query away")
 	}
 	query, err := url.ParseQuery(x.r.URL.RawQuery)
 	if err != nil {

@@ -77,27 +77,29 @@ type Config struct {
 
 // Router is the public front. Make one with New; it serves until Shutdown.
 type Router struct {
-	cfg        Config
-	log        *slog.Logger
-	metrics    *metrics.Router
-	auth       *authenticator
-	admission  *admission
-	public     *crowd // gRPC requests that need no credential
-	turnstiles turnstiles
-	tracer     *tracer
-	denials    *audit.Sampler // nil without an audit log
-	tree       tree
-	byRPC      map[string]*rule
-	unaryRPC   map[string]bool
-	health     *health.Server
-	kept       *keptServer // nil: calls and lines are not shown
-	local      *local
-	gateway    *runtime.ServeMux
-	http       *http.Server
-	lane       *lane.Server // serves plain calls in the clear, and hands everything else on to http
-	handedOn   *handoff
-	grpc       *grpc.Server
-	onHTTP     *grpc.Server // gRPC that comes to the HTTP listener, so that clients need one address only
+	cfg         Config
+	log         *slog.Logger
+	metrics     *metrics.Router
+	auth        *authenticator
+	admission   *admission
+	public      *crowd // gRPC requests that need no credential
+	turnstiles  turnstiles
+	publicRates *publicRates
+	tracer      *tracer
+	denials     *audit.Sampler // nil without an audit log
+	tree        tree
+	ownTree     tree // at tenants' own host names
+	byRPC       map[string]*rule
+	unaryRPC    map[string]bool
+	health      *health.Server
+	kept        *keptServer // nil: calls and lines are not shown
+	local       *local
+	gateway     *runtime.ServeMux
+	http        *http.Server
+	lane        *lane.Server // serves plain calls in the clear, and hands everything else on to http
+	handedOn    *handoff
+	grpc        *grpc.Server
+	onHTTP      *grpc.Server // gRPC that comes to the HTTP listener, so that clients need one address only
 
 	bodyStall   time.Duration // each stretch of it has to bring a part of a body
 	discardFor  time.Duration // how long the rest of a body that nobody wanted is read
@@ -125,7 +127,7 @@ func New(cfg Config) (*Router, error) {
 		return nil, fmt.Errorf("router: metrics: %w", err)
 	}
 	r := &Router{cfg: cfg, log: cfg.Logger, metrics: m, admission: newAdmission(cfg.MaxInFlight),
-		public: newCrowd(maxPublicStreams, maxPublicAddress),
+		public: newCrowd(maxPublicStreams, maxPublicAddress), publicRates: newPublicRates(),
 		tracer: newTracer(cfg.Tracer), health: health.NewServer(), down: make(chan struct{}), bodyStall: bodyStall,
 		discardFor: bodyDiscard, messageTime: grpcMessageTime}
 	r.unaryRPC = map[string]bool{}

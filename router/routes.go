@@ -33,7 +33,20 @@ type rule struct {
 	resource string
 	call     bool // runs a tenant's code: counted as a call, not as a request
 	audit    auditRule
+	keyless  keylessRule // what it is for those without a key
+	own      bool        // at tenants' own host names, and only there; all others are only at the shared origin
 }
+
+// route names the line's place over HTTP.
+func (ru *rule) route() string {
+	if ru.own {
+		return ownHost + ru.http
+	}
+	return ru.http
+}
+
+// ownHost stands before the routes of tenants' own host names.
+const ownHost = "own host: "
 
 // deployRoute takes source text as it is.
 const deployRoute = "PUT /v1/functions/{name}"
@@ -51,6 +64,19 @@ var rules = []rule{
 		role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true},
 	{http: "ANY /v1/functions/{name}/http/{path...}",
 		role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true},
+
+	{http: "ANY /t/{tenant}/{name}", role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true, keyless: publicOnly},
+	{http: "ANY /t/{tenant}/{name}/{path...}",
+		role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true, keyless: publicOnly},
+	{own: true, http: "ANY /{name}", role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true, keyless: publicOnly},
+	{own: true, http: "ANY /{name}/{path...}",
+		role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true, keyless: publicOnly},
+	{own: true, http: "POST /v1/functions/{name}/invoke",
+		role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true, keyless: keyOrPublic},
+	{own: true, http: "ANY /v1/functions/{name}/http",
+		role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true, keyless: keyOrPublic},
+	{own: true, http: "ANY /v1/functions/{name}/http/{path...}",
+		role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true, keyless: keyOrPublic},
 
 	{rpc: pb.Logs_Tail_FullMethodName, http: "GET /v1/logs",
 		role: identity.RoleInvoke, tenant: tenantActs, resource: "logs", audit: auditReads},
@@ -151,8 +177,9 @@ var rules = []rule{
 // anyMethod is the key of routes that take every method.
 const anyMethod = "ANY"
 
-// params are the wildcards of a matched pattern, in order; no pattern has more than two.
-type params [2]string
+// params are the wildcards of a matched pattern, in order; no pattern has more than three. Handlers of calls find the function
+// first, then the path behind it.
+type params [3]string
 
 // endpoint is an HTTP route with what serves it.
 type endpoint struct {

@@ -211,7 +211,7 @@ func (s *stream) Head(status int, headers []call.Header) error {
 	s.noBody = !bodyAllowed(s.x.r.Method, status)
 	s.closeUnlessRead()
 	h := s.x.w.Header()
-	s.x.router.metrics.HeadersDropped(copyAnswerHeaders(h, headers))
+	s.x.router.metrics.HeadersDropped(s.x.copyAnswerHeaders(headers))
 	if h["Content-Type"] == nil && !s.noBody {
 		h["Content-Type"] = octetStream // never sniffed out of a tenant's bytes
 	}

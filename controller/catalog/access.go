@@ -62,11 +62,19 @@ func (v *View) Access(t tenant.ID, function string) (*AccessView, bool) {
 	return f.access, true
 }
 
-// VerifyURLKey compares a function's ?key= with what its record says, in constant time. It is false where there is none, and
-// does not look at the mode.
+// VerifyURLKey compares a function's ?key= with what its record says, in constant time, and in the same where there is none: then
+// it is false. It does not look at the mode. A nil view has no key.
 func (k *Keyring) VerifyURLKey(t tenant.ID, function string, a *AccessView, key string) bool {
-	return len(a.mac) == macBytes && hmac.Equal(a.mac, k.pepper.urlMAC(t, function, key))
+	mac := k.pepper.urlMAC(t, function, key)
+	if a == nil || len(a.mac) != macBytes {
+		hmac.Equal(mac, mac)
+		return false
+	}
+	return hmac.Equal(a.mac, mac)
 }
+
+// LooksLikeKey says whether a text has something in it that is meant to be an API key, be it one or not: nobody else is shown it.
+func (k *Keyring) LooksLikeKey(text string) bool { return strings.Contains(text, tokenPrefix) }
 
 // urlMAC binds a URL key to its function. No API key's id has a '/'.
 func (p Pepper) urlMAC(t tenant.ID, function, key string) []byte {
@@ -95,11 +103,28 @@ func (v *View) TenantOfHost(host string) (tenant.ID, bool) {
 	if t, ok := v.hosts.get(host); ok {
 		return t, true
 	}
-	name, err := normalHost(stripPort(host))
+	bare := stripPort(host)
+	if plainHost(bare) {
+		return v.hosts.get(bare)
+	}
+	name, err := normalHost(bare)
 	if err != nil {
 		return "", false
 	}
 	return v.hosts.get(name)
+}
+
+// plainHost says whether a name is as normalHost would leave it, if it is one at all: it is asked with every request.
+func plainHost(name string) bool {
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-':
+		case c == '.' && i < len(name)-1:
+		default:
+			return false
+		}
+	}
+	return !strings.Contains(name, "xn--")
 }
 
 func stripPort(host string) string {
