@@ -82,7 +82,7 @@ type record struct {
 func (p *Pool) strikeLocked(c *container, now time.Time) {
 	t, hashes := c.tenant, map[string]bool{}
 	for _, f := range c.calls {
-		hashes[f.hash] = true
+		hashes[f.culprit()] = true
 	}
 	if len(c.calls) == 0 {
 		hashes[c.lastHash] = true

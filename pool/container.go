@@ -176,13 +176,24 @@ func (c *container) quiet() bool { return c.inflight == 0 && c.running == 0 }
 func (c *container) serving() bool { return c.state == Assigned && !c.fresh }
 
 // recentCodes is how many codes a successor is loaded with.
-const recentCodes = 4
+const recentCodes = 16
 
-func (c *container) remember(code *call.Code) {
-	if code.Hash == c.lastHash {
+// remember notes the code of a call.
+func (c *container) remember(req *call.Request) {
+	if req.Code.Hash == c.lastHash {
 		return
 	}
-	c.lastHash = code.Hash
+	c.lastHash = req.Code.Hash
+	if req.Pipeline == "" {
+		c.rememberCode(&req.Code)
+		return
+	}
+	for i := range req.Steps {
+		c.rememberCode(&req.Steps[i].Code)
+	}
+}
+
+func (c *container) rememberCode(code *call.Code) {
 	for i := range c.recent {
 		if c.recent[i].Hash == code.Hash {
 			return

@@ -25,6 +25,8 @@ type flight struct {
 	since         time.Time          // when it took its slot
 	inject        []tenant.Injection // of the policy in force then
 	gaveUp        bool               // its caller went away, or its deadline passed
+	steps         []call.Step        // of a pipeline
+	running       *atomic.Int32      // and the one that runs; see call.Request
 }
 
 const (
@@ -65,6 +67,7 @@ func (p *Pool) giveBack(f *flight, e *errs.Error) {
 // takeLocked takes a slot of c for one call.
 func (p *Pool) takeLocked(c *container, req *call.Request, now time.Time) *flight {
 	f := &flight{inject: c.tenant.policy.Inject, p: p, c: c, id: req.ID, hash: req.Code.Hash, pos: len(c.calls), start: call.StartWarm, since: now}
+	f.steps, f.running = req.Steps, req.Running
 	if c.quiet() {
 		p.leaveIdleLocked(c)
 	}
@@ -73,7 +76,7 @@ func (p *Pool) takeLocked(c *container, req *call.Request, now time.Time) *fligh
 	c.served++
 	p.inflight++
 	c.calls = append(c.calls, f)
-	c.remember(&req.Code)
+	c.remember(req)
 	if most := c.tenant.policy.MaxCalls; most > 0 && c.served >= most && !c.fresh {
 		p.drainLocked(c, CauseMaxCalls, now)
 	}
@@ -146,7 +149,18 @@ const (
 // Do runs one call on a container of its tenant's, assigning one if need be. What has not started is tried again, what may
 // have started only if the call says idempotent. Errors are *errs.Error. With an error the Result says where the time
 // went, and in which container if one took the call; it has no value.
+//
+// Of a pipeline the Result says what became of its steps, also with an error. It goes on in another container if its own is lost
+// in a step that may fail.
 func (p *Pool) Do(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
+	if req.Pipeline != "" {
+		return p.doPipeline(ctx, req, sink)
+	}
+	return p.doTries(ctx, req, sink)
+}
+
+// doTries runs a call, or what is left of a pipeline, as often as may be until a container has taken it.
+func (p *Pool) doTries(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
 	var tr tries
 	req, sink = tr.watch(req, sink)
 	for {
@@ -155,7 +169,7 @@ func (p *Pool) Do(ctx context.Context, req *call.Request, sink call.Sink) (*call
 			return res, nil
 		}
 		e := errs.From(err)
-		if !tr.again(ctx, req, e) {
+		if res.Resume != nil || len(res.Steps) > 0 || !tr.again(ctx, req, e) {
 			return res, e
 		}
 		p.mu.Lock()
@@ -167,6 +181,13 @@ func (p *Pool) Do(ctx context.Context, req *call.Request, sink call.Sink) (*call
 // try runs the call once.
 func (p *Pool) try(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
 	asked := time.Now()
+	if req.Pipeline != "" {
+		rested, refusal := p.rested(req)
+		if refusal != nil {
+			return &call.Result{}, refusal
+		}
+		req = rested
+	}
 	f, refusal := p.acquire(ctx, req)
 	if refusal != nil {
 		return &call.Result{Stages: call.Stages{Queue: time.Since(asked)}}, refusal
@@ -195,7 +216,11 @@ func (p *Pool) failed(f *flight, req *call.Request, e *errs.Error) *errs.Error {
 // finish completes the result, or says of a failed call where it ran. began is when the container got the call.
 func (p *Pool) finish(f *flight, res *call.Result, err error, began time.Time) (*call.Result, error) {
 	if err != nil {
-		res = &call.Result{Stages: call.Stages{Run: time.Since(began)}}
+		failed := &call.Result{Stages: call.Stages{Run: time.Since(began)}}
+		if res != nil {
+			failed.Steps, failed.Resume = res.Steps, res.Resume
+		}
+		res = failed
 	}
 	res.Container, res.Start, res.Isolation = f.c.id, f.start, p.cfg.Engine.Isolation()
 	res.Stages.Queue, res.Stages.Assign = f.queue, f.assign

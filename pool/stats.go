@@ -18,7 +18,7 @@ type counters struct {
 	lost                               map[Cause]uint64
 	evicted, expired, handedBack       uint64
 	overBudget, quarantined, shed      uint64
-	retries                            uint64
+	retries, resumed                   uint64
 	frozen, thawed, burning            uint64
 	freezeFailed, thawFailed           uint64
 	orphans, vanished, sweeps, adopted uint64
@@ -61,6 +61,7 @@ type Stats struct {
 	Quarantined           uint64 // calls refused because their code is
 	Shed                  uint64 // calls refused because they would have ended too late
 	Retries               uint64 // tries after the first, by the pool itself
+	Resumed               uint64 // pipelines that went on in another container
 
 	Freezes, Thawed              uint64
 	Burning                      uint64 // frozen at once because they burned CPU with no call
@@ -85,7 +86,7 @@ func (p *Pool) Stats() Stats {
 		Created: n.created, CreateFailed: n.createFailed,
 		Claims: maps.Clone(n.claims), Recycled: maps.Clone(n.recycled), Lost: maps.Clone(n.lost),
 		Evicted: n.evicted, Expired: n.expired, HandedBack: n.handedBack, OverBudget: n.overBudget,
-		Quarantined: n.quarantined, Shed: n.shed, Retries: n.retries,
+		Quarantined: n.quarantined, Shed: n.shed, Retries: n.retries, Resumed: n.resumed,
 		Freezes: n.frozen, Thawed: n.thawed, Burning: n.burning,
 		FreezeFailures: n.freezeFailed, ThawFailures: n.thawFailed,
 		Sweeps: n.sweeps, Orphans: n.orphans, Vanished: n.vanished, Adopted: n.adopted,

@@ -61,6 +61,7 @@ func (p *Pool) teardown(c *container) {
 // undo removes everything that make has made, in the opposite order. Idempotent.
 func (p *Pool) undo(c *container) error {
 	if c.conn != nil {
+		p.hearOut(c)
 		c.conn.Close()
 	}
 	if c.listener != nil {
@@ -71,6 +72,17 @@ func (p *Pool) undo(c *container) error {
 		return err
 	}
 	return errors.Join(os.RemoveAll(p.cfg.linkDir(c.id)), os.RemoveAll(p.cfg.secretDir(c.id)))
+}
+
+// hearOut lets the link read what a lost container had still said: a refusal may be among it.
+func (p *Pool) hearOut(c *container) {
+	const limit = time.Second
+	p.mu.Lock()
+	lost := c.loss != nil
+	p.mu.Unlock()
+	if lost {
+		wait(c.conn.Done(), limit)
+	}
 }
 
 func (p *Pool) destroy(c *container) error {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"paddock/internal/tenant"
@@ -90,6 +91,7 @@ type Request struct {
 	Pipeline string
 	Steps    []Step
 	Resume   *Resume           // the pipeline goes on; the pool sets it, on a copy
+	Running  *atomic.Int32     // if set, the link keeps the index of the step that runs in it, -1 where it is not known
 	Revision int64             // of the store, at which all versions of the call were resolved; 0 = not asked for
 	Outside  map[string]string // secrets that are added to requests on their way out; they never enter the sandbox
 	Config   map[string]string

@@ -48,6 +48,14 @@ func (s *Step) Lenient() bool {
 	return s.OnFailure == OnFailureSkip || s.OnFailure == OnFailureLastGood && s.Fallback != nil
 }
 
+// Hash is of the code that runs: Fallback's if Version rests.
+func (s *Step) Hash() string {
+	if s.Rest != nil && s.Fallback != nil {
+		return s.Fallback.Code.Hash
+	}
+	return s.Code.Hash
+}
+
 // Told returns how many of a pipeline's first steps the agent tells the host of, each before the next begins: up to the last
 // that has a policy or a time of its own.
 func Told(steps []Step) int {
@@ -61,8 +69,9 @@ func Told(steps []Step) int {
 
 // Resume says where a pipeline goes on whose container was lost.
 type Resume struct {
-	Step  int    // the first to run: those before it are over, and never run again
-	State []byte // as the last of them left it, JSON; nil: as the call's body says
+	Step  int           // the first to run: those before it are over, and never run again
+	State []byte        // as the last of them left it, JSON; nil: as the call's body says
+	Took  time.Duration // of Step, before its container was lost
 }
 
 // Fallback is an earlier version of a step's function.

@@ -38,6 +38,7 @@ type Engine struct {
 	everMade   map[pool.ContainerID]bool
 	uids       map[uint32]pool.ContainerID
 	starts     map[call.ID]int
+	stepStarts map[call.ID][]StepStart
 	gates      map[string]chan struct{}
 	violations []string
 	most       int
@@ -54,7 +55,7 @@ func New(o Options) *Engine {
 	return &Engine{
 		o: o, links: links{at: map[string]*listener{}},
 		containers: map[pool.ContainerID]*Container{}, everMade: map[pool.ContainerID]bool{}, uids: map[uint32]pool.ContainerID{},
-		starts: map[call.ID]int{}, gates: map[string]chan struct{}{},
+		starts: map[call.ID]int{}, stepStarts: map[call.ID][]StepStart{}, gates: map[string]chan struct{}{},
 	}
 }
 

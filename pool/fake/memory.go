@@ -291,6 +291,10 @@ func (n *conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settle
 	unhook := context.AfterFunc(ctx, stop)
 	s := &memoryStage{n: n, req: req, sink: sink}
 	defer s.leave()
+	var piped *progress
+	if req.Pipeline != "" {
+		piped = newProgress(req)
+	}
 	once := sync.OnceFunc(func() {
 		n.ended()
 		settled()
@@ -301,7 +305,13 @@ func (n *conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settle
 		defer gone()
 		defer unhook()
 		defer stop()
-		value, err := n.c.run(running, s, string(req.Code.Source))
+		var value []byte
+		var err error
+		if piped != nil {
+			value, err = n.c.runSteps(running, s, piped)
+		} else {
+			value, err = n.c.run(running, s, string(req.Code.Source))
+		}
 		once() // RESULT and SETTLED in one
 		answers <- outcome{value, err}
 	}()
@@ -311,19 +321,32 @@ func (n *conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settle
 		defer t.Stop()
 		expired = t.C
 	}
+	var res *call.Result
+	var err error
 	select {
 	case a := <-answers:
-		return n.answer(s, a.value, a.err, began)
+		if piped != nil && a.err != nil && n.Err() == nil && running.Err() == nil {
+			return piped.result(nil, a.err, false)
+		}
+		res, err = n.answer(s, a.value, a.err, began)
 	case <-n.done:
-		return nil, n.lost()
+		err = n.lost()
 	case <-expired:
 		stop()
 		n.watchCancel()
-		return nil, errs.New(errs.Timeout, "the deadline passed")
+		err = errs.New(errs.Timeout, "the deadline passed")
 	case <-ctx.Done():
 		n.watchCancel()
-		return nil, errs.New(errs.Cancelled, "the caller went away")
+		err = errs.New(errs.Cancelled, "the caller went away")
 	}
+	if piped == nil {
+		return res, err
+	}
+	var value []byte
+	if err == nil {
+		value = res.Value
+	}
+	return piped.result(value, err, n.Err() == errEOF)
 }
 
 func (n *conn) answer(s *memoryStage, value []byte, err error, began time.Time) (*call.Result, error) {

@@ -32,6 +32,11 @@ type thrown string
 
 func (t thrown) Error() string { return string(t) }
 
+// denied is how a step of a pipeline denies access.
+type denied string
+
+func (d denied) Error() string { return string(d) }
+
 // run executes the source of a call. Its steps stand one to a line or after semicolons:
 //
 //	value JSON    answer that; without any, the answer is the input
@@ -42,6 +47,7 @@ func (t thrown) Error() string { return string(t) }
 //	hang          never end, though CANCEL is answered
 //	spin          while(1){}: nothing in the container answers any more
 //	throw TEXT    fail
+//	deny TEXT     deny access: in a pipeline
 //	crash         the process ends with code 1
 //	oom heap pids the process ends, and counters or wait status say why
 //	dying         likewise, out of memory; the connection ends at once and the process a moment later
@@ -76,6 +82,8 @@ func (c *Container) run(ctx context.Context, s stage, source string) ([]byte, er
 			s.log(arg)
 		case "throw":
 			return nil, thrown(arg)
+		case "deny":
+			return nil, denied(arg)
 		case "burn":
 			c.Burn()
 		case "refuse":

@@ -2,6 +2,7 @@ package link
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"paddock/internal/call"
@@ -16,6 +17,7 @@ type piped struct {
 	next    int               // that runs, as far as is known
 	known   bool              // it is known
 	begun   time.Time         // since when
+	running *atomic.Int32     // next, for others to see; nil: nobody looks
 	results []call.StepResult // of first up to next
 
 	refusal *call.StepResult // the pipeline has refused, whatever comes
@@ -35,8 +37,20 @@ func newPiped(req *call.Request, now time.Time) *piped {
 	if req.Resume != nil {
 		p.first, p.state = req.Resume.Step, req.Resume.State
 	}
-	p.next, p.known = p.first, p.first < p.told
+	p.next, p.known, p.running = p.first, p.first < p.told, req.Running
+	p.show()
 	return p
+}
+
+// show says which step runs.
+func (p *piped) show() {
+	switch {
+	case p.running == nil:
+	case p.known:
+		p.running.Store(int32(p.next))
+	default:
+		p.running.Store(-1)
+	}
 }
 
 // result is what became of step i.
@@ -96,6 +110,7 @@ func (c *Conn) onStep(f *Frame) error {
 	if err := p.step(&h, f); err != nil {
 		return err
 	}
+	p.show()
 	return c.stateLocked(x, f)
 }
 
@@ -219,7 +234,7 @@ func (c *Conn) endPipeline(x *exchange, res *call.Result, err *errs.Error) (*cal
 	all, refusal, next, lost := p.story(), p.refusal, p.next, x.lost
 	over := x.answered && x.result.Outcome != outcomeCancelled
 	running := p.known && !p.collecting && p.next < len(p.steps) && !over
-	resume := &call.Resume{Step: next, State: p.state}
+	resume := &call.Resume{Step: next, State: p.state, Took: c.now().Sub(p.begun)}
 	c.mu.Unlock()
 	if res == nil {
 		res = &call.Result{}
@@ -231,7 +246,9 @@ func (c *Conn) endPipeline(x *exchange, res *call.Result, err *errs.Error) (*cal
 	case running && lost != nil && readToItsEnd(lost):
 		res.Resume = resume
 	case running && x.sent:
-		all = append(all, p.result(next, call.StepFailed, 0, err))
+		failed := p.result(next, call.StepFailed, 0, err)
+		failed.Took = resume.Took
+		all = append(all, failed)
 	}
 	res.Steps = all
 	for i := range all {
