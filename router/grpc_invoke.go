@@ -109,6 +109,8 @@ func (inv *invocation) prepare(ctx context.Context, req *pb.InvokeRequest) error
 		return inv.setSource(ctx, target.Source.GetCode(), req.GetInput(), options{
 			kind: kind, name: target.Source.GetName(), configuration: target.Source.GetConfiguration(), function: target.Source.GetFunction(),
 		})
+	case *pb.InvokeRequest_Draft:
+		return errs.New(errs.Invalid, "a pipeline that is not stored cannot be run yet: run its functions one by one")
 	case *pb.InvokeRequest_Pipeline:
 		return errs.New(errs.NotFound, "tenant %s has no pipeline %.80q", inv.req.Tenant, target.Pipeline)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -201,6 +202,20 @@ func testTry(t *testing.T, s *site) {
 	asAcme("try", f.path("draft.js"), "--input", "null").want(t, exitUser, "", "TypeError: Cannot read")
 	asAcme("try", f.path("draft.js"), "--input", "[1]", "--compare").want(t, exitUsage, "", "the active version: ")
 	asAcme("try", f.dir, "--input", "[1]").want(t, exitUsage, "", "pipeline.yaml")
+	callID := func() string {
+		t.Helper()
+		var a jsonAnswer
+		r := asAcme("invoke", "sum", "--input", "[40,2]", "--json").want(t, 0, "", "")
+		if err := json.Unmarshal([]byte(r.out), &a); err != nil {
+			t.Fatal(err)
+		}
+		return a.CallID
+	}
+	asAcme("try", f.path("draft.js"), "--call", callID()).want(t, exitUsage, "", "its input was not recorded")
+	asAcme("try", f.path("draft.js"), "--call", "0123", "--input", "1").want(t, exitUsage, "", "input")
+	asAcme("try", f.path("draft.js"), "--call", strings.Repeat("0", 32)).want(t, exitUsage, "", "is not kept")
+	s.cli("tenants", "update", "acme", "--record-inputs", "5").want(t, 0, "", "")
+	asAcme("try", f.path("sum.js"), "--call", callID()).want(t, 0, `"sum":42`, "")
 	if r := asAcme("functions", "list").want(t, 0, "sum", ""); strings.Contains(r.out, "draft") {
 		t.Errorf("a draft was stored:\n%s", r.out)
 	}

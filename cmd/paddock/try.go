@@ -119,7 +119,7 @@ func (a *app) inputOf(ctx context.Context, cc *grpc.ClientConn, f *tryFlags) ([]
 	}
 	if !r.GetCall().GetInputKept() {
 		return nil, usageError("call %s: its input was not recorded: the operator has to allow that for the tenant "+
-			"(paddock tenants update TENANT --record-inputs), and inputs of HTTP-shaped calls never are; give one with --input", f.call)
+			"(paddock tenants update TENANT --record-inputs 100), and inputs of HTTP-shaped calls never are; give one with --input", f.call)
 	}
 	return r.GetInput(), nil
 }

@@ -170,3 +170,22 @@ func TestBadManifests(t *testing.T) {
 		t.Error("a manifest that is not there")
 	}
 }
+
+// The examples are read as an author's folder is.
+func TestExamplesAreRead(t *testing.T) {
+	dirs, err := filepath.Glob("../../../examples/pipelines/*")
+	if err != nil || len(dirs) < 2 {
+		t.Fatalf("%d examples, %v", len(dirs), err)
+	}
+	for _, dir := range dirs {
+		m, err := ReadManifest(dir)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		f, err := Scan(dir)
+		if err != nil || f.Err() != nil || f.Cases() < 2 || m.Name != filepath.Base(dir) {
+			t.Errorf("%s: pipeline %s, %v", dir, m.Name, err)
+		}
+	}
+}
