@@ -41,7 +41,7 @@ function stream(fd, level, emit) {
   const out = new Writable({
     decodeStrings: false,
     write(chunk, encoding, done) {
-      emit(level, chomp(typeof chunk === 'string' ? chunk : P.utf8Slice(P.bufferFrom(chunk))));
+      if (chunk.length > 0) emit(level, chomp(typeof chunk === 'string' ? chunk : P.utf8Slice(P.bufferFrom(chunk))));
       done();
     },
   });

@@ -95,7 +95,7 @@ describe('logs', () => {
       console.log('a %s %d', 'b', 3, { c: 1 }); console.info('i'); console.debug('d'); console.warn('w'); console.error(new Error('e').message);
       console.dir({ x: 1 }); console.table([{ a: 1 }]); console.assert(false, 'as'); console.assert(true, 'not');
       console.group('g'); console.log('in\\nside'); console.groupEnd(); console.log('out'); console.log(); console.count();
-      process.stdout.write('raw\\n'); process.stderr.write(Buffer.from('bytes')); ctx.log('ctx %j', {}); ctx.log.error('ce');
+      process.stdout.write('raw\\n'); process.stdout.write(''); process.stderr.write(Buffer.from('bytes')); ctx.log('ctx %j', {}); ctx.log.error('ce');
       require('console').log('module'); console.trace('tr'); console.log('\\u0000\\ud800"');
     }`,
         1,
