@@ -93,11 +93,11 @@ func (s *service) startAsController(ctx context.Context) error {
 		{"announcing", func(context.Context) error {
 			return s.writeReadyFile(map[string]any{"node": s.cluster.advertised, "controller": s.data.ID, "pid": os.Getpid()})
 		}},
-		{"removing old runtimes", s.pruneImages},
 	})
 	if err != nil {
 		return err
 	}
 	s.say("\nPaddock's controller %s serves routers at %s.\n  sandboxes %s, %s", s.data.ID, s.cluster.advertised, s.node.engine.Name(), s.node.describe())
+	s.startPruning()
 	return nil
 }

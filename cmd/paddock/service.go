@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"paddock/cmd/paddock/machine"
@@ -25,7 +26,8 @@ type service struct {
 	log      *slog.Logger
 	lines    *logging.Buffer // what log writes gathers here
 	progress *progress
-	failed   chan error // serving, or the store, has failed
+	failed   chan error  // serving, or the store, has failed
+	ready    atomic.Bool // start has come through
 
 	data    *machine.DataDir
 	run     *machine.RunDir
@@ -73,12 +75,12 @@ func (s *service) start(ctx context.Context) error {
 		{"filling the pool", s.awaitWarm},
 		{"writing down the start", s.auditStart},
 		{"announcing", s.announce},
-		{"removing old runtimes", s.pruneImages},
 	})
 	if err != nil {
 		return err
 	}
 	s.banner()
+	s.startPruning()
 	return nil
 }
 
@@ -99,6 +101,7 @@ func (s *service) take(ctx context.Context, steps []step) error {
 			return err
 		}
 	}
+	s.ready.Store(true)
 	s.progress.end()
 	return nil
 }

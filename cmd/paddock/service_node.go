@@ -136,26 +136,36 @@ func (s *service) buildImage(ctx context.Context) (err error) {
 // it.
 const imageAge = 24 * time.Hour
 
-// pruneImages removes the runtime images of former versions that no container uses any more. An adopted container's image
-// goes at a later start.
-func (s *service) pruneImages(ctx context.Context) error {
+// startPruning removes the runtime images of former versions while the service serves.
+func (s *service) startPruning() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.pruneImages(ctx)
+	}()
+	s.onStop("old runtimes", func(context.Context, bool) error { cancel(); <-done; return nil })
+}
+
+// pruneImages removes the images that no container uses any more. An adopted container's image goes at a later start.
+func (s *service) pruneImages(ctx context.Context) {
 	found, err := s.node.engine.List(ctx)
 	if err != nil {
-		return err
+		s.log.Warn("old runtime images stay", "err", err)
+		return
 	}
 	keep := []string{s.node.image.Digest}
 	for _, c := range found {
 		keep = append(keep, c.Facts().ImageDigest)
 	}
-	if err := node.Prune(ctx, s.data.Images(), keep...); err != nil {
+	if err := node.Prune(ctx, s.data.Images(), keep...); err != nil && ctx.Err() == nil {
 		s.log.Warn("old runtime images stay", "err", err)
 	}
 	if e, ok := s.node.engine.(*docker.Engine); ok {
-		if err := e.PruneImages(ctx, time.Now().Add(-imageAge), keep...); err != nil {
+		if err := e.PruneImages(ctx, time.Now().Add(-imageAge), keep...); err != nil && ctx.Err() == nil {
 			s.log.Warn("old runtime images stay in Docker", "err", err)
 		}
 	}
-	return nil
 }
 
 func (s *service) startEngine(ctx context.Context) error {

@@ -123,16 +123,22 @@ func (a *app) runService(parent context.Context, cfg config.Config, start func(*
 	go func() { prepared <- start(s, ctx) }()
 	for {
 		select {
-		case sig := <-signals: // not serving yet: undo what there is
-			cancel()
+		case sig := <-signals:
+			if !s.ready.Load() {
+				cancel()
+			}
 			err := <-prepared
-			s.abandon()
+			if s.ready.Load() { // it came through all the same
+				return s.stopOn(sig, signals)
+			}
+			s.progress.fail()
+			s.abandon(sig != syscall.SIGUSR2 && s.node.controller != nil)
 			s.log.Info("stopped before it served", "signal", sig.String(), "err", err)
 			return nil
 		case err := <-prepared:
 			if err != nil {
 				s.progress.fail()
-				s.abandon()
+				s.abandon(false)
 				return platformError("%w", err)
 			}
 			return a.serve(s, signals)
@@ -140,8 +146,9 @@ func (a *app) runService(parent context.Context, cfg config.Config, start func(*
 	}
 }
 
-// abandon undoes a start that did not come through. What a former process left for adoption stays.
-func (s *service) abandon() { _ = s.stop(ended(), s.run == nil || !s.run.Found) }
+// abandon undoes a start that did not come through. What a former process left for adoption stays, unless it was adopted
+// already and shall go.
+func (s *service) abandon(adopted bool) { _ = s.stop(ended(), adopted || s.run == nil || !s.run.Found) }
 
 // serve waits for the end.
 func (a *app) serve(s *service, signals <-chan os.Signal) error {

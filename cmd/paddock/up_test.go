@@ -86,6 +86,28 @@ func TestRestartsAdopt(t *testing.T) {
 	s.cliAs(nil, counter, "run", "-").want(t, 2, "", "default")
 }
 
+// TestSIGTERMWhileItStarts: what was adopted goes, too, whether or not the start had come through.
+func TestSIGTERMWhileItStarts(t *testing.T) {
+	s := newSite(t, "oci", "runc", "--min-ready", "1")
+	s.start()
+	s.cliAs(nil, counter, "run", "-").want(t, 0, "1\n", "")
+	s.stop(syscall.SIGKILL)
+	cmd, out := s.command(s.flags...), &lockedBuffer{}
+	cmd.Stdout = out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	eventually(t, "it fills its pool", func() bool { return strings.Contains(out.String(), "filling the pool") })
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if left := s.leftovers(); len(left) > 0 {
+		t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+	}
+}
+
 func TestASecondUpIsRefused(t *testing.T) {
 	s := newSite(t, "oci", "runc", "--min-ready", "1")
 	s.start()
