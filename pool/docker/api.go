@@ -71,7 +71,9 @@ func (a *api) do(ctx context.Context, op string, limit time.Duration, f func(con
 	case a.slots <- struct{}{}:
 		defer func() { <-a.slots }()
 	case <-ctx.Done():
-		return a.explain(ctx, op, ctx.Err())
+	}
+	if err := ctx.Err(); err != nil { // also where a slot came free at that moment
+		return a.explain(ctx, op, err)
 	}
 	return a.explain(ctx, op, f(ctx))
 }

@@ -49,7 +49,7 @@ const (
 	startTimeout  = 30 * time.Second
 	removeTimeout = 20 * time.Second
 	importTimeout = 2 * time.Minute
-	createGrace   = time.Second     // to hear what a create that the caller has given up has made
+	createGrace   = time.Second     // to hear what a create has made whose caller's time is over
 	undoTimeout   = 5 * time.Second // taking back a half-made container after the caller has given up
 )
 
@@ -218,11 +218,16 @@ func (e *Engine) create(ctx context.Context, spec pool.Spec) (*Container, error)
 	return c, nil
 }
 
-// outliving returns a context that ends a while after ctx: the daemon goes on with what a caller has given up, and what it
-// makes after we have looked for it would stay.
+// outliving returns a context that does not end with ctx at once: the daemon goes on with what a caller has given up, and what it
+// makes after we have looked for it would stay. After a deadline it lasts so long as grace, since a later sweep finds the rest; a
+// caller that cancels is stopping, and nobody sweeps any more: it lasts.
 func outliving(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
 	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, func() { cancel(context.Cause(ctx)) }) })
+	stop := context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			time.AfterFunc(grace, func() { cancel(context.Cause(ctx)) })
+		}
+	})
 	return longer, func() { stop(); cancel(nil) }
 }
 

@@ -151,6 +151,42 @@ func TestHungDaemon(t *testing.T) {
 	}
 }
 
+// TestCreateThatIsCancelled: the daemon makes what it was asked for, however late; the answer is waited for, and it goes.
+func TestCreateThatIsCancelled(t *testing.T) {
+	e, d := fakeEngine(t)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	d.fault("/containers/create", func(w http.ResponseWriter, r *http.Request) {
+		close(asked)
+		select {
+		case <-answer:
+		case <-r.Context().Done():
+			t.Error("the request was given up: what it makes would stay")
+		}
+		w.WriteHeader(http.StatusCreated)
+		_ = json.NewEncoder(w).Encode(map[string]any{"Id": fakeID})
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := e.Create(ctx, fakeSpec(t))
+		failed <- err
+	}()
+	<-asked
+	cancel()
+	select {
+	case err := <-failed:
+		t.Errorf("it did not wait for the daemon: %v", err)
+	case <-time.After(createGrace + createGrace/4): // what a deadline would have left it
+	}
+	close(answer)
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Errorf("error: %v", err)
+	}
+	if d.removals() != 1 {
+		t.Errorf("%d removals, want 1", d.removals())
+	}
+}
+
 // settle waits until the number of goroutines is back, a few connections apart.
 func settle(t *testing.T, before int) {
 	t.Helper()
