@@ -94,7 +94,8 @@ func firstLine(s string, most int) string {
 func (a *app) showCallCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show CALL", Short: "Show a call, its steps and its log", Args: args("CALL"),
-		Long: "Show a call, its steps and its log. CALL is its id, which is on every answer as Paddock-Call-Id, or the beginning of it.",
+		Long:    "Show a call, its steps and its log. CALL is its id, which is on every answer as Paddock-Call-Id, or the beginning of it.",
+		Example: `  paddock calls show 5b0c8f3e9a6d`,
 	}
 	c.RunE = runE(func(cmd *cobra.Command, given []string) error {
 		return a.withTenant(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn, _ string) error {

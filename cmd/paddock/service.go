@@ -128,6 +128,11 @@ func (s *service) takeMachine(context.Context) error {
 		}
 		return s.run.Remove()
 	})
+	// What a killed process said of itself holds no more.
+	machine.Withdraw(runBase(s.app.getenv), s.data.ID)
+	if s.cfg.ReadyFile != "" {
+		os.Remove(s.cfg.ReadyFile)
+	}
 	return nil
 }
 

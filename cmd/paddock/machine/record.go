@@ -35,6 +35,8 @@ func (r Record) Dial() string {
 
 func recordDir(base string) string { return filepath.Join(base, "up") }
 
+func recordFile(base, id string) string { return filepath.Join(recordDir(base), id+".json") }
+
 // Announce leaves the record of the service id; the function it returns takes it away.
 func Announce(base, id string, r Record) (withdraw func(), err error) {
 	dir := recordDir(base)
@@ -45,15 +47,17 @@ func Announce(base, id string, r Record) (withdraw func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(dir, id+".json")
-	if err := WriteFile(file, append(b, '\n'), 0o600); err != nil {
+	if err := WriteFile(recordFile(base, id), append(b, '\n'), 0o600); err != nil {
 		return nil, fmt.Errorf("record for clients: %w", Explain(err))
 	}
-	return func() {
-		os.Remove(file)
-		os.Remove(dir) // this and the next go only when nothing else is in them
-		os.Remove(base)
-	}, nil
+	return func() { Withdraw(base, id) }, nil
+}
+
+// Withdraw takes away the record of the service id, one that a killed process left, too.
+func Withdraw(base, id string) {
+	os.Remove(recordFile(base, id))
+	os.Remove(recordDir(base)) // this and the next go only when nothing else is in them
+	os.Remove(base)
 }
 
 // Running returns the services on this machine whose process is alive. A record that a killed one left is passed over.
