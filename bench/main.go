@@ -23,7 +23,7 @@ type bench struct {
 	rounds    int
 	burst     time.Duration
 	only      string
-	isolation string // of the overload section
+	isolation string // of the overload and fair sections
 	rows      []row
 	started   time.Time
 }
@@ -40,9 +40,17 @@ func main() {
 	flag.StringVar(&b.cache, "cache", ".cache/downloads", "directory that keeps downloads from run to run")
 	flag.IntVar(&b.rounds, "rounds", 9, "rounds of warm load")
 	flag.DurationVar(&b.burst, "burst", 2*time.Second, "length of one burst of load")
-	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory; or overload, which only its name runs")
-	flag.StringVar(&b.isolation, "isolation", "gvisor", "what the overload section runs in: gvisor or runc")
+	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory; or overload, fair, which only their names run")
+	flood := flag.Bool("flood", false, "be the flood of the fair section, which starts it itself")
+	flag.StringVar(&b.isolation, "isolation", "", "what the overload and fair sections run in: gvisor, runc; overload defaults to gvisor, fair to both")
 	flag.Parse()
+	if *flood {
+		if err := floodMain(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := b.run(ctx)
@@ -77,9 +85,10 @@ func (b *bench) run(ctx context.Context) (err error) {
 		run  func(context.Context) error
 	}{
 		{"warm", b.warm}, {"new", b.newTenant}, {"etcd", b.etcd}, {"cold", b.cold}, {"memory", b.memory}, {"overload", b.overload},
+		{"fair", b.fair},
 	}
 	for _, s := range sections {
-		if !strings.Contains(s.name, b.only) || s.name == "overload" && b.only == "" { // two minutes of flood are not asked for by habit
+		if !strings.Contains(s.name, b.only) || (s.name == "overload" || s.name == "fair") && b.only == "" { // two minutes of flood are not asked for by habit
 			continue
 		}
 		b.progress("section %s", s.name)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,7 +46,7 @@ var fullOverload = overloadPlan{
 // tenant calls at 20/s. Capacity and the other tenant's latency alone are taken before and after, in the same run: the machine
 // may be somebody else's, too.
 func (b *bench) overload(ctx context.Context) error {
-	s, err := b.startService(ctx, filepath.Join(b.dir, "overload"), b.isolation, "--min-ready", "1")
+	s, err := b.startService(ctx, filepath.Join(b.dir, "overload"), cmp.Or(b.isolation, "gvisor"), "--min-ready", "1")
 	if err != nil {
 		return err
 	}
