@@ -114,6 +114,9 @@ func (c *Controller) Start(ctx context.Context) error {
 			c.remove(i.Tenant)
 			continue
 		}
+		if t, ok := c.cfg.Catalogue.Tenant(i.Tenant); ok { // it may have changed meanwhile
+			c.pool.SetPolicy(t.ID, t.Policy)
+		}
 		if i.State == pool.Assigned { // before the first look at the store's records, or they would be deleted and written again
 			c.assignments.want(pool.Assignment{
 				Container: i.ID, Tenant: i.Tenant, Runtime: c.cfg.Pool.Image.Runtime,

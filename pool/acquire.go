@@ -69,6 +69,13 @@ func (p *Pool) admitLocked(req *call.Request, now time.Time) (*tenantState, *err
 		e.RetryAfter = 10 * time.Second
 		return nil, e
 	}
+	if most := p.cfg.MemoryBudgetBytes - p.cfg.ReserveBytes; p.cfg.MemoryBudgetBytes > 0 && p.limitOf(t.stock.size) > most {
+		e := errs.New(errs.NoCapacity, "a sandbox of tenant %s takes %d MiB with what the isolation needs; all sandboxes of this "+
+			"controller together have %d MiB: lower the tenant's memory, or raise the memory budget", t.id,
+			p.limitOf(t.stock.size)>>20, most>>20)
+		e.RetryAfter = 10 * time.Second
+		return nil, e
+	}
 	if len(t.marks) > 0 {
 		if e := t.quarantined(req.Code.Hash, now); e != nil {
 			p.counts.quarantined++
@@ -80,14 +87,14 @@ func (p *Pool) admitLocked(req *call.Request, now time.Time) (*tenantState, *err
 
 // claimNowLocked pops a Ready container if there is one and nobody waits for it.
 func (p *Pool) claimNowLocked(t *tenantState, req *call.Request, now time.Time) *container {
-	if p.ready.len() == 0 || p.ring.len() > 0 || t.waiting() > 0 || !req.Fresh && t.suspects() {
+	if !t.stock.free() || t.waiting() > 0 || !req.Fresh && t.suspects() {
 		return nil
 	}
 	if !t.mayHold() || !t.bucket.take(t.policy, now) {
 		return nil
 	}
 	t.granting++
-	return p.popReadyLocked()
+	return p.popReadyLocked(t.stock)
 }
 
 // queueLocked puts the call into its tenant's queue, unless it would wait there in vain.
@@ -107,7 +114,7 @@ func (p *Pool) queueLocked(t *tenantState, req *call.Request, now time.Time) (*w
 			return nil, e
 		}
 	}
-	if len(t.live) == 0 && p.hopelessLocked(req.Deadline, now) {
+	if len(t.live) == 0 && p.hopelessLocked(t.stock, req.Deadline, now) {
 		return nil, p.noCapacityLocked("no sandbox can be made at the moment")
 	}
 	if req.Spill && len(t.live) == 0 && p.fullLocked() {

@@ -63,11 +63,11 @@ func (p *Pool) enterAll(found []Container) []*container {
 	all := make([]*container, 0, len(found))
 	for _, e := range found {
 		f := e.Facts()
-		limit := f.LimitBytes
-		if limit <= 0 {
-			limit = p.cfg.limitBytes()
+		size, limit := f.MemoryBytes, f.LimitBytes
+		if size <= 0 || limit <= 0 { // of one half made
+			size, limit = p.cfg.MemoryBytes, p.limitOf(p.cfg.MemoryBytes)
 		}
-		c := p.newContainerLocked(e.ID(), f.UID, limit, f.ImageDigest, f.Created)
+		c := p.newContainerLocked(e.ID(), f.UID, size, limit, f.ImageDigest, f.Created)
 		c.engine = e
 		if err := p.uids.reserve(f.UID, c.id); err != nil {
 			p.cfg.Logger.Error("a found container is destroyed", "container", c.id, "err", err)
@@ -131,9 +131,11 @@ func (p *Pool) adopted(c *container, whose tenant.ID, since time.Time, err error
 		return
 	}
 	if whose == "" {
-		p.ready.pushBack(&c.readyNode)
+		p.stockLocked(c.size).ready.pushBack(&c.readyNode)
 	} else {
-		t := p.tenantLocked(whose, nil, now)
+		d := tenant.DefaultPolicy() // until the tenant's own is heard
+		d.MemoryBytes = c.size
+		t := p.tenantLocked(whose, &d, now)
 		t.granting++
 		p.assignToLocked(c, t, false, now)
 		c.assigned, c.latch, c.told = since, whose, true

@@ -31,7 +31,7 @@ func (p *Pool) assignToLocked(c *container, t *tenantState, fresh bool, now time
 	} else {
 		t.live = append(t.live, c)
 	}
-	p.refill.claimed(now)
+	p.stockLocked(c.size).claims.claimed(now)
 	p.setTimerLocked(&c.timer, now.Add(lookAgain))
 }
 
@@ -70,6 +70,9 @@ func (p *Pool) latch(c *container) error {
 		return err
 	}
 	p.awaitAwake(c)
+	if err := p.setCPU(c); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	c.latch = id
 	policy := c.tenant.policy

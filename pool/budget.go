@@ -1,7 +1,9 @@
 package pool
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -56,8 +58,8 @@ func (p *Pool) fullLocked() bool {
 }
 
 // makeRoomLocked makes room for what waits, with the least harm: idle containers are frozen ahead of time, then idle
-// assignments are evicted, least recently used first, and for a thaw even warm containers go. What is on its way out
-// counts as gone.
+// assignments are evicted, least recently used first, and then warm containers go of which nobody waits for one. What is on
+// its way out counts as gone.
 func (p *Pool) makeRoomLocked(now time.Time) {
 	for need := p.roomWantedLocked(); p.freeLocked()+p.goingSize+p.freezingSize < need; {
 		if c, ok := p.awake.front(); ok {
@@ -66,7 +68,7 @@ func (p *Pool) makeRoomLocked(now time.Time) {
 			break
 		}
 	}
-	for p.crowdedLocked() && p.evictLocked(now) {
+	for p.crowdedLocked() && (p.evictLocked(now) || p.shedReadyLocked(now)) {
 	}
 }
 
@@ -79,16 +81,35 @@ func (p *Pool) evictLocked(now time.Time) bool {
 	return ok
 }
 
+// shedReadyLocked gives up a warm container of a size that nobody waits for, unusual ones first.
 func (p *Pool) shedReadyLocked(now time.Time) bool {
-	c, ok := p.ready.front()
-	if ok = ok && p.thaws.len() > 0; ok {
-		p.drainLocked(c, CauseEvicted, now)
+	if p.thaws.len() == 0 && p.shortLocked() == 0 {
+		return false
 	}
-	return ok
+	var from *stock
+	for _, s := range p.stocks {
+		if s.ready.len() > 0 && s.demand == 0 && (from == nil || from == p.usual) {
+			from = s
+		}
+	}
+	if from == nil {
+		return false
+	}
+	c, _ := from.ready.front()
+	p.drainLocked(c, CauseEvicted, now)
+	return true
 }
 
 // shortLocked is how many containers waiting calls have paid for that are not even being made.
-func (p *Pool) shortLocked() int { return max(0, p.demand-p.ready.len()-p.states[Creating]) }
+func (p *Pool) shortLocked() (n int) {
+	if p.demand == 0 {
+		return 0
+	}
+	for _, s := range p.stocks {
+		n += s.short()
+	}
+	return n
+}
 
 // crowdedLocked says whether waiting calls need containers beyond the maximum, those that are going not counted.
 func (p *Pool) crowdedLocked() bool {
@@ -100,8 +121,10 @@ func (p *Pool) crowdedLocked() bool {
 // what would not fit even then.
 func (p *Pool) roomWantedLocked() int64 {
 	most, need := p.freeLocked()+p.goingSize+p.idleSize, int64(0)
-	if p.thaws.len() > 0 {
-		most += int64(p.ready.len()) * p.cfg.limitBytes()
+	for _, s := range p.stocks {
+		if s.demand == 0 {
+			most += int64(s.ready.len()) * p.limitOf(s.size)
+		}
 	}
 	for e := p.thaws.head; e != nil; e = e.next {
 		one := e.v.limit - e.v.charge
@@ -110,7 +133,13 @@ func (p *Pool) roomWantedLocked() int64 {
 		}
 		need += one
 	}
-	one := p.cfg.limitBytes()
-	fit := max(0, (most-need)/one)
-	return need + min(fit, int64(p.shortLocked()))*one
+	if p.demand == 0 {
+		return need
+	}
+	for _, s := range slices.SortedFunc(maps.Values(p.stocks), inTurn) {
+		one := p.limitOf(s.size)
+		fit := max(0, (most-need)/one)
+		need += min(fit, int64(s.short())) * one
+	}
+	return need
 }

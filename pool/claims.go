@@ -169,6 +169,7 @@ func (p *Pool) wantLocked(t *tenantState, now time.Time) {
 			break
 		}
 		t.claims++
+		t.stock.demand++
 		p.demand++
 	}
 	for t.freshes.len() > t.paid && t.mayHold() {
@@ -176,10 +177,11 @@ func (p *Pool) wantLocked(t *tenantState, now time.Time) {
 			break
 		}
 		t.paid++
+		t.stock.demand++
 		p.demand++
 	}
 	if t.claims+t.paid > 0 {
-		p.ring.pushBack(&t.ringNode)
+		t.stock.ring.pushBack(&t.ringNode)
 	}
 	if short {
 		p.soonerLocked(&t.timer, now.Add(t.bucket.until(t.policy, 1, now)+time.Millisecond))
@@ -197,10 +199,11 @@ func (p *Pool) trimLocked(t *tenantState) {
 		t.paid -= over
 		n += over
 	}
+	t.stock.demand -= n
 	p.demand -= n
 	t.bucket.refund(t.policy, n)
 	if t.claims+t.paid == 0 {
-		p.ring.remove(&t.ringNode)
+		t.stock.ring.remove(&t.ringNode)
 	}
 }
 

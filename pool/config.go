@@ -47,8 +47,8 @@ type Config struct {
 	MemoryBudgetBytes int64 // 0 = not limited
 	ReserveBytes      int64 // of the budget, never given to containers
 
-	MemoryBytes int64 // of one container: what the tenant's code may use
-	CPUMillis   int64
+	MemoryBytes int64 // of a usual container: what the code may use of a tenant whose policy says nothing else
+	CPUMillis   int64 // of a warm container; binding gives it its tenant's
 	TmpBytes    int64
 	Pids        int64 // 0 = the engine's default
 
@@ -105,7 +105,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.AdoptTimeout, DefaultAdoptTimeout)
 	def(&c.EngineTimeout, DefaultEngineTimeout)
 	def(&c.MaxWaiting, DefaultMaxWaiting)
-	if one := c.limitBytes(); c.MemoryBudgetBytes > 0 && one > c.MemoryBudgetBytes-c.ReserveBytes {
+	if one := c.MemoryBytes + c.Engine.Overhead(); c.MemoryBudgetBytes > 0 && one > c.MemoryBudgetBytes-c.ReserveBytes {
 		return c, fmt.Errorf("the memory budget of %d MiB, %d MiB of it in reserve, does not hold one sandbox of %d MiB: raise it",
 			c.MemoryBudgetBytes>>20, c.ReserveBytes>>20, one>>20)
 	}
@@ -123,9 +123,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	return c, nil
 }
-
-// limitBytes is what one container's cgroup may take.
-func (c *Config) limitBytes() int64 { return c.MemoryBytes + c.Engine.Overhead() }
 
 func (c *Config) linkDir(id ContainerID) string { return filepath.Join(c.RunDir, "c", string(id)) }
 func (c *Config) secretDir(id ContainerID) string {

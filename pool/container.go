@@ -52,6 +52,9 @@ func (p *Pool) setStateLocked(c *container, to State) {
 	if !mayBecome(c.state, to) {
 		panic(fmt.Sprintf("pool: container %s: %s must not become %s", c.id, c.state, to))
 	}
+	if c.state == Creating {
+		p.stockLocked(c.size).creating--
+	}
 	p.states[c.state]--
 	p.states[to]++
 	c.state = to
@@ -109,6 +112,7 @@ const (
 type container struct {
 	id      ContainerID
 	uid     uint32
+	size    int64 // Spec.MemoryBytes
 	limit   int64 // bytes of its cgroup
 	digest  string
 	created time.Time
@@ -119,7 +123,7 @@ type container struct {
 	conn     Conn
 	door     Door
 
-	rules sync.Mutex    // puts the newest rules last
+	rules sync.Mutex    // puts the newest rules and limits last
 	lost  chan struct{} // closed when loss is set
 	gone  chan struct{} // closed at Destroyed
 
@@ -133,6 +137,8 @@ type container struct {
 	drainUntil time.Time
 	failures   int // of teardown
 	charge     int64
+	cpu        int64     // thousandths that its control group has; 0: not known
+	dueAt      time.Time // when its successor was looked for first
 	loss       *loss
 	timer      timer
 

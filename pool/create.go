@@ -11,27 +11,29 @@ import (
 )
 
 // newContainerLocked enters a container with its uids and its charge; the caller starts its creation or adoption.
-func (p *Pool) newContainerLocked(id ContainerID, uid uint32, limit int64, digest string, created time.Time) *container {
+func (p *Pool) newContainerLocked(id ContainerID, uid uint32, size, limit int64, digest string, created time.Time) *container {
 	c := &container{
-		id: id, uid: uid, limit: limit, digest: digest, created: created, door: noDoor{},
+		id: id, uid: uid, size: size, limit: limit, digest: digest, created: created, door: noDoor{},
 		lost: make(chan struct{}), gone: make(chan struct{}),
 	}
 	c.idleNode.v, c.awakeNode.v, c.readyNode.v, c.thawNode.v = c, c, c, c
 	c.timer.fire = func(now time.Time) { p.visitLocked(c, now) }
 	p.containers[id] = c
 	p.states[Creating]++
+	p.stockLocked(size).creating++
 	p.chargeLocked(c, limit)
 	return c
 }
 
 // launchLocked begins the creation of one container. It fails only for want of uids.
-func (p *Pool) launchLocked(now time.Time) error {
+func (p *Pool) launchLocked(size int64, now time.Time) error {
 	id := newContainerID()
 	uid, err := p.uids.take(id)
 	if err != nil {
 		return err
 	}
-	c := p.newContainerLocked(id, uid, p.cfg.limitBytes(), p.cfg.Image.Digest, now)
+	c := p.newContainerLocked(id, uid, size, p.limitOf(size), p.cfg.Image.Digest, now)
+	c.cpu = p.cfg.CPUMillis
 	p.laterLocked(func() { p.create(c) })
 	return nil
 }
@@ -56,7 +58,7 @@ func (p *Pool) create(c *container) {
 	p.refill.succeeded(now.Sub(began))
 	p.becomeReadyLocked(c, now)
 	if c.state == Ready {
-		p.ready.pushBack(&c.readyNode)
+		p.stockLocked(c.size).ready.pushBack(&c.readyNode)
 		p.visitLocked(c, now)
 		p.dispatchLocked(now)
 	}
@@ -98,7 +100,7 @@ func (p *Pool) make(c *container) error {
 	c.attempts = true
 	engine, err := p.cfg.Engine.Create(ctx, Spec{
 		ID: c.id, Image: p.cfg.Image, UID: c.uid, LinkDir: dir,
-		MemoryBytes: p.cfg.MemoryBytes, CPUMillis: p.cfg.CPUMillis, Pids: p.cfg.Pids, TmpBytes: p.cfg.TmpBytes,
+		MemoryBytes: c.size, CPUMillis: p.cfg.CPUMillis, Pids: p.cfg.Pids, TmpBytes: p.cfg.TmpBytes,
 	})
 	if err != nil {
 		return fmt.Errorf("create: %w", err)

@@ -241,7 +241,7 @@ func (p *Pool) explainLoss(c *container, e *errs.Error, deadline time.Time) *err
 	defer limit.Stop()
 	select {
 	case <-c.lost:
-		return c.loss.fails(e.WhetherStarted(), e)
+		return c.fails(e.WhetherStarted(), e)
 	case <-p.released:
 		return loss{kind: lossController}.fails(e.WhetherStarted(), e)
 	case <-limit.C:

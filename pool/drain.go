@@ -108,7 +108,7 @@ func (p *Pool) failLocked(c *container, cause Cause, now time.Time) {
 
 // unlistLocked removes c from wherever the pool would find it for a call.
 func (p *Pool) unlistLocked(c *container, now time.Time) {
-	p.ready.remove(&c.readyNode)
+	p.stockLocked(c.size).ready.remove(&c.readyNode)
 	p.leaveIdleLocked(c)
 	p.unqueueThawLocked(c)
 	p.stopTimerLocked(&c.timer)

@@ -23,7 +23,7 @@ type Spec struct {
 	// and the sockets in it before Create and removes it after Destroy.
 	LinkDir     string
 	MemoryBytes int64 // what the tenant's code may use, tmpfs included; the engine adds its isolation's overhead on top
-	CPUMillis   int64 // 1000 = one CPU
+	CPUMillis   int64 // 1000 = one CPU; SetCPU changes it
 	Pids        int64 // 0 = the engine's default for its isolation
 	TmpBytes    int64 // size of /tmp
 }
@@ -67,6 +67,9 @@ type Container interface {
 	Freeze(ctx context.Context) error
 	Thaw(ctx context.Context) error
 	Usage(ctx context.Context) (Usage, error)
+	// SetCPU changes how much CPU all of it together may use, in thousandths of a CPU, frozen or not. It returns nil once the
+	// kernel says that it enforces that; after an error either may be in force.
+	SetCPU(ctx context.Context, millis int64) error
 	// Kill sends SIGKILL to all of it, frozen or not, and does not wait. Idempotent.
 	Kill() error
 	// Exited is closed when the first process is gone; Exit is valid from then on.

@@ -27,7 +27,7 @@ func stillPool(t *testing.T) *Pool {
 }
 
 func (p *Pool) readyContainer(now time.Time) *container {
-	c := p.newContainerLocked(newContainerID(), 0, 1, "", now)
+	c := p.newContainerLocked(newContainerID(), 0, p.usual.size, 1, "", now)
 	p.setStateLocked(c, Ready)
 	return c
 }
@@ -61,7 +61,7 @@ func TestGrantedContainerIsHandedBack(t *testing.T) {
 	req := &call.Request{Tenant: "a"}
 	ts := p.tenantLocked("a", nil, now)
 	c := p.readyContainer(now)
-	p.ready.pushBack(&c.readyNode)
+	p.usual.ready.pushBack(&c.readyNode)
 	givenAndGone(t, p, func() *waiter {
 		p.mu.Lock()
 		defer p.unlock()
@@ -74,8 +74,8 @@ func TestGrantedContainerIsHandedBack(t *testing.T) {
 		defer p.unlock()
 		p.ungrantLocked(ts, g.container)
 	}, func() {
-		if p.ready.len() != 1 || c.state != Ready || ts.granting != 0 || ts.claims != 0 || p.demand != 0 || p.waiting != 0 {
-			t.Fatalf("ready %d, state %s, granting %d, claims %d, demand %d, waiting %d", p.ready.len(), c.state, ts.granting, ts.claims,
+		if p.usual.ready.len() != 1 || c.state != Ready || ts.granting != 0 || ts.claims != 0 || p.demand != 0 || p.waiting != 0 {
+			t.Fatalf("ready %d, state %s, granting %d, claims %d, demand %d, waiting %d", p.usual.ready.len(), c.state, ts.granting, ts.claims,
 				p.demand, p.waiting)
 		}
 		if !ts.bucket.full(ts.policy, now) {

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"paddock/internal/errs"
@@ -49,7 +50,7 @@ func (l loss) fails(started errs.Started, err error) *errs.Error {
 	e := &errs.Error{Kind: errs.SandboxLost, Started: started, Op: "pool.Do", Err: err}
 	switch l.kind {
 	case lossOutOfMemory:
-		e.Kind, e.Message = errs.OutOfMemory, "the sandbox ran out of memory; use less, or ask for a higher limit"
+		e.Kind, e.Message = errs.OutOfMemory, "the sandbox ran out of memory"
 		if started == errs.StartedMaybe {
 			e.Started = "" // it has started: code has used the memory
 		}
@@ -70,6 +71,15 @@ func (l loss) fails(started errs.Started, err error) *errs.Error {
 	if l.cause == CauseOverdue {
 		e.Message = "the sandbox was killed: the call outlived the time that a draining sandbox has"
 		e.Fault = errs.FaultPlatform
+	}
+	return e
+}
+
+// fails returns the error of a call that was on c, which is lost.
+func (c *container) fails(started errs.Started, err error) *errs.Error {
+	e := c.loss.fails(started, err)
+	if c.loss.kind == lossOutOfMemory {
+		e.Message = fmt.Sprintf("the sandbox ran out of its %d MiB of memory; use less, or ask for a higher limit", c.size>>20)
 	}
 	return e
 }

@@ -43,8 +43,8 @@ func (p *Pool) dozeLocked(c *container, now time.Time) time.Time {
 		return time.Time{}
 	}
 	since := c.readyAt
-	if p.refill.claimedAt.After(since) {
-		since = p.refill.claimedAt
+	if at := p.stockLocked(c.size).claims.at; at.After(since) {
+		since = at
 	}
 	if due := since.Add(p.cfg.NapAfter); now.Before(due) {
 		return due
@@ -71,13 +71,13 @@ func (p *Pool) fallAsleep(c *container) {
 }
 
 // popReadyLocked takes the warm container that has waited longest, waking it and the one after it.
-func (p *Pool) popReadyLocked() *container {
-	c, ok := p.ready.popFront()
+func (p *Pool) popReadyLocked(s *stock) *container {
+	c, ok := s.ready.popFront()
 	if !ok {
 		return nil
 	}
 	p.rouseLocked(c)
-	if next, ok := p.ready.front(); ok {
+	if next, ok := s.ready.front(); ok {
 		p.rouseLocked(next)
 	}
 	return c

@@ -52,17 +52,18 @@ type Pool struct {
 	timers     timerHeap
 	containers map[ContainerID]*container
 	states     [numStates]int
-	ready      list[*container] // oldest first
+	stocks     map[int64]*stock // warm containers by size
+	usual      *stock           // of the size that tenants have of whom nothing else was said
 	idle       list[*container] // assigned, nothing running; least recently used first
 	awake      list[*container] // those of idle that are not frozen
 	thaws      list[*container] // frozen, wanted, waiting for memory
 	tenants    map[tenant.ID]*tenantState
-	ring       list[*tenantState] // tenants that have paid for containers and wait for them, in turn
 	uids       *uids
 
 	min, max, maxContainers int
 
-	demand       int   // containers that tenants have paid for and not got
+	demand       int // containers of any size that tenants have paid for and not got
+	turn         float64
 	committed    int64 // bytes charged
 	going        int   // containers in teardown
 	goingSize    int64 // their charges
@@ -99,10 +100,12 @@ func New(c Config) (*Pool, error) {
 		tearing:    make(chan struct{}, parallelTeardowns),
 		containers: map[ContainerID]*container{},
 		tenants:    map[tenant.ID]*tenantState{},
+		stocks:     map[int64]*stock{},
 		uids:       newUIDs(c.UIDBase, c.UIDCount),
 		min:        c.MinReady, max: c.MaxReady, maxContainers: c.MaxContainers,
 		counts: newCounters(),
 	}
+	p.usual = p.stockLocked(c.MemoryBytes)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.refilling.fire = func(now time.Time) { p.dispatchLocked(now) }
 	p.sweeping.fire = func(now time.Time) { p.tickLocked(now) }
@@ -199,6 +202,7 @@ func (p *Pool) tickLocked(now time.Time) {
 	}
 	p.forgetTenantsLocked(now)
 	p.shedSurplusLocked(now)
+	p.forgetStocksLocked(now)
 	if p.destroyed == nil {
 		p.destroyed = map[ContainerID]struct{}{}
 		p.laterLocked(p.sweep)

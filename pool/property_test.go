@@ -122,6 +122,7 @@ func newWorld(t *testing.T, rt *rapid.T) *world {
 		Thaw:    func(context.Context, pool.ContainerID) error { time.Sleep(moment); return f.fails() },
 		Destroy: func(context.Context, pool.ContainerID) error { return f.fails() },
 		List:    func(context.Context) error { return f.fails() },
+		SetCPU:  func(context.Context, pool.ContainerID, int64) error { return f.fails() },
 	})
 	dir, err := os.MkdirTemp("", "pool")
 	if err != nil {
@@ -151,10 +152,17 @@ var (
 
 // call makes one call in the background; its caller may go away.
 func (w *world) call(rt *rapid.T) {
-	req := w.req(rapid.SampledFrom(someTenants).Draw(rt, "tenant"), rapid.SampledFrom(somePrograms).Draw(rt, "program"))
+	who := rapid.SampledFrom(someTenants).Draw(rt, "tenant")
+	req := w.req(who, rapid.SampledFrom(somePrograms).Draw(rt, "program"))
 	req.Policy = policy(func(p *tenant.Policy) {
 		p.CallsPerContainer, p.MaxContainers, p.IdleTTL, p.MaxLife, p.MaxCalls = 2, 3, 30*time.Second, 2*time.Minute, 7
 		p.DrainTimeout = 5 * time.Second
+		switch who {
+		case "d":
+			p.MemoryBytes = 64 << 20
+		case "e":
+			p.MemoryBytes, p.CPUMillis = 256<<20, 500
+		}
 	})
 	req.Fresh = rapid.IntRange(0, 5).Draw(rt, "fresh") == 0
 	req.Idempotent = rapid.Bool().Draw(rt, "idempotent")
@@ -215,6 +223,8 @@ func (w *world) policy(rt *rapid.T) {
 		p.MaxContainers = rapid.IntRange(1, 4).Draw(rt, "containers")
 		p.FreezeAfter = time.Duration(rapid.IntRange(0, 10).Draw(rt, "freeze")) * time.Second
 		p.Isolation = rapid.SampledFrom([]tenant.Isolation{"", "", "", "runc", "gvisor"}).Draw(rt, "isolation")
+		p.MemoryBytes = int64(rapid.SampledFrom([]int{64, 128, 128, 256}).Draw(rt, "memory")) << 20
+		p.CPUMillis = rapid.SampledFrom([]int{500, 1000}).Draw(rt, "cpu")
 	}))
 }
 

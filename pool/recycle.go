@@ -21,6 +21,7 @@ type view struct {
 	maxAge    time.Duration
 	old       bool // made from another image than the current one
 	foreign   bool // the tenant must run under another isolation
+	resized   bool // the tenant's containers are of another size
 	policy    *tenant.Policy
 }
 
@@ -38,6 +39,10 @@ var rules = []rule{
 		func(v *view) string { return "it was made from another runtime image than the current one" }},
 	{CausePolicy, func(v *view) time.Time { return onlyIf(v.state == Assigned && v.foreign, v.assigned) },
 		func(v *view) string { return fmt.Sprintf("its tenant must run under %s now", v.policy.Isolation) }},
+	{CausePolicy, func(v *view) time.Time { return onlyIf(v.state == Assigned && v.resized, v.assigned) },
+		func(v *view) string {
+			return fmt.Sprintf("its tenant's containers have %d MiB of memory now", v.policy.MemoryBytes>>20)
+		}},
 	{CauseMaxAge, func(v *view) time.Time { return onlyIf(v.state == Ready, v.created.Add(v.maxAge)) },
 		func(v *view) string { return fmt.Sprintf("warm ones are replaced after %s", v.maxAge) }},
 	{CauseMaxCalls, func(v *view) time.Time {
@@ -70,6 +75,7 @@ func (p *Pool) viewLocked(c *container) view {
 	if c.tenant != nil {
 		v.policy = c.tenant.policy
 		v.foreign = !p.isolates(v.policy)
+		v.resized = c.size != p.sizeOf(v.policy)
 	}
 	return v
 }
@@ -141,7 +147,7 @@ func (p *Pool) visitLocked(c *container, now time.Time) {
 	v := p.viewLocked(c)
 	cause, at := nextRule(&v)
 	if !at.IsZero() && !now.Before(at) {
-		if cause == CauseMaxLife && p.awaitSuccessorLocked(c, now) {
+		if (cause == CauseMaxLife || cause == CausePolicy && !v.foreign) && p.awaitSuccessorLocked(c, cause, now) {
 			return
 		}
 		p.drainLocked(c, cause, now)

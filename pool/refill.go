@@ -1,8 +1,8 @@
 package pool
 
 import (
+	"cmp"
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -20,28 +20,13 @@ const (
 	giveUpAfter = 3 // failures in a row, before calls are refused at once
 )
 
-// refill decides how many warm containers there should be and how fast they are made: enough for what is claimed while one
-// is made, never faster than what the engine bears. Guarded by Pool.mu.
+// refill is how fast containers are made: for how many is said by each stock's target, and never faster than what the engine
+// bears. Guarded by Pool.mu.
 type refill struct {
-	open       bool    // Start is over
-	rate       float64 // claims a second at rateAt
-	rateAt     time.Time
-	claimedAt  time.Time // of the newest claim
+	open       bool // Start is over
 	createTime time.Duration
 	failures   int
 	notBefore  time.Time
-}
-
-func (r *refill) claimed(now time.Time) {
-	r.rate = r.rateNow(now) + 1/claimRateMemory.Seconds()
-	r.rateAt, r.claimedAt = now, now
-}
-
-func (r *refill) rateNow(now time.Time) float64 {
-	if r.rateAt.IsZero() {
-		return 0
-	}
-	return r.rate * math.Exp(-now.Sub(r.rateAt).Seconds()/claimRateMemory.Seconds())
 }
 
 func (r *refill) succeeded(took time.Duration) {
@@ -58,56 +43,94 @@ func (r *refill) failed(now time.Time) {
 	r.failures++
 }
 
-// targetLocked is how many warm containers there should be.
-func (p *Pool) targetLocked(now time.Time) int {
-	byDemand := math.Ceil(p.refill.rateNow(now) * p.refill.createTime.Seconds() * readyHeadroom)
-	return min(max(p.min, int(byDemand)), max(p.min, p.max), p.maxContainers)
-}
-
 // refillLocked starts as many creations as are wanted, allowed and affordable now.
 func (p *Pool) refillLocked(now time.Time) {
 	if p.phase != phaseOpen || !p.refill.open {
 		return
 	}
-	for p.states[Creating] < p.cfg.CreateParallel {
-		missing := p.targetLocked(now) + p.demand - p.ready.len() - p.states[Creating]
-		if missing <= 0 || len(p.containers) >= p.maxContainers || p.freeLocked() < p.cfg.limitBytes() {
+	for p.states[Creating] < p.cfg.CreateParallel && len(p.containers) < p.maxContainers {
+		s, again := p.nextStockLocked(now)
+		if s != nil && now.Before(p.refill.notBefore) {
+			s, again = nil, p.refill.notBefore
+		}
+		if s == nil {
+			if !again.IsZero() {
+				p.setTimerLocked(&p.refilling, again)
+			}
 			return
 		}
-		if urgent := p.demand > p.ready.len()+p.states[Creating]; !urgent {
-			if p.thaws.len() > 0 {
-				return // a tenant's own container goes before a warm one
-			}
-			if calm := p.refill.claimedAt.Add(afterClaim); now.Before(calm) && 2*p.ready.len() >= p.targetLocked(now) {
-				p.setTimerLocked(&p.refilling, calm)
-				return
-			}
-		}
-		if now.Before(p.refill.notBefore) {
-			p.setTimerLocked(&p.refilling, p.refill.notBefore)
-			return
-		}
-		if err := p.launchLocked(now); err != nil {
+		p.turn = s.turn
+		s.turn += 1 / float64(max(1, s.ring.len()))
+		if err := p.launchLocked(s.size, now); err != nil {
 			return // the next Destroyed gives uids back
 		}
 	}
 }
 
+// nextStockLocked returns of which size the next container should be made: of what waiting calls lack, before what there
+// should be ahead of calls; nil if of none there is room for, and then when to look again. Among sizes that wait each has its
+// turn, the more often the more tenants wait for it, so that no tenant gains by a size of its own.
+func (p *Pool) nextStockLocked(now time.Time) (next *stock, again time.Time) {
+	urgent := p.shortLocked() > 0 // also where there is no room yet: a warm one would take it away again
+	for _, s := range p.stocks {
+		wanted := urgent && s.short() > 0 || !urgent && p.lacksLocked(s, now, &again)
+		if !wanted || p.freeLocked() < p.limitOf(s.size) {
+			continue
+		}
+		if s.turn = max(s.turn, p.turn); next == nil || inTurn(s, next) < 0 {
+			next = s
+		}
+	}
+	return next, again
+}
+
+// lacksLocked says whether a warm container of a size should be made now that nobody waits for; if only soon, when.
+func (p *Pool) lacksLocked(s *stock, now time.Time, again *time.Time) bool {
+	target := p.targetLocked(s, now)
+	if target+s.demand <= s.ready.len()+s.creating || p.thaws.len() > 0 { // a tenant's own container goes before a warm one
+		return false
+	}
+	if calm := p.calmAtLocked(); now.Before(calm) && 2*s.ready.len() >= target {
+		*again = sooner(*again, calm)
+		return false
+	}
+	return true
+}
+
+// calmAtLocked is when the newest claim's first call is likely over.
+func (p *Pool) calmAtLocked() (at time.Time) {
+	for _, s := range p.stocks {
+		if t := s.claims.at; t.After(at) {
+			at = t
+		}
+	}
+	return at.Add(afterClaim)
+}
+
+// inTurn orders stocks by whose turn it is.
+func inTurn(a, b *stock) int { return cmp.Or(cmp.Compare(a.turn, b.turn), cmp.Compare(a.size, b.size)) }
+
 // hopelessLocked says that creations fail, and that none will be tried before the deadline.
-func (p *Pool) hopelessLocked(deadline, now time.Time) bool {
-	return p.refill.failures >= giveUpAfter && p.ready.len() == 0 && p.states[Creating] == 0 &&
+func (p *Pool) hopelessLocked(s *stock, deadline, now time.Time) bool {
+	return p.refill.failures >= giveUpAfter && s.ready.len() == 0 && p.states[Creating] == 0 &&
 		!deadline.IsZero() && p.refill.notBefore.After(deadline)
 }
 
 // shedSurplusLocked drains the warm containers that the pool must not have any more, and one, the oldest, that demand does
 // not ask for.
 func (p *Pool) shedSurplusLocked(now time.Time) {
-	for p.ready.len() > 0 && (p.ready.len() > p.max || p.states[Ready]+p.states[Assigned] > p.maxContainers) {
-		c, _ := p.ready.front()
-		p.drainLocked(c, CauseSurplus, now)
-	}
-	if c, ok := p.ready.front(); ok && p.ready.len() > p.targetLocked(now)+1 {
-		p.drainLocked(c, CauseSurplus, now)
+	for _, s := range p.stocks {
+		for s.ready.len() > 0 && (s.ready.len() > p.max || p.states[Ready]+p.states[Assigned] > p.maxContainers) {
+			c, _ := s.ready.front()
+			p.drainLocked(c, CauseSurplus, now)
+		}
+		most := p.targetLocked(s, now) + 1
+		if most == 1 && s != p.usual { // nobody has come for one for long
+			most = 0
+		}
+		if c, ok := s.ready.front(); ok && s.ready.len() > most {
+			p.drainLocked(c, CauseSurplus, now)
+		}
 	}
 }
 

@@ -144,10 +144,11 @@ func (r *renewal) replace(c *container, begun time.Time) bool {
 	switch {
 	case c.successor: // succeed drains it
 		return false
-	case p.ready.len() > 0 && p.ring.len() == 0:
+	case c.tenant.stock.free():
 		p.replaceLocked(c, CauseAdmin, now)
 		return false
 	case now.Sub(begun) < renewWait, p.states[Creating] > 0 && now.Sub(begun) < successorWait:
+		c.tenant.stock.expectLocked(now)
 		p.refillLocked(now)
 		return false
 	}

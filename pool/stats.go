@@ -82,14 +82,19 @@ func (p *Pool) Stats() Stats {
 		InFlight: p.inflight, Waiting: p.waiting, Demand: p.demand, Tenants: len(p.tenants), Thaws: p.thaws.len(),
 		UIDs: len(p.uids.used), Leaking: n.leaking,
 		MemoryBudgetBytes: p.cfg.MemoryBudgetBytes, MemoryCommittedBytes: p.committed,
-		ReadyTarget: p.targetLocked(time.Now()), ClaimRate: p.refill.rateNow(time.Now()), CreateTime: p.refill.createTime,
-		Created: n.created, CreateFailed: n.createFailed,
+		CreateTime: p.refill.createTime,
+		Created:    n.created, CreateFailed: n.createFailed,
 		Claims: maps.Clone(n.claims), Recycled: maps.Clone(n.recycled), Lost: maps.Clone(n.lost),
 		Evicted: n.evicted, Expired: n.expired, HandedBack: n.handedBack, OverBudget: n.overBudget,
 		Quarantined: n.quarantined, Shed: n.shed, Retries: n.retries, Resumed: n.resumed,
 		Freezes: n.frozen, Thawed: n.thawed, Burning: n.burning,
 		FreezeFailures: n.freezeFailed, ThawFailures: n.thawFailed,
 		Sweeps: n.sweeps, Orphans: n.orphans, Vanished: n.vanished, Adopted: n.adopted,
+	}
+	now := time.Now()
+	for _, k := range p.stocks {
+		s.ReadyTarget += p.targetLocked(k, now)
+		s.ClaimRate += k.claims.now(now)
 	}
 	for _, c := range p.containers {
 		if c.state == Assigned && (c.power == powerFrozen || c.power == powerQueued) {
@@ -111,7 +116,9 @@ type Info struct {
 	Running      int // calls whose code has not ended
 	Calls        int64
 	UID          uint32
+	MemoryBytes  int64 // what its code may use
 	MemoryCharge int64
+	CPUMillis    int64 // 0: not known yet
 	Created      time.Time
 	Assigned     time.Time
 	IdleSince    time.Time // zero while something runs in it
@@ -126,7 +133,7 @@ func (p *Pool) Containers(id tenant.ID) []Info {
 		i := Info{
 			ID: c.id, Tenant: c.latch, State: c.state, Cause: c.cause, Fresh: c.fresh,
 			Frozen:   c.state == Assigned && (c.power == powerFrozen || c.power == powerQueued),
-			InFlight: c.inflight, Running: c.running, Calls: c.served, UID: c.uid, MemoryCharge: c.charge,
+			InFlight: c.inflight, Running: c.running, Calls: c.served, UID: c.uid, MemoryBytes: c.size, MemoryCharge: c.charge, CPUMillis: c.cpu,
 			Created: c.created, Assigned: c.assigned,
 		}
 		if c.state == Assigned && c.quiet() {

@@ -7,8 +7,8 @@ import (
 	"paddock/internal/call"
 )
 
-// A container that has reached max_life while its tenant is active is replaced before it drains: its successor is bound
-// and loaded first, so that no call pays for the change.
+// A container that has reached max_life, or is not of its tenant's size any more, is replaced before it drains while its
+// tenant is active: its successor is bound and loaded first, so that no call pays for the change.
 
 const (
 	successorActive = time.Minute      // no call for so long: the next one may as well pay
@@ -17,29 +17,33 @@ const (
 )
 
 // awaitSuccessorLocked says whether c's draining waits for a successor, and sees to it that there is one.
-func (p *Pool) awaitSuccessorLocked(c *container, now time.Time) bool {
+func (p *Pool) awaitSuccessorLocked(c *container, cause Cause, now time.Time) bool {
 	if c.successor {
 		return true // succeed drains it
+	}
+	if c.dueAt.IsZero() {
+		c.dueAt = now
 	}
 	if c.quiet() && now.Sub(c.idleSince) > successorActive || len(c.tenant.live) > 1 {
 		return false
 	}
-	if p.ready.len() == 0 || p.ring.len() > 0 {
-		late := now.Sub(c.assigned) - c.life
-		if late > successorWait {
+	if s := c.tenant.stock; !s.free() {
+		if now.Sub(c.dueAt) > successorWait {
 			return false
 		}
+		s.expectLocked(now)
+		p.refillLocked(now)
 		p.setTimerLocked(&c.timer, now.Add(lookAgain))
 		return true
 	}
-	p.replaceLocked(c, CauseMaxLife, now)
+	p.replaceLocked(c, cause, now)
 	return true
 }
 
-// replaceLocked takes a Ready container to be c's successor. There must be one.
+// replaceLocked takes a Ready container of the tenant's size to be c's successor. There must be one.
 func (p *Pool) replaceLocked(c *container, cause Cause, now time.Time) {
 	c.successor = true
-	s := p.popReadyLocked()
+	s := p.popReadyLocked(c.tenant.stock)
 	c.tenant.granting++
 	p.assignToLocked(s, c.tenant, false, now)
 	s.setPowerLocked(powerBinding)

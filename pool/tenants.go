@@ -14,7 +14,8 @@ import (
 type tenantState struct {
 	id     tenant.ID
 	policy *tenant.Policy
-	set    bool // policy came by SetPolicy; else it is the newest call's
+	set    bool   // policy came by SetPolicy; else it is the newest call's
+	stock  *stock // of its containers' size
 
 	live    []*container // Assigned and serving; oldest first
 	fresh   int          // containers that serve one call
@@ -44,7 +45,7 @@ func (p *Pool) tenantLocked(id tenant.ID, policy *tenant.Policy, now time.Time) 
 		d := tenant.DefaultPolicy()
 		policy = &d
 	}
-	t = &tenantState{id: id, policy: policy, seen: now}
+	t = &tenantState{id: id, policy: policy, stock: p.stockLocked(p.sizeOf(policy)), seen: now}
 	t.bucket.fill(policy, now)
 	t.ringNode.v = t
 	t.timer.fire = func(now time.Time) {
@@ -60,7 +61,7 @@ func (p *Pool) forgetTenantsLocked(now time.Time) {
 	for id, t := range p.tenants {
 		t.forgive(now)
 		if t.remains == 0 && t.granting == 0 && t.waiting() == 0 && len(t.marks) == 0 && t.bucket.full(t.policy, now) {
-			p.ring.remove(&t.ringNode)
+			t.stock.ring.remove(&t.ringNode)
 			p.stopTimerLocked(&t.timer)
 			delete(p.tenants, id)
 		}
@@ -129,8 +130,8 @@ func (w power) distance() int {
 	return 3
 }
 
-// SetPolicy replaces a tenant's policy: limits count from the next call on, egress rules at once, and another isolation
-// drains its containers. From then on what calls bring as policy is ignored. A tenant without containers is left to its
+// SetPolicy replaces a tenant's policy: limits count from the next call on, egress rules and CPU at once, another isolation
+// drains its containers, and another size replaces them. From then on what calls bring as policy is ignored. A tenant without containers is left to its
 // first call.
 func (p *Pool) SetPolicy(id tenant.ID, policy *tenant.Policy) {
 	if policy == nil {
@@ -148,12 +149,13 @@ func (p *Pool) SetPolicy(id tenant.ID, policy *tenant.Policy) {
 
 // usePolicyLocked puts a policy into force.
 func (p *Pool) usePolicyLocked(t *tenantState, policy *tenant.Policy, now time.Time) {
-	if t.policy == policy || samePolicy(t.policy, policy) {
-		t.policy = policy
-		return
-	}
 	old := t.policy
 	t.policy = policy
+	p.limitLiveLocked(t)
+	if old == policy || samePolicy(old, policy) {
+		return
+	}
+	p.restockLocked(t)
 	egress := !sameEgress(old, policy)
 	for _, c := range slices.Clone(t.live) {
 		if !p.isolates(policy) {
@@ -168,6 +170,22 @@ func (p *Pool) usePolicyLocked(t *tenantState, policy *tenant.Policy, now time.T
 	}
 	p.wantLocked(t, now)
 	p.dispatchLocked(now)
+}
+
+// restockLocked has the tenant wait for containers of the size that its policy says now.
+func (p *Pool) restockLocked(t *tenantState) {
+	to := p.stockLocked(p.sizeOf(t.policy))
+	if to == t.stock {
+		return
+	}
+	paid := t.claims + t.paid
+	t.stock.demand -= paid
+	t.stock.ring.remove(&t.ringNode)
+	t.stock = to
+	t.stock.demand += paid
+	if paid > 0 {
+		t.stock.ring.pushBack(&t.ringNode)
+	}
 }
 
 // setRules gives c's door the rules in force now. A rule that cannot be read lets nobody out.
@@ -189,6 +207,7 @@ func (p *Pool) isolates(policy *tenant.Policy) bool {
 // samePolicy compares what the pool looks at; policies that came over a wire differ in identity all the time.
 func samePolicy(a, b *tenant.Policy) bool {
 	return a.Isolation == b.Isolation && a.CallsPerContainer == b.CallsPerContainer && a.MaxContainers == b.MaxContainers &&
+		a.MemoryBytes == b.MemoryBytes &&
 		a.IdleTTL == b.IdleTTL && a.MaxLife == b.MaxLife && a.MaxCalls == b.MaxCalls && a.DrainTimeout == b.DrainTimeout &&
 		a.FreezeAfter == b.FreezeAfter && a.ClaimBurst == b.ClaimBurst && a.ClaimsPerSecond == b.ClaimsPerSecond &&
 		sameEgress(a, b)

@@ -106,10 +106,19 @@ func (p *Pool) firstLocked(q *list[*waiter], now time.Time) (*waiter, bool) {
 	}
 }
 
-// grantLocked hands Ready containers to the tenants that have paid for one, in turn.
+// grantLocked hands Ready containers to the tenants that have paid for one of their size, in turn.
 func (p *Pool) grantLocked(now time.Time) {
-	for p.ready.len() > 0 {
-		t, ok := p.ring.popFront()
+	if p.demand == 0 {
+		return
+	}
+	for _, s := range p.stocks {
+		p.grantOfLocked(s, now)
+	}
+}
+
+func (p *Pool) grantOfLocked(s *stock, now time.Time) {
+	for s.ready.len() > 0 {
+		t, ok := s.ring.popFront()
 		if !ok {
 			return
 		}
@@ -118,9 +127,10 @@ func (p *Pool) grantLocked(now time.Time) {
 			p.trimLocked(t)
 			continue
 		}
-		c := p.popReadyLocked()
+		c := p.popReadyLocked(s)
 		t.granting++
 		p.demand--
+		s.demand--
 		if w.req.Fresh {
 			t.paid--
 		} else {
@@ -129,7 +139,7 @@ func (p *Pool) grantLocked(now time.Time) {
 		p.giveLocked(w, grant{container: c})
 		p.trimLocked(t)
 		if t.claims+t.paid > 0 {
-			p.ring.pushBack(&t.ringNode)
+			s.ring.pushBack(&t.ringNode)
 		}
 	}
 }
@@ -196,7 +206,7 @@ func (p *Pool) ungrantLocked(t *tenantState, c *container) {
 	t.granting--
 	t.bucket.refund(t.policy, 1)
 	if c.state == Ready {
-		p.ready.pushFront(&c.readyNode)
+		p.stockLocked(c.size).ready.pushFront(&c.readyNode)
 	}
 }
 

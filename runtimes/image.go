@@ -15,25 +15,32 @@ const MountPoint = "/run/paddock"
 
 // Image is one content-addressed runtime image on this machine.
 type Image struct {
-	Runtime string   // "node"
-	Version string   // "v24.21.0"
-	Digest  string   // SHA-256 over every path, mode, link target and content, 64 hex digits; a changed agent makes a new one
-	Rootfs  string   // host directory, root-owned, read-only by convention, world-readable
-	Env     []string // NAME=value, none secret
+	Runtime string // "node"
+	Version string // "v24.21.0"
+	Digest  string // SHA-256 over every path, mode, link target and content, 64 hex digits; a changed agent makes a new one
+	Rootfs  string // host directory, root-owned, read-only by convention, world-readable
+	// Env is NAME=value, none secret; "{half}" in it stands for half of the memory limit in MiB.
+	Env []string
 	// Argv is the command; "{heap}" in it stands for the heap limit in MiB.
 	Argv []string
-	// HeapPercent of the memory limit goes to the language's heap; the rest is for buffers, code and stacks.
+	// HeapPercent of the memory limit is what the language's heap may grow to.
 	HeapPercent int
 }
 
 // Command returns the command line for a container of memoryBytes.
 func (im Image) Command(memoryBytes int64) []string {
-	heap := fmt.Sprint(memoryBytes * int64(im.HeapPercent) / 100 >> 20)
-	argv := make([]string, len(im.Argv))
-	for i, a := range im.Argv {
-		argv[i] = replaceHeap(a, heap)
-	}
-	return argv
+	return replaceAll(im.Argv, "{heap}", memoryBytes*int64(im.HeapPercent)/100>>20)
 }
 
-func replaceHeap(arg, heap string) string { return strings.ReplaceAll(arg, "{heap}", heap) }
+// Environ returns the environment for a container of memoryBytes.
+func (im Image) Environ(memoryBytes int64) []string {
+	return replaceAll(im.Env, "{half}", memoryBytes>>20/2)
+}
+
+func replaceAll(texts []string, name string, value int64) []string {
+	out := make([]string, len(texts))
+	for i, t := range texts {
+		out[i] = strings.ReplaceAll(t, name, fmt.Sprint(value))
+	}
+	return out
+}

@@ -314,3 +314,31 @@ func CPUQuota(millis int64) (quota int64, period uint64) {
 // the conversion of v1 shares (2…262144) to v2 weights (1…10000) that OCI runtimes use
 func sharesToWeight(shares int64) int64 { return 1 + (max(shares, 2)-2)*9999/262142 }
 func weightToShares(weight int64) int64 { return 2 + (max(weight, 1)-1)*262142/9999 }
+
+// SetCPU changes the CPU limit of the group, in thousandths of a CPU, and returns nil once the kernel says that it is in force.
+func (g Group) SetCPU(millis int64) error {
+	quota, period := CPUQuota(millis)
+	if err := g.writeCPU(quota, period); err != nil {
+		return fmt.Errorf("limit the CPU of cgroup %s: %w", g.path, err)
+	}
+	l, err := g.Limits()
+	if err != nil {
+		return err
+	}
+	if l.CPUMillis != millis {
+		return fmt.Errorf("the kernel gives cgroup %s %d thousandths of a CPU where %d were asked for", g.path, l.CPUMillis, millis)
+	}
+	return nil
+}
+
+// writeCPU refuses another period than CPUQuota's, which all containers are made with: on v1 the two are separate files, and
+// between writing one and the other neither limit would hold.
+func (g Group) writeCPU(quota int64, period uint64) error {
+	if g.fs.v2 {
+		return write(g.dir("cpu"), "cpu.max", fmt.Sprintf("%d %d", quota, period))
+	}
+	if !readsAs(g.dir("cpu"), "cpu.cfs_period_us", int64(period)) {
+		return fmt.Errorf("its period is not %d us", period)
+	}
+	return write(g.dir("cpu"), "cpu.cfs_quota_us", strconv.FormatInt(quota, 10))
+}

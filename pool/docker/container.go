@@ -138,6 +138,28 @@ func (c *Container) steer(ctx context.Context, what string,
 	return nil
 }
 
+// SetCPU implements pool.Container: by the control group, which takes no time and nobody else writes to; but where systemd keeps
+// the groups it would put back what it knows, so there the daemon has it told.
+func (c *Container) SetCPU(ctx context.Context, millis int64) error {
+	group, ok := c.cgroup()
+	if !ok || !c.alive() {
+		return fmt.Errorf("limit CPU of container %s: %w", c.id, errNotRunning)
+	}
+	if c.engine.settings.cgroupParent == "" {
+		quota, period := cgroup.CPUQuota(millis)
+		err := c.engine.api.do(ctx, "update", quickTimeout, func(ctx context.Context) error {
+			_, err := c.engine.api.client.ContainerUpdate(ctx, c.dockerID(), container.UpdateConfig{
+				Resources: container.Resources{CPUPeriod: int64(period), CPUQuota: quota},
+			})
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("limit CPU of container %s: %w", c.id, err)
+		}
+	}
+	return group.SetCPU(millis)
+}
+
 // Usage implements pool.Container. Of one that has ended it is what the counters said last.
 func (c *Container) Usage(context.Context) (pool.Usage, error) {
 	if !c.alive() {

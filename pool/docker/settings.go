@@ -31,10 +31,11 @@ const (
 )
 
 const (
-	// runcOverhead is for what the kernel charges to the group besides the code: page tables, stacks, slabs.
-	runcOverhead = 16 << 20
+	// runcOverhead is for a language runtime that stands and for what the kernel charges to the group: page tables, stacks, slabs.
+	// The same as in package oci: a tenant's limit means the same under every engine.
+	runcOverhead = 64 << 20
 	// gvisorOverhead adds what the sentry needs.
-	gvisorOverhead = 96 << 20
+	gvisorOverhead = 128 << 20
 	runcPids       = 64  // Node has a dozen threads
 	gvisorPids     = 512 // the sentry's host threads count, and at the limit it dies
 	tmpInodes      = 1024
@@ -162,7 +163,7 @@ func (s settings) container(spec pool.Spec, imageID string, f pool.Facts) (*cont
 		Image:           imageID,
 		Hostname:        "sandbox",
 		User:            user + ":" + user,
-		Env:             spec.Image.Env,
+		Env:             spec.Image.Environ(spec.MemoryBytes),
 		Cmd:             strslice.StrSlice(spec.Image.Command(spec.MemoryBytes)),
 		WorkingDir:      "/",
 		AttachStdout:    true,

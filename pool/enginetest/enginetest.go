@@ -76,6 +76,7 @@ func Run(t *testing.T, o Options) {
 		{"KillWorksFrozen", testKillWorksFrozen, true},
 		{"FreezeStopsEverything", testFreezeStopsEverything, true},
 		{"LimitsAreReal", testLimitsAreReal, true},
+		{"CPUChanges", testCPUChanges, true},
 		{"OutOfMemory", testOutOfMemory, true},
 		{"PidsLimit", testPidsLimit, true},
 		{"OutputIsBounded", testOutputIsBounded, true},

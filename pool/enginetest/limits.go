@@ -145,6 +145,60 @@ func testLimitsAreReal(t *testing.T, s *suite) {
 	s.destroy(t, c)
 }
 
+// testCPUChanges changes the limit while code runs, while all is frozen, and of a container that was found.
+func testCPUChanges(t *testing.T, s *suite) {
+	c, p, spec := s.create(t)
+	group := s.Group(t, s.state, spec.ID)
+	enforced := func(want int64) {
+		t.Helper()
+		if l, err := group.Limits(); err != nil || l.CPUMillis != want || l.MemoryBytes != spec.MemoryBytes+s.engine.Overhead() {
+			t.Errorf("%v; limits %+v, want %d thousandths and the memory as it was", err, l, want)
+		}
+	}
+	set := func(want int64) {
+		t.Helper()
+		if err := c.SetCPU(patience(t), want); err != nil {
+			t.Fatal(err)
+		}
+		enforced(want)
+	}
+	p.ask(t, order{Op: "spin", N: 2})
+	set(250)
+	if burned := cpuOver(t, c, time.Second); burned > 400*time.Millisecond {
+		t.Errorf("a quarter of a CPU burned %v in 1s", burned)
+	}
+	set(2000)
+	if s.engine.Isolation() == tenant.IsolationRunc { // what spins cannot be frozen under gVisor
+		if err := c.Freeze(patience(t)); err != nil {
+			t.Fatal(err)
+		}
+		set(500)
+		if err := c.Thaw(patience(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.SetCPU(patience(t), 0); err == nil {
+		t.Error("no CPU at all was taken for a limit")
+	}
+	set(300)
+	s.restart(t)
+	all, err := s.engine.List(patience(t))
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d containers, %v", len(all), err)
+	}
+	c = all[0]
+	enforced(300)
+	set(100)
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	waitExit(t, c)
+	s.destroy(t, c)
+	if err := c.SetCPU(patience(t), 100); err == nil {
+		t.Error("a container that is gone took a limit")
+	}
+}
+
 func testOutOfMemory(t *testing.T, s *suite) {
 	c, p, spec := s.create(t)
 	other, q, _ := s.create(t)

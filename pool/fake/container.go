@@ -160,6 +160,29 @@ func (c *Container) Usage(context.Context) (pool.Usage, error) {
 	return pool.Usage{MemoryBytes: c.e.o.UsageBytes, CPU: c.cpu, Pids: 1, OOMKills: c.oomKills, PidsRefused: c.refused}, nil
 }
 
+// SetCPU implements pool.Container.
+func (c *Container) SetCPU(ctx context.Context, millis int64) error {
+	if c.e.o.SetCPU != nil {
+		if err := c.e.o.SetCPU(ctx, c.spec.ID, millis); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return errDestroyed
+	}
+	c.spec.CPUMillis = millis
+	return nil
+}
+
+// Spec is what it was made of, its CPU as it is now.
+func (c *Container) Spec() pool.Spec {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spec
+}
+
 // Looks is how often Usage was called.
 func (c *Container) Looks() int {
 	c.mu.Lock()

@@ -26,6 +26,8 @@ type Options struct {
 	// Freeze, Thaw, Destroy, List, if set, may fail or delay those calls.
 	Freeze, Thaw, Destroy func(ctx context.Context, id pool.ContainerID) error
 	List                  func(ctx context.Context) error
+	// SetCPU, if set, may fail or delay that call.
+	SetCPU func(ctx context.Context, id pool.ContainerID, millis int64) error
 }
 
 // Engine is a pool.Engine. Safe for concurrent use.

@@ -140,7 +140,7 @@ func process(s pool.Spec) *specs.Process {
 		Terminal:        false,
 		User:            specs.User{UID: runtimes.ContainerUID, GID: runtimes.ContainerUID},
 		Args:            s.Image.Command(s.MemoryBytes),
-		Env:             slices.Clone(s.Image.Env),
+		Env:             s.Image.Environ(s.MemoryBytes),
 		Cwd:             "/",
 		Capabilities:    &specs.LinuxCapabilities{},
 		NoNewPrivileges: true,

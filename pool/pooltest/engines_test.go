@@ -95,6 +95,7 @@ func testEngine(t *testing.T, engine func(*testing.T, *host) pool.Engine) {
 	}{
 		{"Calls", testCalls},
 		{"HostileCode", testHostileCode},
+		{"Sizes", testSizes},
 		{"FreezeAndThaw", testFreezeAndThaw},
 		{"Adoption", testAdoption},
 		{"Naps", testNaps},
@@ -230,6 +231,45 @@ func testCalls(t *testing.T, h *host) {
 		})
 	}
 	all.Wait()
+}
+
+// eat keeps so many MiB of arrays and so many of buffers, and then says that it could.
+const eat = `({ heap, buffers }) => {
+  const keep = [];
+  for (let i = 0; i < heap; i++) keep.push(new Array(131072).fill(i));
+  for (let i = 0; i < buffers; i++) keep.push(Buffer.alloc(1048576, 1));
+  return keep.length;
+}`
+
+// testSizes: a tenant has what its limit says, V8's heap included, and no more; its CPU limit is the kernel's before it runs.
+func testSizes(t *testing.T, h *host) {
+	of := func(id tenant.ID, mib, heap, buffers int) error {
+		p := tenant.DefaultPolicy()
+		p.MemoryBytes, p.CPUMillis = int64(mib)<<20, 1500
+		req := h.req(id, eat, time.Minute)
+		req.Policy, req.Body = &p, fmt.Appendf(nil, `{"heap":%d,"buffers":%d}`, heap, buffers)
+		res, err := h.Do(t.Context(), req, nil)
+		if err == nil && string(res.Value) != fmt.Sprint(heap+buffers) {
+			t.Errorf("%s: %s", id, res.Value)
+		}
+		return err
+	}
+	for _, c := range []struct{ mib, heap, buffers int }{{64, 45, 10}, {128, 100, 20}, {256, 220, 25}} {
+		if err := of(tenant.ID(fmt.Sprintf("within-%d", c.mib)), c.mib, c.heap, c.buffers); err != nil {
+			t.Errorf("%d MiB of heap and %d of buffers in %d: %v", c.heap, c.buffers, c.mib, err)
+		}
+	}
+	for _, c := range []struct{ mib, heap, buffers int }{{64, 75, 0}, {64, 0, 250}, {128, 140, 0}} {
+		err := of(tenant.ID(fmt.Sprintf("above-%d-%d", c.mib, c.heap)), c.mib, c.heap, c.buffers)
+		if e := errs.From(err); !errs.Is(err, errs.OutOfMemory) || !strings.Contains(e.Message, fmt.Sprint(c.mib, " MiB")) {
+			t.Errorf("%d MiB of heap and %d of buffers in %d: %v", c.heap, c.buffers, c.mib, err)
+		}
+	}
+	for _, i := range h.Containers("") {
+		if i.State == pool.Assigned && i.CPUMillis != 1500 {
+			t.Errorf("%s of %s has %d thousandths of a CPU", i.ID, i.Tenant, i.CPUMillis)
+		}
+	}
 }
 
 func testFreezeAndThaw(t *testing.T, h *host) {

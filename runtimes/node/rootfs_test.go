@@ -26,7 +26,7 @@ import (
 func inRoot(t *testing.T, image runtimes.Image, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("/paddock/bin/node", args...)
-	cmd.Env = image.Env
+	cmd.Env = image.Environ(128 << 20)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Chroot:     image.Rootfs,
