@@ -63,7 +63,7 @@ var layers = [][]string{
 	{"cmd", "bench", "examples", "test"},
 	{"router", "controller"},
 	{"pool"},
-	{"runtimes"},
+	{"runtimes", "client"},
 	{"internal", "proto"},
 }
 
@@ -125,8 +125,8 @@ var bans = []struct {
 	{"github.com/opencontainers/runtime-spec", []string{"pool/oci"}, "bundles are the oci engine's matter"},
 	{"github.com/elazarl/goproxy", []string{"pool/egress"}, "one place decides what may leave"},
 	{"github.com/spf13", []string{"cmd"}, "flags are read in cmd"},
-	{"google.golang.org/grpc", []string{"cmd", "router", "controller", "internal/errs", "internal/metrics", "internal/nodewire", "proto", "bench", "examples"}, "pool does not know the public API"},
-	{"paddock/proto", []string{"cmd", "router", "controller", "internal/nodewire", "bench", "examples"}, "pool does not know the public API"},
+	{"google.golang.org/grpc", []string{"client", "cmd", "router", "controller", "internal/errs", "internal/metrics", "internal/nodewire", "proto", "bench", "examples"}, "pool does not know the public API"},
+	{"paddock/proto", []string{"client", "cmd", "router", "controller", "internal/nodewire", "bench", "examples"}, "pool does not know the public API"},
 	{"paddock/controller/etcdstore", []string{"controller/etcdstore", "cmd", "bench"}, "only the wiring chooses a store"},
 	{"paddock/controller/memstore", []string{"controller/memstore", "bench"}, "it persists nothing: for tests"},
 	{"paddock/pool/docker", []string{"pool/docker", "cmd", "bench"}, "only the wiring chooses an engine"},
