@@ -195,6 +195,9 @@ func (p *Pool) try(ctx context.Context, req *call.Request, sink call.Sink) (*cal
 	if f.c.fresh {
 		return p.doFresh(ctx, f, req, sink)
 	}
+	if req.CompileOnly {
+		return p.compile(ctx, f, req)
+	}
 	began := time.Now()
 	res, err := f.c.conn.Do(ctx, f.outside(req), sink, f.settled)
 	if err == nil {

@@ -50,6 +50,9 @@ var (
 	_ Keyring   = (*catalog.Keyring)(nil)
 )
 
+// revisionTime bounds how long a management request waits for a revision. A live watch is a fraction of a second behind.
+const revisionTime = 5 * time.Second
+
 // waitRevision waits until the catalogue has seen revision, not beyond the call's deadline.
 func waitRevision(ctx context.Context, c Catalogue, revision int64, deadline time.Time) error {
 	ctx, cancel := context.WithDeadline(ctx, deadline)

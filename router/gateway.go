@@ -124,6 +124,9 @@ const (
 // serveManagement passes a request on to the gateway, its body read within bounds.
 func serveManagement(x *exchange) error { return x.manage(managementBytes) }
 
+// servePublish takes the code of several functions in one request, as much as gRPC does.
+func servePublish(x *exchange) error { return x.manage(grpcMaxMessageBytes) }
+
 func (x *exchange) manage(limit int64) error {
 	body, err := x.readBody(limit, "request", x.began.Add(managementTime))
 	if err != nil {
@@ -185,8 +188,15 @@ func deployQuery(x *exchange) (*pb.DeployFunctionRequest, error) {
 			req.Runtime = values[0]
 		case "note":
 			req.Note = values[0]
+		case "keep_active":
+			req.KeepActive, err = parseFlag(name, values[0])
+		case "expected_revision":
+			req.ExpectedRevision, err = parseRevision(name, values[0])
 		default:
-			return nil, errs.New(errs.Invalid, "there is no query parameter %.40q: use kind, runtime or note", name)
+			err = errs.New(errs.Invalid, "there is no query parameter %.40q: use kind, runtime, note, keep_active or expected_revision", name)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	return req, nil

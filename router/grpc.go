@@ -41,6 +41,7 @@ const (
 	mdAuthority     = ":authority"
 	mdAuthorization = "authorization"
 	mdTenant        = "paddock-tenant"
+	mdMinRevision   = "paddock-min-revision"
 	mdCallID        = "paddock-call-id"
 	mdError         = "paddock-error"
 	mdStarted       = "paddock-started"
@@ -274,8 +275,29 @@ func (q *request) begin(message any) (err error) {
 		q.router.auditDenied(q.rule, &q.who, q.source(), q.id, "tenant", err)
 		return err
 	}
+	if err := q.awaitRevision(); err != nil {
+		return err
+	}
 	q.record, err = q.router.auditBegin(q.ctx, q.rule, &q.who, q.source(), q.id, message)
 	return err
+}
+
+// awaitRevision waits until this router has seen what the caller of a management method wants it to have seen.
+func (q *request) awaitRevision() error {
+	if q.rule.call || q.rule.role == public {
+		return nil
+	}
+	asked := ""
+	if x := exchangeFrom(q.ctx); x != nil {
+		asked = x.header(hMinRevision)
+	} else if md, ok := metadata.FromIncomingContext(q.ctx); ok {
+		asked = single(md[mdMinRevision])
+	}
+	revision, err := parseRevision("min_revision", asked)
+	if err != nil || revision == 0 {
+		return err
+	}
+	return waitRevision(q.ctx, q.router.cfg.Catalogue, revision, q.began.Add(revisionTime))
 }
 
 // source is the caller's address.

@@ -30,14 +30,15 @@ func (r *Router) handlers() map[string]func(*exchange) error {
 		ownHost + "ANY /v1/functions/{name}/http":           serveHTTPShaped,
 		ownHost + "ANY /v1/functions/{name}/http/{path...}": serveHTTPShaped,
 
-		"PUT /v1/functions/{name}": serveDeploy,
-		"GET /v1/logs":             serveLogs,
-		"GET /v1/audit":            serveAudit,
-		"POST /v1/pool/recycle":    serveRecycle,
-		"GET /healthz":             serveHealthz,
-		"GET /readyz":              serveReadyz,
-		"GET /metrics":             r.serveMetrics(),
-		"GET /openapi.json":        serveOpenAPI,
+		"PUT /v1/functions/{name}":          serveDeploy,
+		"GET /v1/logs":                      serveLogs,
+		"GET /v1/audit":                     serveAudit,
+		"POST /v1/pool/recycle":             serveRecycle,
+		"GET /healthz":                      serveHealthz,
+		"GET /readyz":                       serveReadyz,
+		"GET /metrics":                      r.serveMetrics(),
+		"GET /openapi.json":                 serveOpenAPI,
+		"POST /v1/pipelines/{name}/publish": servePublish,
 	}
 }
 

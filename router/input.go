@@ -160,13 +160,13 @@ func parseFlag(name, s string) (bool, error) {
 	return b, nil
 }
 
-func parseRevision(s string) (int64, error) {
+func parseRevision(name, s string) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < 0 {
-		return 0, errs.New(errs.Invalid, "min_revision %.40q: use the revision that a write returned", s)
+		return 0, errs.New(errs.Invalid, "%s %.40q: use the revision that a write returned", name, s)
 	}
 	return n, nil
 }

@@ -38,7 +38,7 @@ func (x *exchange) headerOptions(p *tenant.Policy) (o options, err error) {
 	if o.idempotent, err = parseFlag("idempotent", x.header(hIdempotent)); err != nil {
 		return o, err
 	}
-	o.minRevision, err = parseRevision(x.header(hMinRevision))
+	o.minRevision, err = parseRevision("min_revision", x.header(hMinRevision))
 	return o, err
 }
 
@@ -82,7 +82,7 @@ func (o *options) set(name, value string, p *tenant.Policy, run bool) (err error
 		o.idempotent, err = parseFlag(name, value)
 		return err
 	case "min_revision":
-		o.minRevision, err = parseRevision(value)
+		o.minRevision, err = parseRevision("min_revision", value)
 		return err
 	}
 	if run {

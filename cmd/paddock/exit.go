@@ -141,7 +141,7 @@ func textOfStatus(st *status.Status) string {
 	}
 	for _, d := range st.Details() {
 		if th, ok := d.(*pb.Thrown); ok {
-			text = placeText(th)
+			text += "\n" + placeText(th) // of several files it says which
 		}
 		if retry, ok := d.(*errdetails.RetryInfo); ok && retry.GetRetryDelay() != nil {
 			text += fmt.Sprintf(" (try again in %s)", retry.GetRetryDelay().AsDuration())

@@ -32,7 +32,7 @@ type frontPart struct {
 // startFront makes the router over the controller in this process and serves. It is not ready yet.
 func (s *service) startFront(ctx context.Context) error {
 	b := s.backend()
-	cat, err := s.openCatalogue(ctx, b.remover)
+	cat, err := s.openCatalogue(ctx, b.remover, router.Compile(b.nodes))
 	if err != nil {
 		return err
 	}

@@ -82,10 +82,10 @@ func (s *service) watchStore() {
 }
 
 // openCatalogue makes the service that changes the catalogue, the operator's key and the tenant that needs no preparation.
-func (s *service) openCatalogue(ctx context.Context, remover catalog.Remover) (*catalog.Service, error) {
+func (s *service) openCatalogue(ctx context.Context, remover catalog.Remover, compile catalog.Compiler) (*catalog.Service, error) {
 	p := &s.store
 	svc, err := catalog.NewService(catalog.Options{
-		Store: p.client, View: p.view, Blobs: p.blobs, KEK: p.kek, Pepper: p.pepper, Remover: remover,
+		Store: p.client, View: p.view, Blobs: p.blobs, KEK: p.kek, Pepper: p.pepper, Remover: remover, Compile: compile,
 		CheckEgress: checkEgressRule, CheckInject: egress.CheckInjections, Logger: s.log.With("part", "catalogue"),
 	})
 	if err != nil {

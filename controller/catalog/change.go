@@ -309,6 +309,6 @@ func (f *functionChange) activate(number int64) {
 }
 
 func (f *functionChange) noVersion(number int64) *errs.Error {
-	return errs.New(errs.NotFound, "function %s has no version %d: `paddock versions list %s` shows what there is", f.rec.GetName(), number,
+	return errs.New(errs.NotFound, "function %s has no version %d: `paddock functions versions %s` shows what there is", f.rec.GetName(), number,
 		f.rec.GetName())
 }

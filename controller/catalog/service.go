@@ -35,6 +35,10 @@ type Remover interface {
 	RemoveTenant(ctx context.Context, t tenant.ID) (int, error)
 }
 
+// Compiler says whether code for a runtime compiles, without running it: errs.LoadError if some does not, another kind if that
+// could not be found out.
+type Compiler func(ctx context.Context, t tenant.ID, policy *tenant.Policy, runtime string, code []call.Code) error
+
 // Options say what a Service writes to.
 type Options struct {
 	Store   store.Store
@@ -48,9 +52,8 @@ type Options struct {
 	CheckEgress func(rule string) error
 	// CheckInject judges a policy's injections; nil: only that nothing is missing.
 	CheckInject func([]tenant.Injection) error
-	// Compile says whether code for a runtime compiles, without running it: errs.LoadError if some does not, another kind if that
-	// could not be found out. nil: nobody is asked.
-	Compile func(ctx context.Context, t tenant.ID, policy *tenant.Policy, runtime string, code []call.Code) error
+	// Compile is asked before code is stored. nil: nobody is.
+	Compile Compiler
 	// Runtimes that functions may name; the first is the default. nil: node.
 	Runtimes []string
 	Logger   *slog.Logger

@@ -154,7 +154,7 @@ func (s *Service) DiffVersions(ctx context.Context, t tenant.ID, name string, fr
 func (s *Service) source(ctx context.Context, t tenant.ID, f *FunctionView, number int64) (*VersionView, []byte, error) {
 	v, ok := f.Version(number)
 	if !ok {
-		return nil, nil, errs.New(errs.NotFound, "function %s has no version %d: `paddock versions list %s` shows what there is", f.Name,
+		return nil, nil, errs.New(errs.NotFound, "function %s has no version %d: `paddock functions versions %s` shows what there is", f.Name,
 			number, f.Name)
 	}
 	code, err := s.view.Source(ctx, t, v.Hash)

@@ -84,8 +84,11 @@ type Request struct {
 	Deadline   time.Time // with monotonic reading; travels between processes as remaining milliseconds
 	Fresh      bool      // a container of its own, destroyed before the last byte is released
 	Idempotent bool      // may be run again after it may have started
-	Secrets    map[string]string
-	SecretsRev string
+	// CompileOnly: Code is compiled in a container of the tenant's and nothing of it runs. The Result has no value; code that does
+	// not compile is an errs.LoadError.
+	CompileOnly bool
+	Secrets     map[string]string
+	SecretsRev  string
 	// Pipeline and Steps, if Pipeline is set, run an ordered list of functions in one container; Code then has a hash of the whole list and no
 	// source, its kind is what all steps are, Body is {"user": …, "context": …} for rules and the event for actions.
 	Pipeline string

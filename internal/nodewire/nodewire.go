@@ -23,7 +23,7 @@ func Call(req *call.Request, now time.Time) *pb.NodeCall {
 		Id: string(req.ID), Tenant: string(req.Tenant), Runtime: req.Runtime, Function: req.Function, Version: req.Version,
 		Code: codeRef(&req.Code), Pipeline: req.Pipeline, Revision: req.Revision, Fresh: req.Fresh, Idempotent: req.Idempotent,
 		Secrets: secrets(req.Secrets, req.SecretsRev), Outside: req.Outside, Config: req.Config, Extra: req.Extra, Spill: req.Spill,
-		RemainingMs: max(1, req.Deadline.Sub(now).Milliseconds()),
+		RemainingMs: max(1, req.Deadline.Sub(now).Milliseconds()), CompileOnly: req.CompileOnly,
 	}
 	for i := range req.Steps {
 		out.Steps = append(out.Steps, step(&req.Steps[i]))
@@ -44,7 +44,7 @@ func Request(c *pb.NodeCall, now time.Time) (*call.Request, error) {
 		ID: call.ID(c.GetId()), Tenant: id, Runtime: c.GetRuntime(), Function: c.GetFunction(), Version: c.GetVersion(),
 		Code: code(c.GetCode()), Pipeline: c.GetPipeline(), Revision: c.GetRevision(), Fresh: c.GetFresh(),
 		Idempotent: c.GetIdempotent(), Secrets: c.GetSecrets().GetValues(), SecretsRev: c.GetSecrets().GetRevision(),
-		Outside: c.GetOutside(), Config: c.GetConfig(), Extra: c.GetExtra(), Spill: c.GetSpill(), Deadline: now.Add(time.Duration(c.GetRemainingMs()) * time.Millisecond),
+		CompileOnly: c.GetCompileOnly(), Outside: c.GetOutside(), Config: c.GetConfig(), Extra: c.GetExtra(), Spill: c.GetSpill(), Deadline: now.Add(time.Duration(c.GetRemainingMs()) * time.Millisecond),
 	}
 	for _, s := range c.GetSteps() {
 		req.Steps = append(req.Steps, stepOf(s))

@@ -297,7 +297,7 @@ func (c *Container) serve() {
 func (c *Container) serveSocket() {
 	path := filepath.Join(c.spec.LinkDir, "link")
 	for c.ctx.Err() == nil {
-		a, err := linktest.Dial(c.ctx, path, linktest.Options{Handler: c.handle})
+		a, err := linktest.Dial(c.ctx, path, linktest.Options{Handler: c.handle, Load: c.load})
 		if err != nil {
 			select {
 			case <-c.ctx.Done():

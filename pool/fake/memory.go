@@ -12,6 +12,7 @@ import (
 	"paddock/internal/errs"
 	"paddock/internal/tenant"
 	"paddock/pool"
+	"paddock/pool/link"
 )
 
 // What the connection in memory does as package link does it.
@@ -347,6 +348,33 @@ func (n *conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settle
 		value = res.Value
 	}
 	return piped.result(value, err, n.Err() == errEOF)
+}
+
+// Load implements pool.Loader.
+func (n *conn) Load(ctx context.Context, code call.Code) error {
+	done := make(chan *link.ErrorHead, 1)
+	go func() { done <- n.c.compile(&memoryStage{n: n, req: &call.Request{}}, string(code.Source)) }()
+	select {
+	case h := <-done:
+		switch {
+		case n.Err() != nil:
+			return n.lostUnstarted()
+		case h == nil:
+			return nil
+		}
+		return &errs.Error{
+			Kind: errs.LoadError, Started: errs.StartedNo, Message: "the code does not compile; the error says where",
+			Thrown: &errs.Thrown{Name: h.Name, Message: h.Message, Line: h.Line, Column: h.Column, Excerpt: h.Excerpt},
+		}
+	case <-n.done:
+		return n.lostUnstarted()
+	case <-ctx.Done():
+		return &errs.Error{Kind: errs.Timeout, Started: errs.StartedNo, Message: "the code was not loaded in time"}
+	}
+}
+
+func (n *conn) lostUnstarted() error {
+	return &errs.Error{Kind: errs.SandboxLost, Cause: "crashed", Started: errs.StartedNo, Message: "the connection ended", Err: n.Err()}
 }
 
 func (n *conn) answer(s *memoryStage, value []byte, err error, began time.Time) (*call.Result, error) {

@@ -57,6 +57,8 @@ func (d denied) Error() string { return string(d) }
 //	burn          burn CPU from now on, also after the answer
 //	stream A B C  answer over HTTP with these pieces
 //	log TEXT      write a line
+//	nonsense      does not compile
+//	compiling OP  while it compiles crash, oom or spin happens
 func (c *Container) run(ctx context.Context, s stage, source string) ([]byte, error) {
 	answer := []byte(nil)
 	given := false
@@ -90,6 +92,7 @@ func (c *Container) run(ctx context.Context, s stage, source string) ([]byte, er
 			c.RefuseFork()
 		case "child":
 			c.KillChild()
+		case "compiling":
 		default:
 			if err := c.suffer(ctx, s, op, arg); err != nil {
 				return nil, err
@@ -161,6 +164,31 @@ func (c *Container) suffer(ctx context.Context, s stage, op, arg string) error {
 	<-c.ctx.Done() // what ends a container, or hangs, does not go on
 	<-s.gone()     // nor does it say anything more
 	return c.ctx.Err()
+}
+
+// compile is what becomes of source when it is loaded: nil, or why it does not compile. What ends the container does not return
+// before that.
+func (c *Container) compile(s stage, source string) *link.ErrorHead {
+	for i, line := range strings.Split(source, "\n") {
+		op, arg, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch op {
+		case "nonsense":
+			return &link.ErrorHead{
+				Name: "SyntaxError", Message: "Unexpected nonsense", Line: i + 1, Column: strings.Index(line, op) + 1, Excerpt: line,
+			}
+		case "compiling":
+			_ = c.suffer(context.Background(), s, arg, "")
+		}
+	}
+	return nil
+}
+
+// load is the linktest.Options.Load of the agent, which reads nothing meanwhile.
+func (c *Container) load(a *linktest.Agent, _ link.LoadHead, source []byte) *linktest.Thrown {
+	if h := c.compile(socketStage{&linktest.Call{Agent: a}}, string(source)); h != nil {
+		return &linktest.Thrown{ErrorHead: *h}
+	}
+	return nil
 }
 
 // handle is the linktest.Handler of the agent.

@@ -132,7 +132,7 @@ func TestThrown(t *testing.T) {
 
 func TestLoadError(t *testing.T) {
 	loads := 0
-	c, _ := pair(t, link.Options{}, linktest.Options{Load: func(link.LoadHead, []byte) *linktest.Thrown {
+	c, _ := pair(t, link.Options{}, linktest.Options{Load: func(*linktest.Agent, link.LoadHead, []byte) *linktest.Thrown {
 		loads++
 		return &linktest.Thrown{ErrorHead: link.ErrorHead{Name: "SyntaxError", Message: "no", Line: 3, Column: 7, Excerpt: "x y"}}
 	}})
@@ -150,7 +150,7 @@ func TestLoadError(t *testing.T) {
 
 func TestLoadOnce(t *testing.T) {
 	var loads atomic.Int64
-	c, a := pair(t, link.Options{}, linktest.Options{Load: func(link.LoadHead, []byte) *linktest.Thrown {
+	c, a := pair(t, link.Options{}, linktest.Options{Load: func(*linktest.Agent, link.LoadHead, []byte) *linktest.Thrown {
 		loads.Add(1)
 		return nil
 	}})

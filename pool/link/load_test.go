@@ -20,7 +20,7 @@ import (
 func TestLoadAhead(t *testing.T) {
 	var loads atomic.Int64
 	source := bytes.Repeat([]byte("// 16 bytes long\n"), 3*link.MaxBody/16)
-	c, _ := pair(t, link.Options{}, linktest.Options{Load: func(_ link.LoadHead, got []byte) *linktest.Thrown {
+	c, _ := pair(t, link.Options{}, linktest.Options{Load: func(_ *linktest.Agent, _ link.LoadHead, got []byte) *linktest.Thrown {
 		if loads.Add(1); !bytes.Equal(got, source) {
 			t.Error("the code came in pieces that do not fit")
 		}
@@ -59,7 +59,7 @@ func TestLoadAhead(t *testing.T) {
 // Code that does not compile is reported, and tried again by whoever wants it next.
 func TestLoadAheadFails(t *testing.T) {
 	var loads atomic.Int64
-	c, _ := pair(t, link.Options{}, linktest.Options{Load: func(link.LoadHead, []byte) *linktest.Thrown {
+	c, _ := pair(t, link.Options{}, linktest.Options{Load: func(*linktest.Agent, link.LoadHead, []byte) *linktest.Thrown {
 		loads.Add(1)
 		return &linktest.Thrown{ErrorHead: link.ErrorHead{Name: "SyntaxError", Message: "no", Line: 3}}
 	}})

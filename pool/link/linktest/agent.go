@@ -34,7 +34,7 @@ type Options struct {
 	Handler Handler    // default: Echo
 	Hello   link.Hello // zero: protocol 1, node, v24.0.0
 	// Load, if set, is asked about every LOAD; an error becomes LOAD_FAILED and later calls of that code load_error.
-	Load func(h link.LoadHead, source []byte) *Thrown
+	Load func(a *Agent, h link.LoadHead, source []byte) *Thrown
 	// Inline runs handlers on the reading goroutine and answers a whole batch with one write, as node does. Handlers must not
 	// wait for anything then.
 	Inline bool

@@ -110,7 +110,7 @@ func (a *Agent) load(f *link.Frame) error {
 func (a *Agent) loaded(s link.StreamID, l *load) {
 	var failed *Thrown
 	if a.o.Load != nil {
-		failed = a.o.Load(l.head, l.source)
+		failed = a.o.Load(a, l.head, l.source)
 	}
 	a.mu.Lock()
 	a.code[l.head.Hash] = loaded{source: l.source, failed: failed}

@@ -160,7 +160,9 @@ type NodeCall struct {
 	// The tenant's containers elsewhere are full: what is made for this call is no surplus.
 	Extra bool `protobuf:"varint,22,opt,name=extra,proto3" json:"extra,omitempty"`
 	// Other controllers can be asked: refuse rather than wait for room.
-	Spill         bool `protobuf:"varint,23,opt,name=spill,proto3" json:"spill,omitempty"`
+	Spill bool `protobuf:"varint,23,opt,name=spill,proto3" json:"spill,omitempty"`
+	// Only compile the code.
+	CompileOnly   bool `protobuf:"varint,24,opt,name=compile_only,json=compileOnly,proto3" json:"compile_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,6 +354,13 @@ func (x *NodeCall) GetExtra() bool {
 func (x *NodeCall) GetSpill() bool {
 	if x != nil {
 		return x.Spill
+	}
+	return false
+}
+
+func (x *NodeCall) GetCompileOnly() bool {
+	if x != nil {
+		return x.CompileOnly
 	}
 	return false
 }
@@ -1441,7 +1450,7 @@ const file_paddock_v1_node_proto_rawDesc = "" +
 	"\x04call\x18\x01 \x01(\v2\x14.paddock.v1.NodeCallH\x00R\x04call\x12*\n" +
 	"\x04code\x18\x02 \x01(\v2\x14.paddock.v1.CodePartH\x00R\x04code\x12*\n" +
 	"\x04body\x18\x03 \x01(\v2\x14.paddock.v1.BodyPartH\x00R\x04bodyB\x06\n" +
-	"\x04part\"\x8e\a\n" +
+	"\x04part\"\xb1\a\n" +
 	"\bNodeCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12'\n" +
@@ -1468,7 +1477,8 @@ const file_paddock_v1_node_proto_rawDesc = "" +
 	"\twith_logs\x18\x14 \x01(\bR\bwithLogs\x12%\n" +
 	"\x0emax_containers\x18\x15 \x01(\x05R\rmaxContainers\x12\x14\n" +
 	"\x05extra\x18\x16 \x01(\bR\x05extra\x12\x14\n" +
-	"\x05spill\x18\x17 \x01(\bR\x05spill\x1a:\n" +
+	"\x05spill\x18\x17 \x01(\bR\x05spill\x12!\n" +
+	"\fcompile_only\x18\x18 \x01(\bR\vcompileOnly\x1a:\n" +
 	"\fOutsideEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
