@@ -146,6 +146,10 @@ func openDirectory(at *attempt) error {
 	})(at)
 }
 
+// The main thread stays with the main goroutine: one that enters a container's mounts ends with its goroutine, but the main one
+// cannot end, and /proc/self would show the container's mounts from then on.
+func init() { runtime.LockOSThread() }
+
 // inMounts runs do where the container's mounts are.
 func inMounts(do func(*attempt) error) func(*attempt) error {
 	return func(at *attempt) error {
