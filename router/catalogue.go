@@ -23,6 +23,9 @@ type Catalogue interface {
 	Source(ctx context.Context, t tenant.ID, hash string) ([]byte, error)
 	// Secrets returns what a function gets, decrypted, or what all of the tenant's get for function ""; nil if it is none.
 	Secrets(ctx context.Context, t tenant.ID, function string) (*catalog.Secrets, error)
+	// ResolvePipeline returns a pipeline with the versions that one call of it runs, all as of one revision; equal draws give
+	// equal versions where several share the calls. The error is an *errs.Error.
+	ResolvePipeline(t tenant.ID, name string, draw uint64) (*catalog.ResolvedPipeline, error)
 	// WaitRevision returns once the catalogue has seen revision, or with ctx's error.
 	WaitRevision(ctx context.Context, revision int64) error
 	// Age is how long ago the catalogue was last known to be up to date.

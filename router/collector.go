@@ -13,6 +13,7 @@ import (
 type collector struct {
 	limit    int64
 	wantLogs bool
+	revision int64 // of a pipeline, for its answer
 	maxLogs  int64
 	came     chan struct{} // told of new lines, if somebody sends them on; cap 1
 

@@ -38,8 +38,9 @@ type fakeCatalogue struct {
 	mu        sync.Mutex
 	tenants   map[tenant.ID]*catalog.TenantView
 	keys      map[string]*catalog.KeyView
-	functions map[string]*catalog.VersionView // "tenant/name"
-	secrets   map[string]*catalog.Secrets     // "tenant/function"
+	functions map[string]*catalog.VersionView      // "tenant/name"
+	secrets   map[string]*catalog.Secrets          // "tenant/function"
+	pipelines map[string]*catalog.ResolvedPipeline // "tenant/name"
 	revision  int64
 	access    map[string]*catalog.AccessView // "tenant/function"
 	urlKeys   map[string]string              // "tenant/function"
@@ -110,6 +111,13 @@ func (c *fakeCatalogue) addPublic(name, urlKey string) {
 	}
 	c.access["acme/"+name] = a
 	c.functions["acme/"+name] = &catalog.VersionView{Number: 3, Hash: strings.Repeat("ef", 32), Kind: call.KindAuto, Runtime: "node"}
+}
+
+func (c *fakeCatalogue) ResolvePipeline(t tenant.ID, name string, _ uint64) (*catalog.ResolvedPipeline, error) {
+	if p, ok := c.pipelines[string(t)+"/"+name]; ok {
+		return p, nil
+	}
+	return nil, errs.New(errs.NotFound, "tenant %s has no pipeline %q", t, name)
 }
 
 func (c *fakeCatalogue) Source(context.Context, tenant.ID, string) ([]byte, error) {

@@ -84,6 +84,8 @@ func (c *grpcCall) run(ctx context.Context, req *pb.InvokeRequest, sink *collect
 	sink.limit, sink.maxLogs = inv.policy().OutputBytes, inv.policy().LogBytes
 	res, outcome = inv.invoke(ctx, sink, sink.untouched)
 	outcome = sink.close(outcome)
+	inv.completePipeline(res)
+	sink.revision = inv.req.Revision
 	return res, outcome
 }
 
@@ -112,9 +114,15 @@ func (inv *invocation) prepare(ctx context.Context, req *pb.InvokeRequest) error
 	case *pb.InvokeRequest_Draft:
 		return errs.New(errs.Invalid, "a pipeline that is not stored cannot be run yet: run its functions one by one")
 	case *pb.InvokeRequest_Pipeline:
-		return errs.New(errs.NotFound, "tenant %s has no pipeline %.80q", inv.req.Tenant, target.Pipeline)
+		input, err := checkInput(req.GetInput(), inv.policy())
+		if err != nil {
+			return err
+		}
+		inv.req.Body = input
+		_, has := ctx.Deadline()
+		return inv.setPipeline(ctx, target.Pipeline, req.GetMinRevision(), has || req.GetTimeout() != nil)
 	}
-	return errs.New(errs.Invalid, "the request has no target: set function or source")
+	return errs.New(errs.Invalid, "the request has no target: set function, pipeline or source")
 }
 
 // grpcDeadline bounds the call by the message's timeout, which must keep to the tenant's maximum, and by the transport's
@@ -168,8 +176,15 @@ func invokeResponse(id call.ID, res *call.Result, e *errs.Error, sink *collector
 		out.ContainerId, out.Start = string(res.Container), string(res.Start)
 		out.Isolation, out.Warnings = string(res.Isolation), validTexts(res.Warnings)
 	}
+	out.Revision = sink.revision
+	enabled := stepMessages(out, res)
 	for i := range sink.logs {
-		out.Logs = append(out.Logs, logLine(&sink.logs[i]))
+		line := logLine(&sink.logs[i])
+		if n := sink.logs[i].Step - 1; n >= 0 && n < len(enabled) {
+			enabled[n].Logs = append(enabled[n].Logs, line)
+		} else {
+			out.Logs = append(out.Logs, line)
+		}
 	}
 	return out
 }

@@ -19,6 +19,7 @@ func (r *Router) handlers() map[string]func(*exchange) error {
 	return map[string]func(*exchange) error{
 		"POST /v1/run":                            serveRun,
 		"POST /v1/functions/{name}/invoke":        serveInvoke,
+		"POST /v1/pipelines/{name}/invoke":        servePipeline,
 		"ANY /v1/functions/{name}/http":           serveHTTPShaped,
 		"ANY /v1/functions/{name}/http/{path...}": serveHTTPShaped,
 		"ANY /t/{tenant}/{name}":                  serveHTTPShaped,

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"paddock/controller/catalog"
 	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/identity"
@@ -38,6 +39,7 @@ type invocation struct {
 	began     time.Time
 	stages    call.Stages
 	trace     *tracing
+	pipeline  *catalog.ResolvedPipeline // nil for other calls
 	done      bool
 }
 

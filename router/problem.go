@@ -25,6 +25,11 @@ type problem struct {
 	Cause   string       `json:"cause,omitempty"`
 	CallID  call.ID      `json:"callId"`
 	Thrown  *errs.Thrown `json:"thrown,omitempty"`
+	// Of a pipeline.
+	Steps    []stepJSON `json:"steps,omitempty"`
+	Revision int64      `json:"revision,omitempty"`
+	Warnings []string   `json:"warnings,omitempty"`
+	Logs     []lineJSON `json:"logs,omitempty"`
 }
 
 // problemType is the type member's prefix; the kind follows.
@@ -47,6 +52,10 @@ func problemInto(h http.Header, id call.ID, err error) (status int, document []b
 		Type: problemType + string(e.Kind), Title: row.Title, Status: httpStatus(err), Detail: publicText(e, id),
 		Kind: string(e.Kind), Started: string(e.WhetherStarted()), Fault: string(e.WhoseFault()), Cause: e.Cause,
 		CallID: id, Thrown: e.Thrown,
+	}
+	var piped *pipelineError
+	if errors.As(err, &piped) {
+		p.Steps, p.Revision, p.Warnings, p.Logs = piped.told.Steps, piped.told.Revision, piped.told.Warnings, piped.told.Logs
 	}
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)

@@ -53,7 +53,8 @@ func (r *Router) resolve(ctx context.Context, req *call.Request, sink call.Sink,
 			return res, nil
 		}
 		last, lastRes, lastErr = node, res, errs.From(err)
-		if !mayRepeat(lastErr, req) || ctx.Err() != nil || !time.Now().Before(req.Deadline) || !untouched() {
+		finished := res != nil && len(res.Steps) > 0 // steps of a pipeline, which never run again
+		if finished || !mayRepeat(lastErr, req) || ctx.Err() != nil || !time.Now().Before(req.Deadline) || !untouched() {
 			break
 		}
 	}

@@ -60,6 +60,8 @@ var rules = []rule{
 	{http: "POST /v1/run", role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true},
 	{http: "POST /v1/functions/{name}/invoke",
 		role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true},
+	{http: "POST /v1/pipelines/{name}/invoke",
+		role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true},
 	{http: "ANY /v1/functions/{name}/http",
 		role: identity.RoleInvoke, tenant: tenantActs, resource: "call", call: true},
 	{http: "ANY /v1/functions/{name}/http/{path...}",
