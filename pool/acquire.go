@@ -117,7 +117,7 @@ func (p *Pool) queueLocked(t *tenantState, req *call.Request, now time.Time) (*w
 	if len(t.live) == 0 && p.hopelessLocked(t.stock, req.Deadline, now) {
 		return nil, p.noCapacityLocked("no sandbox can be made at the moment")
 	}
-	if req.Spill && len(t.live) == 0 && p.fullLocked() {
+	if req.Spill && len(t.live) == 0 && p.fullLocked(t.stock) {
 		return nil, p.noCapacityLocked("this machine is full")
 	}
 	w := p.enqueueLocked(t, req, now)

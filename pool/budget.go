@@ -50,11 +50,11 @@ func (p *Pool) freeLocked() int64 {
 }
 
 // fullLocked says that a container for one more tenant would have to wait until somebody's calls end.
-func (p *Pool) fullLocked() bool {
-	if p.ready.len() > 0 || p.idle.len() > 0 {
+func (p *Pool) fullLocked(s *stock) bool {
+	if s.ready.len() > 0 || p.idle.len() > 0 {
 		return false
 	}
-	return len(p.containers)-p.going >= p.maxContainers || p.freeLocked()+p.goingSize+p.freezingSize < p.cfg.limitBytes()
+	return len(p.containers)-p.going >= p.maxContainers || p.freeLocked()+p.goingSize+p.freezingSize < p.limitOf(s.size)
 }
 
 // makeRoomLocked makes room for what waits, with the least harm: idle containers are frozen ahead of time, then idle
