@@ -102,6 +102,8 @@ func policySettings() []policySetting {
 			func(p *pb.Policy, n *float64) { p.ClaimsPerSecond = n }, (*pb.Policy).GetClaimsPerSecond),
 		hosts("egress", "host:port that its code may reach; repeat; *.example.com:443 takes all below; none: nothing",
 			func(p *pb.Policy, h *pb.Hosts) { p.Egress = h }, (*pb.Policy).GetEgress),
+		hosts("hosts", "host name at which its public functions answer; repeat",
+			func(p *pb.Policy, h *pb.Hosts) { p.Hosts = h }, (*pb.Policy).GetHosts),
 		hosts("egress-private", "host:port inside your own network that its code may reach; repeat",
 			func(p *pb.Policy, h *pb.Hosts) { p.EgressPrivate = h }, (*pb.Policy).GetEgressPrivate),
 		{"trust-class", "class of the controllers that run its code; they run nobody else's", "",
