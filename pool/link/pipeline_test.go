@@ -307,7 +307,7 @@ func TestPipelineForgotten(t *testing.T) {
 	loads := map[string]int{}
 	asked := 0
 	a, b := step("a"), orElse(step("b"), 2, "before")
-	o := linktest.Options{Load: func(h link.LoadHead, _ []byte) *linktest.Thrown {
+	o := linktest.Options{Load: func(_ *linktest.Agent, h link.LoadHead, _ []byte) *linktest.Thrown {
 		loads[h.Hash]++
 		return nil
 	}}
