@@ -44,7 +44,7 @@ func (a *app) printTenant(cmd *cobra.Command, t *pb.Tenant) error {
 		return nil
 	}
 	rows := [][]string{{"tenant", t.GetId()}, {"state", t.GetState()}, {"created", ago(t.GetCreated())},
-		{"functions", fmt.Sprint(t.GetFunctions())}}
+		{"functions", fmt.Sprintf("%d of %d", t.GetFunctions(), t.GetPolicy().GetMaxFunctions())}}
 	return table(a.stdout, append(rows, policyRows(t.GetPolicy())...))
 }
 
