@@ -29,6 +29,9 @@ func (c *Controller) limits(t tenant.ID) (logs.Limits, bool) {
 
 // do runs a call and keeps how it ended.
 func (c *Controller) do(ctx context.Context, req *call.Request, sink call.Sink) (*call.Result, error) {
+	if req.CompileOnly { // a deployment, not a call
+		return c.pool.Do(ctx, req, sink)
+	}
 	began := time.Now()
 	var body *countedBody
 	if req.Stream != nil {

@@ -188,7 +188,7 @@ func TestGiantHeaders(t *testing.T) {
 // or never comes whole takes neither memory nor a slot for long.
 func TestMessagesThatDoNotCome(t *testing.T) {
 	g := newRig(t, nil)
-	g.router.messageTime = 300 * time.Millisecond
+	g.router.messageTime = 1500 * time.Millisecond // 32 MiB come in it, also under the race detector
 	for listener, addr := range g.listeners() {
 		late := strconv.Itoa(int(codes.DeadlineExceeded))
 		if listener == "http" { // there the body could not be read: i/o timeout
