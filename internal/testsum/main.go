@@ -1,5 +1,6 @@
 // Command testsum reads the output of `go test -json`, prints what failed with its output, what was skipped, the slowest
-// packages, and one line of totals. It exits 1 if anything failed. It runs no tests.
+// packages, and one line of totals. It exits 1 if anything failed. It runs no tests. With -again it prints instead the tests
+// that deserve a second look alone, "package test" a line: see again.
 package main
 
 import (
@@ -12,6 +13,9 @@ import (
 	"slices"
 	"strings"
 )
+
+// mostAgain is the number of failed tests up to which a busy machine may be to blame.
+const mostAgain = 3
 
 // event is one line of `go test -json` (go doc test2json).
 type event struct {
@@ -30,9 +34,13 @@ type summary struct {
 }
 
 func main() {
-	in := io.Reader(os.Stdin)
-	if len(os.Args) > 1 {
-		f, err := os.Open(os.Args[1])
+	in, args := io.Reader(os.Stdin), os.Args[1:]
+	again := len(args) > 0 && args[0] == "-again"
+	if again {
+		args = args[1:]
+	}
+	if len(args) > 0 {
+		f, err := os.Open(args[0])
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "testsum:", err)
 			os.Exit(2)
@@ -41,6 +49,12 @@ func main() {
 		in = f
 	}
 	s := read(in)
+	if again {
+		for _, k := range s.again() {
+			fmt.Println(k.pkg, k.test)
+		}
+		return
+	}
 	s.print(os.Stdout)
 	if s.fail > 0 || s.pass == 0 {
 		os.Exit(1)
@@ -89,6 +103,27 @@ func (s *summary) add(e event) {
 		s.skip++
 		s.skipped = append(s.skipped, k)
 	}
+}
+
+// again returns the failed tests, without their subtests, if a machine that was too busy can be why: few failed, every package
+// came to its end, and there was neither a data race nor a panic. A second run could only hide those.
+func (s *summary) again() []key {
+	var tests []key
+	for _, k := range s.failed {
+		for _, line := range s.output[k] {
+			if strings.Contains(line, "DATA RACE") || strings.Contains(line, "race detected") || strings.HasPrefix(line, "panic:") {
+				return nil
+			}
+		}
+		root, _, _ := strings.Cut(k.test, "/")
+		if k = (key{k.pkg, root}); !slices.Contains(tests, k) {
+			tests = append(tests, k)
+		}
+	}
+	if len(tests) > mostAgain || len(s.broken) > 0 {
+		return nil
+	}
+	return tests
 }
 
 func (s *summary) print(w io.Writer) {

@@ -25,3 +25,24 @@ func TestTotals(t *testing.T) {
 		}
 	}
 }
+
+// TestAgain: what a second run could hide is never run again.
+func TestAgain(t *testing.T) {
+	fail := func(test, output string) string {
+		return `{"Action":"output","Package":"p","Test":"` + test + `","Output":"` + output + `"}` + "\n" +
+			`{"Action":"fail","Package":"p","Test":"` + test + `"}` + "\n"
+	}
+	for in, want := range map[string]int{
+		fail("TestA/slow", "took 3 s") + fail("TestA", ""):                                         1,
+		fail("TestA", "WARNING: DATA RACE\\n"):                                                     0,
+		fail("TestA", "x") + fail("TestB", "testing.go:1: race detected during execution of test"): 0,
+		fail("TestA", "panic: nil map\\n"):                                                         0,
+		fail("TestA", "") + fail("TestB", "") + fail("TestC", "") + fail("TestD", ""):              0,
+		fail("TestA", "") + `{"Action":"fail","Package":"q"}`:                                      0,
+		`{"Action":"pass","Package":"p","Test":"TestA"}`:                                           0,
+	} {
+		if got := read(strings.NewReader(in)).again(); len(got) != want || want == 1 && got[0] != (key{"p", "TestA"}) {
+			t.Errorf("%d, want %d, of\n%s", len(got), want, in)
+		}
+	}
+}
