@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -62,6 +63,9 @@ func TestChangesMoveNoOthers(t *testing.T) {
 			t.Fatalf("%s moved from %s to %s when %s grew", id, before, after, all[i].ID)
 		}
 		order := Rank(id, all)
+		if n := rapid.IntRange(0, len(all)+1).Draw(t, "few"); !slices.Equal(Top(id, heavier, n), Rank(id, heavier)[:min(n, len(all))]) {
+			t.Fatalf("the first %d are %v of %v", n, Top(id, heavier, n), Rank(id, heavier))
+		}
 		seen := map[int]bool{}
 		for k, at := range order {
 			if seen[at] {
@@ -88,8 +92,15 @@ func TestHomesAreForEver(t *testing.T) {
 }
 
 func BenchmarkRank(b *testing.B) {
-	all := controllers(100, 100)
-	for b.Loop() {
-		Rank("acme", all)
-	}
+	all := controllers(1000, 100)
+	b.Run("all", func(b *testing.B) {
+		for b.Loop() {
+			Rank("acme", all)
+		}
+	})
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			Top("acme", all, 16)
+		}
+	})
 }

@@ -59,7 +59,6 @@ type Fleet struct {
 	log     *slog.Logger
 	members atomic.Pointer[members]
 	routes  *lru.Cache[tenant.ID, *route]
-	orders  *lru.Cache[orderKey, []*member]
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -68,8 +67,21 @@ type Fleet struct {
 
 // members are those that could be asked. A change makes another value.
 type members struct {
-	all  []*member // by id
-	byID map[string]*member
+	all     []*member                 // by id
+	records []*catalog.ControllerView // of each, as placement goes by it
+	byID    map[string]*member
+
+	mu      sync.RWMutex
+	classes map[classKey]*class
+}
+
+func newMembers() *members {
+	return &members{byID: map[string]*member{}, classes: map[classKey]*class{}}
+}
+
+// placedLike says whether placement makes no difference between the two.
+func (ms *members) placedLike(o *members) bool {
+	return slices.Equal(ms.all, o.all) && slices.EqualFunc(ms.records, o.records, samePlace)
 }
 
 var _ router.Nodes = (*Fleet)(nil)
@@ -84,8 +96,7 @@ func New(o Options) (*Fleet, error) {
 	}
 	f := &Fleet{o: o, log: o.Logger}
 	f.routes, _ = lru.New[tenant.ID, *route](rememberedRoute)
-	f.orders, _ = lru.New[orderKey, []*member](rememberedRoute)
-	f.members.Store(&members{byID: map[string]*member{}})
+	f.members.Store(newMembers())
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	changes := o.Catalogue.Subscribe()
 	f.reconcile()
@@ -128,7 +139,7 @@ func (f *Fleet) follow(changes *catalog.Subscription) {
 // reconcile makes members of who is registered and lets go of who is gone for good. Only New and follow call it.
 func (f *Fleet) reconcile() {
 	old := f.members.Load()
-	next := &members{byID: map[string]*member{}}
+	next := newMembers()
 	now := time.Now()
 	fleet := f.o.Catalogue.Fleet()
 	for _, c := range fleet.All {
@@ -157,8 +168,12 @@ func (f *Fleet) reconcile() {
 		}
 	}
 	next.all = slices.SortedFunc(maps.Values(next.byID), func(a, b *member) int { return compareIDs(a.id, b.id) })
-	f.members.Store(next)
-	f.orders.Purge()
+	for _, m := range next.all {
+		next.records = append(next.records, m.record.Load())
+	}
+	if !next.placedLike(old) { // else every tenant's order would be worked out again for nothing
+		f.members.Store(next)
+	}
 	for id, m := range old.byID {
 		if next.byID[id] != m {
 			m.leave()

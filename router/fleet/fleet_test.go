@@ -194,7 +194,7 @@ func (r *rig) invoke(req *call.Request) (string, error) {
 
 func (r *rig) order(id tenant.ID) []string {
 	var ids []string
-	for _, m := range r.fleet.order(r.request(id)) {
+	for _, m := range r.fleet.classOf(r.request(id)).first(id, 3) {
 		ids = append(ids, m.id)
 	}
 	return ids

@@ -7,10 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"paddock/controller/catalog"
 	"paddock/internal/call"
 	"paddock/internal/errs"
-	"paddock/internal/placement"
 	"paddock/internal/tenant"
 	"paddock/router"
 )
@@ -19,6 +17,9 @@ import (
 type route struct {
 	mu    sync.Mutex
 	where map[*member]*traffic
+
+	class *class // whose order it is
+	order []*member
 }
 
 // traffic is a tenant's at one controller, from this router.
@@ -27,60 +28,12 @@ type traffic struct {
 	served   time.Time // a call was served there last
 }
 
-// orderKey is what an order of controllers depends on: another pointer is another state of things.
-type orderKey struct {
-	tenant  tenant.ID
-	policy  *tenant.Policy
-	members *members
-	fleet   *catalog.Fleet
-	runtime string
-}
-
-// order returns the controllers that may run a tenant's code: regions in the order of preference, and within each by rank, the
-// tenant's home first. Alive or not, full or not: that is asked with each call.
-func (f *Fleet) order(req *call.Request) []*member {
-	ms := f.members.Load()
-	key := orderKey{req.Tenant, req.Policy, ms, f.o.Catalogue.Fleet(), req.Runtime}
-	if order, ok := f.orders.Get(key); ok {
-		return order
-	}
-	regions := req.Policy.Regions
-	if len(regions) == 0 {
-		regions = []string{f.o.Region}
-	}
-	var may []*member
-	var candidates []placement.Candidate
-	for _, m := range ms.all {
-		if c := m.record.Load(); f.eligible(c, req, regions) {
-			may = append(may, m)
-			candidates = append(candidates, c.Candidate())
-		}
-	}
-	order := make([]*member, 0, len(may))
-	for _, i := range placement.Rank(req.Tenant, candidates) {
-		order = append(order, may[i])
-	}
-	slices.SortStableFunc(order, func(a, b *member) int {
-		return cmp.Compare(slices.Index(regions, a.record.Load().Region), slices.Index(regions, b.record.Load().Region))
-	})
-	f.orders.Add(key, order)
-	return order
-}
-
-func (f *Fleet) eligible(c *catalog.ControllerView, req *call.Request, regions []string) bool {
-	p := req.Policy
-	return slices.Contains(regions, c.Region) && c.TrustClass == p.TrustClass &&
-		(p.Isolation == tenant.IsolationAny || p.Isolation == c.Isolation) &&
-		(len(c.Runtimes) == 0 || slices.Contains(c.Runtimes, req.Runtime))
-}
-
 // Route implements router.Nodes.
 func (f *Fleet) Route(req *call.Request) func() (router.Node, bool) {
-	order := f.order(req)
 	r := f.routeOf(req.Tenant)
 	var tried []*member
 	return func() (router.Node, bool) {
-		p := f.pick(req, order, r, tried)
+		p := f.pick(req, r, tried)
 		if p == nil {
 			return nil, false
 		}
@@ -114,51 +67,87 @@ type place struct {
 //   - at that number: the one with the fewest calls, where the call waits.
 //
 // Who drains is asked only where nobody else is left, and who does not answer never, unless that is all there is.
-func (f *Fleet) pick(req *call.Request, order []*member, r *route, tried []*member) *pick {
-	places, total := f.places(req, order, r, tried)
-	if len(places) == 0 {
+func (f *Fleet) pick(req *call.Request, r *route, tried []*member) *pick {
+	c := f.classOf(req)
+	v := f.look(req, c, r, tried, false)
+	if v.needsAll() {
+		v = f.look(req, c, r, tried, true)
+	}
+	if len(v.places) == 0 {
 		return nil
 	}
-	others := len(places) > 1 && len(tried) < mostTried
-	per, most := req.Policy.CallsPerContainer, req.Policy.MaxContainers
-	if req.Fresh {
-		return f.choose(req, r, places[0], 0, false, others)
-	}
-	var best, waits *place
-	for i := range places {
-		p := &places[i]
-		if p.containers == 0 {
-			continue
-		}
-		if p.inFlight < p.containers*per && (best == nil || p.load() < best.load()) {
-			best = p
-		}
-		if waits == nil || p.load() < waits.load() {
-			waits = p
-		}
-	}
+	others := len(v.places) > 1 && len(tried) < mostTried
+	most := req.Policy.MaxContainers
 	switch {
-	case best != nil:
-		return f.choose(req, r, *best, best.containers, false, others)
-	case total < most || waits == nil:
-		at := places[0]
-		if i := slices.IndexFunc(places, func(p place) bool { return p.containers == 0 }); i >= 0 {
-			at = places[i]
+	case req.Fresh:
+		return f.choose(req, r, v.places[0], 0, false, others)
+	case v.best != nil:
+		return f.choose(req, r, *v.best, v.best.containers, false, others)
+	case v.grows:
+		at := v.places[0]
+		if v.empty != nil {
+			at = *v.empty
 		}
-		return f.choose(req, r, at, max(1, min(at.containers+1, at.containers+most-total)), total > 0, others)
+		return f.choose(req, r, at, max(1, min(at.containers+1, at.containers+most-v.total)), v.total > 0, others)
 	}
-	return f.choose(req, r, *waits, waits.containers, false, false)
+	return f.choose(req, r, *v.waits, v.waits.containers, false, false)
 }
 
 func (p *place) load() float64 { return float64(p.inFlight) / float64(p.containers) }
 
-// places returns who can be asked, in order, and how many containers the tenant has in all.
-func (f *Fleet) places(req *call.Request, order []*member, r *route, tried []*member) (places []place, total int) {
+// prospect is who can be asked for one call.
+type prospect struct {
+	places []place // in order
+	total  int     // containers that the tenant has
+	whole  bool    // everybody was looked at
+	resort bool    // places are those that drain, or do not answer
+
+	best, waits *place // who has room; who has the fewest calls
+	empty       *place // the first that has none of the tenant's containers
+	grows       bool   // nobody has room, and the tenant may have one more
+}
+
+// needsAll says that the first few do not answer the question.
+func (v *prospect) needsAll() bool {
+	return !v.whole && (len(v.places) == 0 || v.resort || v.grows && v.empty == nil)
+}
+
+// look judges who can be asked: the first few of the order and who has the tenant's containers, or everybody.
+func (f *Fleet) look(req *call.Request, c *class, r *route, tried []*member, whole bool) *prospect {
+	v := &prospect{whole: whole || c.size <= firstFew}
+	f.places(v, req, c, r, tried)
+	per := req.Policy.CallsPerContainer
+	for i := range v.places {
+		p := &v.places[i]
+		if p.containers == 0 {
+			if v.empty == nil {
+				v.empty = p
+			}
+			continue
+		}
+		if p.inFlight < p.containers*per && (v.best == nil || p.load() < v.best.load()) {
+			v.best = p
+		}
+		if v.waits == nil || p.load() < v.waits.load() {
+			v.waits = p
+		}
+	}
+	v.grows = v.best == nil && (v.total < req.Policy.MaxContainers || v.waits == nil)
+	return v
+}
+
+// places fills in who can be asked, in order, and how many containers the tenant has in all.
+func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried []*member) {
 	holdings := f.o.Catalogue.Holdings(req.Tenant)
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var last []place // those that drain, or do not answer
+	order := r.orderLocked(req.Tenant, c, v.whole)
+	if !v.whole {
+		order = r.withHoldersLocked(order, c, holdings)
+	}
+	v.places = make([]place, 0, len(order))
 	for _, m := range order {
 		p := place{m: m}
 		for _, h := range holdings {
@@ -174,22 +163,21 @@ func (f *Fleet) places(req *call.Request, order []*member, r *route, tried []*me
 		}
 		usable := m.usable()
 		if usable {
-			total += p.containers
+			v.total += p.containers
 		}
 		switch {
 		case slices.Contains(tried, m):
 		case !usable, m.drains():
 			last = append(last, p)
 		default:
-			places = append(places, p)
+			v.places = append(v.places, p)
 		}
 	}
-	if len(places) == 0 {
+	if len(v.places) == 0 {
 		// Who drains before who does not answer.
 		slices.SortStableFunc(last, func(a, b place) int { return cmp.Compare(b2i(!a.m.usable()), b2i(!b.m.usable())) })
-		places = last
+		v.places, v.resort = last, true
 	}
-	return places, total
 }
 
 func b2i(b bool) int {
