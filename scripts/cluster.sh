@@ -34,7 +34,7 @@ ready() { # what, ready file, log, pid
 certs=$dir/certs
 [ -e "$dir/ca/ca.pem" ] || "$paddock" certs init --dir "$dir/ca" >/dev/null
 issue() { "$paddock" certs issue --ca "$dir/ca" --out "$certs" --ttl 720h "$@" >/dev/null; }
-issue --role etcd-client --name all
+issue --role etcd-admin --name setup
 members=""
 for i in 1 2 3; do
   issue --role etcd --name "m$i" --host 127.0.0.1
@@ -51,7 +51,14 @@ for i in 1 2 3; do
     --cert "$certs/etcd-m$i.pem" --cert-key "$certs/etcd-m$i-key.pem" --ca "$certs/ca.pem" --dir "$dir/store$i" >"$dir/m$i.log" 2>&1 &
   pids+=($!)
 done
-store=(--etcd-endpoints "$endpoints" --etcd-ca "$certs/ca.pem" --etcd-cert "$certs/etcd-client-all.pem" --etcd-key "$certs/etcd-client-all-key.pem" --ca "$certs/ca.pem")
+echo "giving each role its rights in the store"
+for _ in $(seq 60); do
+  access=$("$paddock" store access --etcd-endpoints "$endpoints" --etcd-ca "$certs/ca.pem" --etcd-cert "$certs/etcd-admin-setup.pem" \
+    --etcd-key "$certs/etcd-admin-setup-key.pem" 2>&1) && break
+  sleep 1
+done || { echo "$access" >&2; exit 1; }
+rm -f "$certs"/etcd-admin-setup*
+store=(--etcd-endpoints "$endpoints" --ca "$certs/ca.pem")
 
 total=$(awk '/MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
 for i in 1 2 3; do

@@ -53,12 +53,12 @@ func (a *app) certsIssue() *cobra.Command {
 		Example: `  paddock certs issue --role controller --name node-1 --host node-1.internal --host 10.0.0.11 --out certs/node-1
   paddock certs issue --role router --name front-1 --ttl 24h --out certs/front-1
   paddock certs issue --role etcd --name member-1 --host 10.0.0.21 --out certs/member-1
-  paddock certs issue --role etcd-client --name node-1 --out certs/node-1`,
+  paddock certs issue --role etcd-admin --name ops --ttl 1h --out certs/ops`,
 	}
 	f := c.Flags()
 	ca := f.String("ca", "paddock-ca", "directory of the authority")
 	out := f.String("out", ".", "directory for certificate, key and ca.pem")
-	role := f.String("role", "", "router, controller, etcd or etcd-client")
+	role := f.String("role", "", "router, controller, etcd, etcd-admin or etcd-client")
 	name := f.String("name", "", "of the process or its machine")
 	hosts := f.StringArray("host", nil, "name or address at which it serves (repeat)")
 	ttl := f.Duration("ttl", pki.DefaultTTL, "how long it is valid")

@@ -18,8 +18,8 @@ removed. SIGUSR2 stops the process and leaves the sandboxes to the next start wi
 func (a *app) controllerCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "controller", Short: "Run this machine's sandboxes for routers on other machines", Long: controllerHelp, Args: args(),
-		Example: `  paddock controller --etcd-endpoints https://10.0.0.21:2379 --etcd-ca ca.pem --etcd-cert c.pem --etcd-key c-key.pem \
-    --listen 10.0.0.11:8082 --cert controller-node-1.pem --cert-key controller-node-1-key.pem --ca ca.pem`,
+		Example: `  paddock controller --etcd-endpoints https://10.0.0.21:2379 --listen 10.0.0.11:8082 \
+    --cert controller-node-1.pem --cert-key controller-node-1-key.pem --ca ca.pem`,
 	}
 	cfg := config.Defaults()
 	file := bindControllerFlags(c.Flags(), &cfg)
@@ -61,10 +61,7 @@ func bindControllerFlags(f *pflag.FlagSet, cfg *config.Config) (file *string) {
 
 // bindClusterFlags are those of controllers and routers.
 func bindClusterFlags(f *pflag.FlagSet, cfg *config.Config) (file *string) {
-	f.StringSliceVar(&cfg.Cluster.Etcd.Endpoints, "etcd-endpoints", nil, "the store, for example https://10.0.0.21:2379 (several: with commas)")
-	f.StringVar(&cfg.Cluster.Etcd.Cert, "etcd-cert", "", "certificate for the store, PEM")
-	f.StringVar(&cfg.Cluster.Etcd.Key, "etcd-key", "", "its key, PEM")
-	f.StringVar(&cfg.Cluster.Etcd.CA, "etcd-ca", "", "authority of the store's certificates, PEM")
+	bindEtcdFlags(f, &cfg.Cluster.Etcd, ", where it is another")
 	f.StringVar(&cfg.Cluster.Cert, "cert", "", "certificate of this process among routers and controllers, PEM")
 	f.StringVar(&cfg.Cluster.Key, "cert-key", "", "its key, PEM")
 	f.StringVar(&cfg.Cluster.CA, "ca", "", "authority of routers' and controllers' certificates, PEM")

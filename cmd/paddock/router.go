@@ -19,7 +19,7 @@ All routers share the key-encryption key, the pepper and the operator's key (--s
 func (a *app) routerCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "router", Short: "Serve callers and hand their calls to controllers", Long: routerHelp, Args: args(),
-		Example: `  paddock router --etcd-endpoints https://10.0.0.21:2379 --etcd-ca ca.pem --etcd-cert r.pem --etcd-key r-key.pem \
+		Example: `  paddock router --etcd-endpoints https://10.0.0.21:2379 \
     --cert router-front-1.pem --cert-key router-front-1-key.pem --ca ca.pem --secrets /srv/paddock/secrets \
     --blobs /srv/paddock/blobs --blobs-shared --http :443 --grpc :8443 --tls-cert cert.pem --tls-key key.pem`,
 	}

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +20,6 @@ import (
 
 	"paddock/cmd/paddock/machine"
 	"paddock/controller/catalog"
-	"paddock/controller/etcdstore"
 	"paddock/controller/noderpc"
 	"paddock/internal/nodewire"
 	"paddock/internal/pki"
@@ -67,30 +64,7 @@ func (s *service) openCerts(context.Context) (err error) {
 
 // dialStore connects to a store that is a cluster of its own.
 func (s *service) dialStore(ctx context.Context) error {
-	e := s.cfg.Cluster.Etcd
-	var secure *tls.Config
-	if e.CA != "" || e.Cert != "" {
-		secure = &tls.Config{MinVersion: tls.VersionTLS12}
-		if e.CA != "" {
-			pem, err := os.ReadFile(e.CA)
-			if err != nil {
-				return fmt.Errorf("etcd-ca: %w", err)
-			}
-			if secure.RootCAs = x509.NewCertPool(); !secure.RootCAs.AppendCertsFromPEM(pem) {
-				return fmt.Errorf("etcd-ca %s holds no certificate", e.CA)
-			}
-		}
-		if e.Cert != "" {
-			if _, err := tls.LoadX509KeyPair(e.Cert, e.Key); err != nil {
-				return fmt.Errorf("etcd-cert: %w", err)
-			}
-			secure.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				pair, err := tls.LoadX509KeyPair(e.Cert, e.Key) // as it is now
-				return &pair, err
-			}
-		}
-	}
-	client, err := etcdstore.Dial(ctx, etcdstore.Options{Endpoints: e.Endpoints, TLS: secure, Logger: s.log.With("part", "store")})
+	client, err := dialEtcd(ctx, s.cfg.Cluster.Store(), s.log.With("part", "store"))
 	if err != nil {
 		return err
 	}

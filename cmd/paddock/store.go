@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"fmt"
 	"os"
 	"os/signal"
 	"strings"
@@ -11,7 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"paddock/controller/etcdstore"
+	"paddock/controller/store"
 	"paddock/internal/config"
+	"paddock/internal/pki"
 )
 
 const storeHelp = `Run one member of an etcd cluster for routers and controllers, by the same etcd that 'paddock up' embeds. An etcd cluster of your
@@ -49,7 +53,76 @@ func (a *app) storeCommand() *cobra.Command {
 		}
 		return a.store(cmd.Context(), cfg, o)
 	})
+	c.AddCommand(a.storeAccess())
 	return c
+}
+
+const storeAccessHelp = `Turn the store's access control on: each kind of process may do what it needs and no more, by the role in its certificate. Controllers
+follow the catalogue and write only of themselves; routers write the catalogue and stored code; nobody else may do anything, but who
+comes with a certificate of the role etcd-admin.
+
+Run it once the members serve, and again after an upgrade: rights that a version needs are added, others taken away. It needs a
+store whose members ask for certificates ('paddock store' with --cert does).`
+
+func (a *app) storeAccess() *cobra.Command {
+	c := &cobra.Command{
+		Use: "access", Short: "Let controllers and routers do in the store only what is theirs", Long: storeAccessHelp, Args: args(),
+		Example: `  paddock certs issue --role etcd-admin --name ops --ttl 1h --out certs/ops
+  paddock store access --etcd-endpoints https://10.0.0.21:2379 --etcd-ca ca.pem --etcd-cert certs/ops/etcd-admin-ops.pem \
+    --etcd-key certs/ops/etcd-admin-ops-key.pem`,
+	}
+	var e config.Etcd
+	bindEtcdFlags(c.Flags(), &e, "")
+	c.RunE = runE(func(cmd *cobra.Command, _ []string) error {
+		if err := checkAdmin(e); err != nil {
+			return err
+		}
+		client, err := dialEtcd(cmd.Context(), e, nil)
+		if err != nil {
+			return platformError("%w", err)
+		}
+		defer client.Close()
+		ctx, cancel := context.WithTimeout(cmd.Context(), accessTime)
+		defer cancel()
+		if stranger, err := dialEtcd(ctx, config.Etcd{Endpoints: e.Endpoints, CA: e.CA}, nil); err == nil {
+			_ = stranger.Close()
+			return usageError("the store takes clients without a certificate: nobody could be told apart; start its members with client certificates first")
+		}
+		if err := client.SetAccess(ctx, pki.RoleAdmin.CommonName(), storeUsers()); err != nil {
+			return platformError("%w", err)
+		}
+		fmt.Fprintln(a.stdout, "the store has access control: routers, controllers and etcd-admins may do what is theirs, nobody else anything")
+		return nil
+	})
+	return c
+}
+
+// accessTime bounds the setting of access control, some twenty small writes.
+const accessTime = 30 * time.Second
+
+// storeUsers are who may do what in the store, by the common name of their certificates.
+func storeUsers() map[string]store.Access {
+	return map[string]store.Access{
+		pki.RoleController.CommonName(): store.ControllerAccess(), pki.RoleRouter.CommonName(): store.RouterAccess(),
+	}
+}
+
+// checkAdmin refuses what would end in a store that its setter cannot reach any more.
+func checkAdmin(e config.Etcd) error {
+	if err := e.CheckEndpoints(); err != nil {
+		return usageError("%w", err)
+	}
+	if e.Cert == "" {
+		return usageError("--etcd-cert and --etcd-key are needed: a certificate of the role %s, which may do everything afterwards", pki.RoleAdmin)
+	}
+	pair, err := tls.LoadX509KeyPair(e.Cert, e.Key)
+	if err != nil {
+		return usageError("etcd-cert: %w", err)
+	}
+	if got := pair.Leaf.Subject.CommonName; got != pki.RoleAdmin.CommonName() {
+		return usageError("etcd-cert %s is that of %s: 'paddock certs issue --role %s' makes what is needed", e.Cert, got, pki.RoleAdmin)
+	}
+	return nil
 }
 
 func checkMember(o *etcdstore.MemberOptions) error {

@@ -69,8 +69,14 @@ func bindUpFlags(f *pflag.FlagSet, cfg *config.Config) (file *string) {
 
 // layer lays the file over the defaults in cfg, and the flags that were given over that again.
 func layer(f *pflag.FlagSet, cfg *config.Config, file string) error {
-	given := map[string]string{}
-	f.Visit(func(fl *pflag.Flag) { given[fl.Name] = fl.Value.String() })
+	given, lists := map[string]string{}, map[string][]string{}
+	f.Visit(func(fl *pflag.Flag) {
+		if list, ok := fl.Value.(pflag.SliceValue); ok { // its text is no value that it takes
+			lists[fl.Name] = list.GetSlice()
+			return
+		}
+		given[fl.Name] = fl.Value.String()
+	})
 	*cfg = config.Defaults()
 	if file != "" {
 		if err := cfg.Read(file); err != nil {
@@ -79,6 +85,11 @@ func layer(f *pflag.FlagSet, cfg *config.Config, file string) error {
 	}
 	for name, value := range given {
 		if err := f.Set(name, value); err != nil {
+			return err
+		}
+	}
+	for name, list := range lists {
+		if err := f.Lookup(name).Value.(pflag.SliceValue).Replace(list); err != nil {
 			return err
 		}
 	}

@@ -271,6 +271,8 @@ func (s *Store) translate(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", store.ErrLeaseLost, err)
 	case errors.Is(err, rpctypes.ErrCompacted):
 		return fmt.Errorf("%w: %w", store.ErrCompacted, err)
+	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrUserNotFound):
+		return fmt.Errorf("%w: %w", store.ErrDenied, err)
 	}
 	s.counts.failures.Add(1)
 	return fmt.Errorf("%w: %w", store.ErrUnavailable, err)

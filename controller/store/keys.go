@@ -22,8 +22,12 @@ const (
 	HostsPrefix       = Root + "hosts/"
 	ControllersPrefix = Root + "controllers/"
 	AssignmentsPrefix = Root + "assignments/"
+	RuntimesPrefix    = Root + "runtimes/"
 	ElectionPrefix    = Root + "election/"
 )
+
+// BlobsPrefix is that of stored code where the store keeps it. It is outside of Root: who follows the catalogue does not get it.
+const BlobsPrefix = "/paddock/blobs/v1/"
 
 // Tenant is tenants/<id>: limits, policy, state.
 func Tenant(id tenant.ID) string { return TenantsPrefix + string(id) }

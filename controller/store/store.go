@@ -27,6 +27,8 @@ var (
 	ErrTooLarge = errors.New("store: too large")
 	// ErrLeaseLost: the lease that a put names is gone; nothing was written.
 	ErrLeaseLost = errors.New("store: lease lost")
+	// ErrDenied: the store has access control, and who asks may not do that.
+	ErrDenied = errors.New("store: denied: the certificate's role has no right to that ('paddock store access' gives the rights)")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store: closed")
 )

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 )
 
@@ -43,9 +44,10 @@ type Cluster struct {
 type Etcd struct {
 	// Endpoints are "https://host:2379"; none is the default.
 	Endpoints []string `yaml:"endpoints"`
-	Cert      string   `yaml:"cert"`
-	Key       string   `yaml:"key"`
-	CA        string   `yaml:"ca"`
+	// Cert, Key and CA are for the store alone; "" is the cluster's own: a store with access control knows roles by it.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	CA   string `yaml:"ca"`
 }
 
 // CheckController returns an error that names the first setting with which a controller cannot serve routers.
@@ -85,17 +87,44 @@ func (c *Cluster) CheckRouter() error {
 }
 
 func (c *Cluster) check() error {
-	switch {
-	case len(c.Etcd.Endpoints) == 0:
-		return errors.New("etcd-endpoints is empty: name the store, for example https://10.0.0.21:2379; 'paddock up' brings one of its own")
-	case c.Cert == "" || c.Key == "" || c.CA == "":
+	if err := c.Etcd.CheckEndpoints(); err != nil {
+		return err
+	}
+	if c.Cert == "" || c.Key == "" || c.CA == "" {
 		return errors.New("cert, key and ca are needed: routers and controllers trust each other by certificate; 'paddock certs' makes them")
-	case (c.Etcd.Cert == "") != (c.Etcd.Key == ""):
+	}
+	return nil
+}
+
+// Store is how to reach the store: what it does not say of certificates is the cluster's.
+func (c *Cluster) Store() Etcd {
+	e := c.Etcd
+	if !slices.ContainsFunc(e.Endpoints, func(u string) bool { return strings.HasPrefix(u, "https://") }) {
+		return e
+	}
+	if e.Cert == "" {
+		e.Cert, e.Key = c.Cert, c.Key
+	}
+	if e.CA == "" {
+		e.CA = c.CA
+	}
+	return e
+}
+
+// CheckEndpoints returns an error that says what is wrong with how to reach the store.
+func (e *Etcd) CheckEndpoints() error {
+	switch {
+	case len(e.Endpoints) == 0:
+		return errors.New("etcd-endpoints is empty: name the store, for example https://10.0.0.21:2379; 'paddock up' brings one of its own")
+	case (e.Cert == "") != (e.Key == ""):
 		return errors.New("etcd-cert and etcd-key belong together: give both or none")
 	}
-	for _, e := range c.Etcd.Endpoints {
-		if strings.HasPrefix(e, "http://") && !loopbackURL(e) {
-			return fmt.Errorf("etcd endpoint %s is neither TLS nor on this machine: use https://", e)
+	for _, u := range e.Endpoints {
+		switch scheme, _, _ := strings.Cut(u, "://"); {
+		case scheme == "http" && !loopbackURL(u):
+			return fmt.Errorf("etcd endpoint %s is neither TLS nor on this machine: use https://", u)
+		case scheme != "http" && scheme != "https":
+			return fmt.Errorf("etcd endpoint %q: use https://host:port", u)
 		}
 	}
 	return nil

@@ -28,19 +28,23 @@ type Role string
 const (
 	RoleRouter     Role = "router"
 	RoleController Role = "controller"
-	RoleEtcd       Role = "etcd" // a member of the store
-	RoleClient     Role = "etcd-client"
+	RoleEtcd       Role = "etcd"        // a member of the store
+	RoleClient     Role = "etcd-client" // of a store without access control
+	RoleAdmin      Role = "etcd-admin"  // sets the store's access control, backs it up
 	RoleAuthority  Role = "authority"
 )
 
 // ParseRole returns the role named s, one that a certificate can be issued for, and whether there is one.
 func ParseRole(s string) (Role, bool) {
 	switch r := Role(s); r {
-	case RoleRouter, RoleController, RoleEtcd, RoleClient:
+	case RoleRouter, RoleController, RoleEtcd, RoleClient, RoleAdmin:
 		return r, true
 	}
 	return "", false
 }
+
+// CommonName is that of the role's certificates: etcd takes it for the user's name.
+func (r Role) CommonName() string { return "paddock-" + string(r) }
 
 // Names of files in a directory of certificates.
 const (
@@ -158,7 +162,7 @@ var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 func (r *Request) check() error {
 	if _, ok := ParseRole(string(r.Role)); !ok {
-		return fmt.Errorf("pki: role %.40q: use router, controller, etcd or etcd-client", r.Role)
+		return fmt.Errorf("pki: role %.40q: use router, controller, etcd, etcd-client or etcd-admin", r.Role)
 	}
 	if !nameForm.MatchString(r.Name) {
 		return fmt.Errorf("pki: name %.80q: use 1 to 63 letters, digits, '.', '_' and '-', starting with a letter or digit", r.Name)
@@ -220,9 +224,8 @@ func (a *Authority) sign(r Request, public *ecdsa.PublicKey, now time.Time) ([]b
 	if a.cert.NotAfter.Before(end) {
 		end = a.cert.NotAfter
 	}
-	// The common name is the role: etcd takes it for the user's name.
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "paddock-" + string(r.Role), SerialNumber: r.Name},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: r.Role.CommonName(), SerialNumber: r.Name},
 		NotBefore: now.Add(-backdate), NotAfter: end, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		URIs:        []*url.URL{{Scheme: scheme, Host: trustDomain, Path: "/" + string(r.Role) + "/" + r.Name}},
