@@ -32,4 +32,13 @@ func TestCerts(t *testing.T) {
 	run(0, "controller c1\nserves at  [c1.internal 10.0.0.1]", "certs", "show", filepath.Join(out, "controller-c1.pem"))
 	run(0, "authority", "certs", "show", filepath.Join(out, "ca.pem"))
 	run(exitUsage, "no PEM certificate", "certs", "show", filepath.Join(out, "controller-c1-key.pem"))
+
+	// The store's rights are set by who has them afterwards.
+	access := func(more ...string) []string {
+		return append([]string{"store", "access", "--etcd-endpoints", "https://127.0.0.1:1", "--etcd-ca", filepath.Join(ca, "ca.pem")}, more...)
+	}
+	run(exitUsage, "etcd-endpoints is empty", "store", "access")
+	run(exitUsage, "neither TLS nor on this machine", "store", "access", "--etcd-endpoints", "http://10.0.0.1:2379")
+	run(exitUsage, "etcd-admin", access()...)
+	run(exitUsage, "that of paddock-controller", access("--etcd-cert", filepath.Join(out, "controller-c1.pem"), "--etcd-key", filepath.Join(out, "controller-c1-key.pem"))...)
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -184,5 +185,25 @@ func TestHelp(t *testing.T) {
 	}
 	if code := a.main([]string{"completion", "bash"}); code != 0 || !strings.Contains(out.String(), "__start_paddock") {
 		t.Errorf("completion exits %d", code)
+	}
+}
+
+// A list among the flags comes through as it was given, with a file below it and without.
+func TestListsOfFlagsStay(t *testing.T) {
+	want := []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}
+	file := filepath.Join(t.TempDir(), "paddock.yml")
+	if err := os.WriteFile(file, []byte("cluster: {etcd: {endpoints: [\"https://10.0.0.9:2379\"]}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []string{"", file} {
+		cfg := config.Defaults()
+		f := pflag.NewFlagSet("test", pflag.ContinueOnError)
+		bindClusterFlags(f, &cfg)
+		if err := f.Parse([]string{"--etcd-endpoints", strings.Join(want, ",")}); err != nil {
+			t.Fatal(err)
+		}
+		if err := layer(f, &cfg, from); err != nil || !slices.Equal(cfg.Cluster.Etcd.Endpoints, want) {
+			t.Errorf("over %q: %q, %v; want %q", from, cfg.Cluster.Etcd.Endpoints, err, want)
+		}
 	}
 }
