@@ -9,7 +9,7 @@ GEN := $(CURDIR)/.cache/gen
 export PADDOCK_RUNSC ?= $(CURDIR)/bin/runsc
 export PADDOCK_RUNC ?= $(CURDIR)/bin/runc
 
-.PHONY: all build tools setup demo run cluster test vm-cgroup2 trace bench generate verify licences vulncheck sbom fuzz clean help
+.PHONY: all build tools setup demo run cluster test chaos vm-cgroup2 trace bench generate verify licences vulncheck sbom fuzz clean help
 
 all: build
 
@@ -62,6 +62,14 @@ hostile-run:
 	@mkdir -p .cache && rm -f .cache/hostile.txt
 	@PADDOCK_BIN=$(CURDIR)/bin/paddock go test $(HOSTILE_TAGS) -count=1 -timeout 60m -v ./test/hostile -hostile.table $(CURDIR)/.cache/hostile.txt; \
 	  status=$$?; tail -n 1 .cache/hostile.txt; exit $$status
+
+SEED ?= 1
+chaos: KIND = $(if $(filter file,$(origin ISOLATION)),runc,$(ISOLATION))
+chaos: build ## every fault on a cluster on this machine, in the order of SEED=n, with a table (a quarter of an hour; ISOLATION=gvisor)
+	@mkdir -p .cache && rm -f .cache/chaos.txt
+	@PADDOCK_BIN=$(CURDIR)/bin/paddock go test -count=1 -timeout 90m -v -run TestChaos ./test/chaos -chaos.long -chaos.seed $(SEED) \
+	  -chaos.isolation $(KIND) -chaos.table $(CURDIR)/.cache/chaos.txt -chaos.logs $(CURDIR)/.cache/chaos $(CHAOS); \
+	  status=$$?; tail -n 1 .cache/chaos.txt; exit $$status
 
 bench: build ## the figures, against a bare node server in the same run
 	go run ./bench -paddock bin/paddock
