@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -63,18 +62,21 @@ func Binary(t testing.TB, name string) string {
 	return path
 }
 
-// Root returns the repository's directory.
+// started is where the test binary was started: go test starts it in its package's directory.
+var started, _ = os.Getwd()
+
+// Root returns the repository's directory. It does not ask where the sources were compiled, so that -trimpath does no harm and
+// several checkouts share what is compiled.
 func Root(t testing.TB) string {
 	t.Helper()
-	_, file, _, ok := runtime.Caller(0)
-	if !ok {
-		t.Fatal("the test binary does not know its sources")
+	for dir := started; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatalf("no go.mod above %q: run the tests from a checkout", started)
+		}
 	}
-	root := filepath.Dir(filepath.Dir(filepath.Dir(file)))
-	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
-		t.Fatalf("no go.mod in %s: run the tests from a checkout (without -trimpath)", root)
-	}
-	return root
 }
 
 // RunDir returns a new directory on a tmpfs with a path short enough for sockets (sun_path is 108 bytes), mode 0711. It is
