@@ -26,6 +26,8 @@ type Catalogue interface {
 	// ResolvePipeline returns a pipeline with the versions that one call of it runs, all as of one revision; equal draws give
 	// equal versions where several share the calls. The error is an *errs.Error.
 	ResolvePipeline(t tenant.ID, name string, draw uint64) (*catalog.ResolvedPipeline, error)
+	// ResolveDraft does the same for a pipeline that is stored nowhere; given[i] is the version of step i, nil: a stored one.
+	ResolveDraft(t tenant.ID, p *catalog.PipelineView, given []*catalog.VersionView, draw uint64) (*catalog.ResolvedPipeline, error)
 	// WaitRevision returns once the catalogue has seen revision, or with ctx's error.
 	WaitRevision(ctx context.Context, revision int64) error
 	// Age is how long ago the catalogue was last known to be up to date.

@@ -120,6 +120,24 @@ func (c *fakeCatalogue) ResolvePipeline(t tenant.ID, name string, _ uint64) (*ca
 	return nil, errs.New(errs.NotFound, "tenant %s has no pipeline %q", t, name)
 }
 
+func (c *fakeCatalogue) ResolveDraft(t tenant.ID, p *catalog.PipelineView, given []*catalog.VersionView, _ uint64) (*catalog.ResolvedPipeline, error) {
+	r := &catalog.ResolvedPipeline{Pipeline: p, Runtime: "node", Revision: 42}
+	for i := range p.Steps {
+		s := catalog.ResolvedStep{PipelineStep: &p.Steps[i], Code: given[i]}
+		if p.Steps[i].Disabled {
+			s.Code = nil
+		} else if s.Code == nil {
+			f, ok := c.Function(t, p.Steps[i].Function, p.Steps[i].Version)
+			if !ok {
+				return nil, errs.New(errs.NotFound, "no function %s", p.Steps[i].Function)
+			}
+			s.Code = f
+		}
+		r.Steps = append(r.Steps, s)
+	}
+	return r, nil
+}
+
 func (c *fakeCatalogue) Source(context.Context, tenant.ID, string) ([]byte, error) {
 	return []byte("module.exports = (input) => input"), nil
 }

@@ -112,7 +112,13 @@ func (inv *invocation) prepare(ctx context.Context, req *pb.InvokeRequest) error
 			kind: kind, name: target.Source.GetName(), configuration: target.Source.GetConfiguration(), function: target.Source.GetFunction(),
 		})
 	case *pb.InvokeRequest_Draft:
-		return errs.New(errs.Invalid, "a pipeline that is not stored cannot be run yet: run its functions one by one")
+		input, err := checkInput(req.GetInput(), inv.policy())
+		if err != nil {
+			return err
+		}
+		inv.req.Body = input
+		_, has := ctx.Deadline()
+		return inv.setDraft(ctx, target.Draft, req.GetMinRevision(), has || req.GetTimeout() != nil)
 	case *pb.InvokeRequest_Pipeline:
 		input, err := checkInput(req.GetInput(), inv.policy())
 		if err != nil {

@@ -39,7 +39,9 @@ type invocation struct {
 	began     time.Time
 	stages    call.Stages
 	trace     *tracing
+	version   *catalog.VersionView      // of the function; nil for other calls
 	pipeline  *catalog.ResolvedPipeline // nil for other calls
+	draft     bool                      // the pipeline is stored nowhere
 	done      bool
 }
 
@@ -145,6 +147,7 @@ func (inv *invocation) finish(ctx context.Context, res *call.Result, err error) 
 		start = res.Start
 	}
 	r.metrics.Ended(kind, start, inv.transport, &inv.stages)
+	r.proofs.ended(inv, res, e)
 	inv.trace.end(res, e)
 	inv.log(ctx, res, e)
 }

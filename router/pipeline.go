@@ -93,9 +93,16 @@ func (inv *invocation) setPipeline(ctx context.Context, name string, minRevision
 	if err != nil {
 		return err
 	}
+	return inv.setSteps(ctx, r, timed, inv.storedStep)
+}
+
+// setSteps points the call at what a pipeline was resolved to; step makes each of those that are enabled.
+func (inv *invocation) setSteps(ctx context.Context, r *catalog.ResolvedPipeline, timed bool,
+	step func(context.Context, int, *catalog.ResolvedStep) (call.Step, error)) error {
 	if err := inv.setRuntime(r.Runtime); err != nil {
 		return err
 	}
+	name := r.Pipeline.Name
 	if !timed {
 		budget := r.Pipeline.Timeout
 		if budget == 0 {
@@ -109,7 +116,7 @@ func (inv *invocation) setPipeline(ctx context.Context, name string, minRevision
 		if r.Steps[i].Code == nil {
 			continue // disabled
 		}
-		step, err := inv.step(ctx, &r.Steps[i])
+		step, err := step(ctx, i, &r.Steps[i])
 		if err != nil {
 			return err
 		}
@@ -120,8 +127,17 @@ func (inv *invocation) setPipeline(ctx context.Context, name string, minRevision
 	return nil
 }
 
-// step is a step with its code and what its function gets.
-func (inv *invocation) step(ctx context.Context, r *catalog.ResolvedStep) (s call.Step, err error) {
+// storedStep is a step with its code and what its function gets.
+func (inv *invocation) storedStep(ctx context.Context, _ int, r *catalog.ResolvedStep) (call.Step, error) {
+	s, err := inv.codeOf(ctx, r)
+	if err != nil {
+		return s, err
+	}
+	return s, inv.stepSecrets(ctx, &s)
+}
+
+// codeOf is a step with its stored code, and that of the version that may stand in for it.
+func (inv *invocation) codeOf(ctx context.Context, r *catalog.ResolvedStep) (s call.Step, err error) {
 	c := inv.router.cfg.Catalogue
 	s = call.Step{Function: r.Function, Version: r.Code.Number, Timeout: r.Timeout, OnFailure: r.OnFailure}
 	code := func(v *catalog.VersionView) (call.Code, error) {
@@ -137,11 +153,16 @@ func (inv *invocation) step(ctx context.Context, r *catalog.ResolvedStep) (s cal
 			return s, err
 		}
 	}
-	secrets, err := c.Secrets(ctx, inv.req.Tenant, r.Function)
+	return s, nil
+}
+
+// stepSecrets gives a step what its function gets.
+func (inv *invocation) stepSecrets(ctx context.Context, s *call.Step) error {
+	secrets, err := inv.router.cfg.Catalogue.Secrets(ctx, inv.req.Tenant, s.Function)
 	if err == nil && secrets != nil {
 		s.Secrets, s.SecretsRev = secrets.Values, secrets.Revision
 	}
-	return s, err
+	return err
 }
 
 // completePipeline puts the disabled steps between those that ran, and adds a warning for each that was skipped or replaced.

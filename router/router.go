@@ -53,6 +53,8 @@ type Config struct {
 	Keys    pb.KeysServer
 	Pools   pb.PoolsServer
 	Logs    LogSources
+	// Prover, if set, is told of versions that have succeeded ProofCalls times.
+	Prover Prover
 
 	// Audit, if set, takes who did what, and is shown to operators. Its owner closes it after Shutdown.
 	Audit *audit.Log
@@ -87,6 +89,7 @@ type Router struct {
 	publicRates *publicRates
 	tracer      *tracer
 	denials     *audit.Sampler // nil without an audit log
+	proofs      *proofs        // nil without a Prover
 	tree        tree
 	ownTree     tree // at tenants' own host names
 	byRPC       map[string]*rule
@@ -159,6 +162,12 @@ func New(cfg Config) (*Router, error) {
 	}
 	if cfg.Audit != nil {
 		r.denials = audit.NewSampler(cfg.Audit, "denials.dropped")
+	}
+	if cfg.Prover != nil {
+		if r.proofs, err = newProofs(cfg.Prover, r.log); err != nil {
+			return nil, fmt.Errorf("router: %w", err)
+		}
+		go r.proofs.run(r.lifetime)
 	}
 	r.SetReady(false)
 	return r, nil

@@ -83,6 +83,7 @@ func (r *Router) close(ctx context.Context) error {
 	if r.denials != nil {
 		r.denials.Close()
 	}
+	r.proofs.wait()
 	if err := ctx.Err(); err != nil && (httpErr != nil || r.InFlight() > 0) {
 		return fmt.Errorf("router: shutdown cut what was in flight: %w", err)
 	}

@@ -74,7 +74,7 @@ func (inv *invocation) setFunction(ctx context.Context, ref string, minRevision 
 	if err != nil {
 		return err
 	}
-	inv.req.Function, inv.req.Version = name, f.Number
+	inv.req.Function, inv.req.Version, inv.version = name, f.Number, f
 	inv.req.Code.Hash, inv.req.Code.Kind, inv.req.Code.Source = f.Hash, f.Kind, source
 	inv.req.Code.Name = name + ".js"
 	return inv.setSecrets(ctx, name)
@@ -126,26 +126,47 @@ func (inv *invocation) setRuntime(name string) error {
 	return errs.New(errs.Invalid, "runtime %.40q is not one of: %s", name, strings.Join(known, ", "))
 }
 
-// overlay lays values that came with the call over the tenant's secrets, under a revision of their own.
+// overlay lays values that came with the call over the tenant's secrets.
 func (inv *invocation) overlay(values map[string]string) error {
-	if len(values) == 0 {
-		return nil
+	o, err := newOverlay(values)
+	if err == nil {
+		inv.req.Secrets, inv.req.SecretsRev = o.over(inv.req.Secrets, inv.req.SecretsRev)
 	}
-	all := make(map[string]string, len(inv.req.Secrets)+len(values))
-	maps.Copy(all, inv.req.Secrets)
+	return err
+}
+
+// overlay is values that came with a call, to be laid over secrets.
+type overlay struct {
+	values map[string]string
+	mark   string // by which a revision with them is told from one without
+}
+
+func newOverlay(values map[string]string) (o overlay, err error) {
+	if len(values) == 0 {
+		return o, nil
+	}
 	sum, total := sha256.New(), 0
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if err := catalog.CheckSecretName(name); err != nil {
-			return err
+			return o, err
 		}
 		value := values[name]
 		total += len(name) + len(value)
 		fmt.Fprintf(sum, "%d %s %d %s ", len(name), name, len(value), value)
-		all[name] = value
 	}
 	if total > catalog.MaxSecretsTotal {
-		return errs.New(errs.Invalid, "the configuration is %d bytes, at most %d are allowed", total, catalog.MaxSecretsTotal)
+		return o, errs.New(errs.Invalid, "the configuration is %d bytes, at most %d are allowed", total, catalog.MaxSecretsTotal)
 	}
-	inv.req.Secrets, inv.req.SecretsRev = all, fmt.Sprintf("%s+%x", inv.req.SecretsRev, sum.Sum(nil)[:16])
-	return nil
+	return overlay{values, fmt.Sprintf("+%x", sum.Sum(nil)[:16])}, nil
+}
+
+// over returns secrets with the values over them, under a revision of their own. secrets is not changed.
+func (o overlay) over(secrets map[string]string, revision string) (map[string]string, string) {
+	if len(o.values) == 0 {
+		return secrets, revision
+	}
+	all := make(map[string]string, len(secrets)+len(o.values))
+	maps.Copy(all, secrets)
+	maps.Copy(all, o.values)
+	return all, revision + o.mark
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,7 +24,7 @@ func TestAuthor(t *testing.T) {
 		name string
 		run  func(*testing.T, *site)
 	}{
-		{"dev", testDev}, {"try", testTry}, {"bundles", testBundles}, {"versions", testVersions},
+		{"dev", testDev}, {"try", testTry}, {"bundles", testBundles}, {"versions", testVersions}, {"pipelines", testPipelineDrafts},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s.in(t)) })
 	}
@@ -219,6 +220,65 @@ func testTry(t *testing.T, s *site) {
 	if r := asAcme("functions", "list").want(t, 0, "sum", ""); strings.Contains(r.out, "draft") {
 		t.Errorf("a draft was stored:\n%s", r.out)
 	}
+}
+
+// testPipelineDrafts: a pipeline as it stands on disk runs like a published one, and nothing of it is stored.
+func testPipelineDrafts(t *testing.T, s *site) {
+	f := newFolder(t, "pipeline.yaml", "name: flow\nsteps:\n- file: first.js\n- file: odd.ts\n  on_failure: skip\n- function: stored@1\n",
+		"first.js", "function (user, context, cb) { context.who = configuration.WHO; context.n = 1; cb(null, user, context); }",
+		"odd.ts", "import { name } from './lib';\nexport default function (user: any, context: any, cb: Function) { context.odd = 1; cb(new Error(name)); }\n",
+		"lib.ts", "export const name = 'odd one';\n",
+		"pipeline.a.case.json", `{"configuration": {"WHO": "the case"}, "input": {"user": {}, "context": {}},
+			"expected": {"user": {}, "context": {"who": "the case", "n": 2}}, "steps": {"first": "ok", "odd": "skipped", "stored@1": "ok"}}`)
+	asAcme := func(args ...string) result { return s.cli(append(args, "--tenant", "acme")...) }
+	stored := source(t, "function (user, context, cb) { context.n++; cb(null, user, context); }")
+	asAcme("test", f.dir).want(t, exitUsage, "", "step 3: there is no function stored")
+	asAcme("deploy", stored, "--name", "stored", "--kind", "rule").want(t, 0, "stored@1", "")
+	s.cliAs(nil, "first alone", "secrets", "set", "WHO", "-", "--function", "first", "--tenant", "acme").want(t, 0, "", "")
+	asAcme("test", f.dir).want(t, 0, "1 cases, 1 passed", "")
+	f.write("pipeline.b.case.json", `{"input": {"user": {}, "context": {}}, "expected": {"user": {}, "context": {}}, "steps": {"odd": "ok"}}`)
+	r := asAcme("test", f.dir).want(t, 1, "step odd: skipped instead of ok", "")
+	if !strings.Contains(r.out, `+     "who": "first alone"`) {
+		t.Errorf("no difference in\n%s", r.out)
+	}
+	const input = `{"user":{},"context":{"x":1}}`
+	asAcme("try", f.dir, "--input", input).want(t, 0, `{"user":{},"context":{"x":1,"who":"first alone","n":2}}`, "odd one")
+	asAcme("try", f.dir, "--input", input, "--compare").want(t, exitUsage, "", "the active version: ")
+	asAcme("publish", f.dir).want(t, 0, "flow is published", "")
+	asAcme("try", f.dir, "--input", input, "--compare").want(t, 0, "the same answer as flow", "")
+	f.write("first.js", "function (user, context, cb) { cb(new UnauthorizedError('not today')); }")
+	asAcme("try", f.dir, "--input", input).want(t, exitUser, "", "UnauthorizedError: not today")
+	asAcme("invoke", "flow", "--pipeline", "--input", input).want(t, 0, `"who":"first alone"`, "")
+
+	f.write("first.js", "function (user, context, cb) { context.n = 1; cb(null, user, context); }")
+	d := s.begin("dev", f.dir, "--tenant", "acme", "--listen", "127.0.0.1:0", "--input", input)
+	d.says("ok    pipeline.a", 0)
+	d.says("skipped", 1)
+	d.says(`"n":2`, 1)
+	f.replace("first.js", "function (user, context, cb) { context.n = 40; cb(null, user, context); }")
+	d.says(`"n":41`, 1)
+	f.write("first.js", "function (user, context, cb) { context.n = +; }")
+	d.says("load_error", 1)
+	f.write("first.js", "function (user, context, cb) { context.n = 7; cb(null, user, context); }")
+	d.says(`"n":8`, 1)
+	at := regexp.MustCompile(`answering on (http://\S+)`).FindStringSubmatch(d.out.String())
+	if at == nil {
+		t.Fatalf("no endpoint in\n%s", d.out.String())
+	}
+	res, err := http.Post(at[1]+"/v1/pipelines/flow/invoke", "application/json", strings.NewReader(input))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(res.Body)
+	res.Body.Close()
+	if err != nil || res.StatusCode != 200 || !strings.Contains(string(body), `"n":8`) {
+		t.Errorf("the endpoint says %d %s, %v", res.StatusCode, body, err)
+	}
+	d.interrupt()
+	if r := asAcme("functions", "versions", "first").want(t, 0, "", ""); strings.Contains(r.out, "2 ") && strings.Count(r.out, "\n") > 2 {
+		t.Errorf("a draft was stored:\n%s", r.out)
+	}
+	asAcme("calls").want(t, 0, "(draft)", "")
 }
 
 func testBundles(t *testing.T, s *site) {

@@ -34,6 +34,17 @@ func TestExampleRules(t *testing.T) {
 		}
 	}
 	s.cli("test", rules, "--tenant", "acme").want(t, 1, "FAIL  legacy.known", "")
+	for _, name := range []string{"login", "post-login"} {
+		dir := filepath.Join("..", "..", "examples", "pipelines", name)
+		cases, err := filepath.Glob(filepath.Join(dir, "pipeline.*.case.json"))
+		if err != nil || len(cases) < 2 {
+			t.Fatalf("%s has %d cases, %v", name, len(cases), err)
+		}
+		r := s.cli("test", dir, "--serve", addr, "--tenant", "acme")
+		if r.code != 0 || !strings.Contains(r.out, " 0 failed\n") || strings.Count(r.out, "ok    pipeline.") != len(cases) {
+			t.Errorf("pipeline %s: exit code %d\n%s%s", name, r.code, r.out, r.stderr)
+		}
+	}
 
 	dir := t.TempDir()
 	write := func(name, text string) {

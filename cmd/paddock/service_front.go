@@ -46,7 +46,7 @@ func (s *service) startFront(ctx context.Context) error {
 	}
 	r, err := router.New(router.Config{
 		Catalogue: s.store.view, Keyring: catalog.NewKeyring(s.store.view, s.store.pepper), Nodes: b.nodes,
-		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: b.pools, Logs: b.logs, Audit: s.audit.log,
+		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: b.pools, Logs: b.logs, Prover: cat, Audit: s.audit.log,
 		OpenAPI: proto.OpenAPI(), Registerer: registry, Gatherer: prometheus.Gatherers{registry, etcdMetrics{}}, Tracer: tracer, TLS: s.front.tls,
 		MaxConns: s.maxConns(), MaxConnsPerAddress: s.cfg.MaxConnectionsPerAddress,
 		Logger: s.log.With("part", "router"),

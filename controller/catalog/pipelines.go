@@ -198,7 +198,7 @@ func (c *change) checkStep(rec *pb.PipelineRecord, step *pb.PipelineStep) error 
 	switch {
 	case v == nil:
 		return f.noVersion(number)
-	case v.Kind != call.KindAuto && string(v.Kind) != rec.GetKind():
+	case !v.isOf(call.Kind(rec.GetKind())):
 		return errs.New(errs.Invalid, "version %d of %s is a %s: a pipeline of kind %s cannot run it", number, name, v.Kind, rec.GetKind())
 	}
 	return nil
@@ -225,6 +225,11 @@ func pipelineRecord(n NewPipeline) (*pb.PipelineRecord, error) {
 	if err := CheckPipelineName(n.Name); err != nil {
 		return nil, err
 	}
+	return newRecord(n)
+}
+
+// newRecord is pipelineRecord for any name.
+func newRecord(n NewPipeline) (*pb.PipelineRecord, error) {
 	if n.Kind == "" {
 		n.Kind = string(call.KindRule)
 	}

@@ -84,21 +84,28 @@ func (v *View) ResolvePipeline(t tenant.ID, name string, draw uint64) (*Resolved
 	if !ok {
 		return nil, noPipeline(t, name)
 	}
+	return s.resolvePipeline(t, p, nil, draw)
+}
+
+// resolvePipeline finds the code of each step, but for those of which it is given.
+func (s *snapshot) resolvePipeline(t tenant.ID, p *PipelineView, given []*VersionView, draw uint64) (*ResolvedPipeline, error) {
 	r := &ResolvedPipeline{Pipeline: p, Steps: make([]ResolvedStep, len(p.Steps)), Revision: s.revision}
 	for i := range p.Steps {
 		r.Steps[i].PipelineStep = &p.Steps[i]
 		if p.Steps[i].Disabled {
 			continue
 		}
-		if err := s.resolve(&r.Steps[i], draw); err != nil {
-			return nil, errs.New(err.Kind, "pipeline %s of tenant %s: step %d: %s", name, t, i+1, err.Message)
+		if given != nil && given[i] != nil {
+			r.Steps[i].Code = given[i]
+		} else if err := s.resolve(&r.Steps[i], draw); err != nil {
+			return nil, errs.New(err.Kind, "pipeline %s of tenant %s: step %d: %s", p.Name, t, i+1, err.Message)
 		}
 		switch found := r.Steps[i].Code.Runtime; {
 		case r.Runtime == "":
 			r.Runtime = found
 		case r.Runtime != found:
 			return nil, errs.New(errs.Invalid, "pipeline %s of tenant %s: its steps need the runtimes %s and %s: one call has one",
-				name, t, r.Runtime, found)
+				p.Name, t, r.Runtime, found)
 		}
 	}
 	return r, nil

@@ -96,6 +96,9 @@ type VersionView struct {
 	Proven    bool // it has succeeded often enough to stand in for a later one
 }
 
+// isOf says whether a pipeline of that kind can run it.
+func (v *VersionView) isOf(kind call.Kind) bool { return v.Kind == call.KindAuto || v.Kind == kind }
+
 // What decode functions return an error for is a record of a newer Paddock, or garbage: it is kept out, and the last good
 // copy stays.
 

@@ -92,16 +92,16 @@ func (s *Service) DeleteVersion(ctx context.Context, t tenant.ID, name string, n
 }
 
 // MarkProven notes that a version has succeeded often enough to stand in for a later one. It may be said more than once, and of
-// a version that is gone.
-func (s *Service) MarkProven(ctx context.Context, t tenant.ID, name string, number int64) error {
-	if v, ok := s.view.Function(t, name, number); ok && v.Proven && number != 0 {
+// a version that is gone, or whose number has other code now.
+func (s *Service) MarkProven(ctx context.Context, t tenant.ID, name string, number int64, hash string) error {
+	if v, ok := s.view.Function(t, name, number); ok && v.Proven && v.Hash == hash && number != 0 {
 		return nil
 	}
 	_, err := s.write(ctx, "mark proven", string(t), func() (store.Txn, error) {
 		rec := &pb.VersionRecord{}
 		key := store.Version(t, name, number)
 		rev, err := s.get(ctx, key, rec)
-		if err != nil || rev == 0 || rec.GetProven() {
+		if err != nil || rev == 0 || rec.GetProven() || rec.GetHash() != hash {
 			return store.Txn{}, err
 		}
 		rec.Proven = true

@@ -156,7 +156,7 @@ func TestTrimKeepsWhatIsUsed(t *testing.T) {
 		w.deploy("acme", "f", fmt.Sprint("v", i+1))
 	}
 	ctx, s := t.Context(), w.service
-	must(t, s.MarkProven(ctx, "acme", "f", 2))
+	must(t, s.MarkProven(ctx, "acme", "f", 2, hashCode([]byte("v2"))))
 	_, err := s.PutPipeline(ctx, "acme", NewPipeline{Name: "p", Steps: []*pb.PipelineStep{{Function: "f@4", Disabled: true}}})
 	must(t, err)
 	_, err = s.ActivateVersion(ctx, "acme", "f", 3, 0, 0)
@@ -198,13 +198,14 @@ func TestProven(t *testing.T) {
 	}
 	ctx, s := t.Context(), w.service
 	for _, n := range []int64{1, 3, 4} {
-		must(t, s.MarkProven(ctx, "acme", "f", n))
+		must(t, s.MarkProven(ctx, "acme", "f", n, hashCode(fmt.Append(nil, "v", n))))
 	}
 	rev := w.view.Revision()
-	must(t, s.MarkProven(ctx, "acme", "f", 1))
-	must(t, s.MarkProven(ctx, "acme", "f", 9))
-	must(t, s.MarkProven(ctx, "acme", "none", 1))
-	must(t, s.MarkProven(ctx, "nobody", "f", 1))
+	must(t, s.MarkProven(ctx, "acme", "f", 1, hashCode([]byte("v1"))))
+	must(t, s.MarkProven(ctx, "acme", "f", 9, hashCode([]byte("v9"))))
+	must(t, s.MarkProven(ctx, "acme", "f", 2, hashCode([]byte("v1")))) // another function's number 2, deleted meanwhile
+	must(t, s.MarkProven(ctx, "acme", "none", 1, ""))
+	must(t, s.MarkProven(ctx, "nobody", "f", 1, ""))
 	if _, now, err := w.store.List(ctx, store.Root); err != nil || now != rev {
 		t.Errorf("what was known was written again: revision %d, %d", rev, now)
 	}
