@@ -229,10 +229,10 @@ func testPipelineDrafts(t *testing.T, s *site) {
 		"odd.ts", "import { name } from './lib';\nexport default function (user: any, context: any, cb: Function) { context.odd = 1; cb(new Error(name)); }\n",
 		"lib.ts", "export const name = 'odd one';\n",
 		"pipeline.a.case.json", `{"configuration": {"WHO": "the case"}, "input": {"user": {}, "context": {}},
-			"expected": {"user": {}, "context": {"who": "the case", "n": 2}}, "steps": {"first": "ok", "odd": "skipped", "stored@1": "ok"}}`)
+			"expected": {"user": {}, "context": {"who": "the case", "n": 2}}, "steps": {"first": "ok", "odd": "skipped", "stored": "ok"}}`)
 	asAcme := func(args ...string) result { return s.cli(append(args, "--tenant", "acme")...) }
 	stored := source(t, "function (user, context, cb) { context.n++; cb(null, user, context); }")
-	asAcme("test", f.dir).want(t, exitUsage, "", "step 3: there is no function stored")
+	asAcme("test", f.dir).want(t, exitUser, "step 3: there is no function stored", "")
 	asAcme("deploy", stored, "--name", "stored", "--kind", "rule").want(t, 0, "stored@1", "")
 	s.cliAs(nil, "first alone", "secrets", "set", "WHO", "-", "--function", "first", "--tenant", "acme").want(t, 0, "", "")
 	asAcme("test", f.dir).want(t, 0, "1 cases, 1 passed", "")
