@@ -73,7 +73,7 @@ done
 for i in 1 2; do
   rm -f "$dir/r$i.ready"
   "$paddock" router "${store[@]}" --cert "$certs/router-r$i.pem" --cert-key "$certs/router-r$i-key.pem" --data-dir "$dir/r$i" --secrets "$dir/secrets" \
-    --blobs "$dir/blobs" --blobs-shared --http "127.0.0.1:$((port + i - 1))" --grpc "127.0.0.1:$((port + 50 + i))" --ready-file "$dir/r$i.ready" >"$dir/r$i.log" 2>&1 &
+    --http "127.0.0.1:$((port + i - 1))" --grpc "127.0.0.1:$((port + 50 + i))" --ready-file "$dir/r$i.ready" >"$dir/r$i.log" 2>&1 &
   pids+=($!)
   ready "router $i" "$dir/r$i.ready" "$dir/r$i.log" $!
 done

@@ -13,22 +13,22 @@ import (
 const routerHelp = `Serve callers over HTTP and gRPC, and hand their calls to controllers on other machines: one of any number of routers that
 share a store. It makes no sandboxes and needs no root.
 
-All routers share the key-encryption key, the pepper and the operator's key (--secrets), and the directory of stored code
-(--blobs). SIGTERM refuses new calls and lets those in flight finish.`
+All routers share the key-encryption key, the pepper and the operator's key (--secrets). Code is kept in the store, encrypted, or in a
+directory that all routers see (--blobs). SIGTERM refuses new calls and lets those in flight finish.`
 
 func (a *app) routerCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "router", Short: "Serve callers and hand their calls to controllers", Long: routerHelp, Args: args(),
 		Example: `  paddock router --etcd-endpoints https://10.0.0.21:2379 \
     --cert router-front-1.pem --cert-key router-front-1-key.pem --ca ca.pem --secrets /srv/paddock/secrets \
-    --blobs /srv/paddock/blobs --blobs-shared --http :443 --grpc :8443 --tls-cert cert.pem --tls-key key.pem`,
+    --http :443 --grpc :8443 --tls-cert cert.pem --tls-key key.pem`,
 	}
 	cfg := config.Defaults()
 	f := c.Flags()
 	bindFrontFlags(f, &cfg)
-	f.StringVar(&cfg.DataDir, "data-dir", cfg.DataDir, "audit log, and the keys where --secrets names no directory")
+	f.StringVar(&cfg.DataDir, "data-dir", cfg.DataDir, "audit log, copies of code, and the keys where --secrets names no directory")
 	f.StringVar(&cfg.Cluster.Secrets, "secrets", "", "directory of the keys that all routers share")
-	f.StringVar(&cfg.Cluster.Blobs, "blobs", "", "directory of stored code that all routers share")
+	f.StringVar(&cfg.Cluster.Blobs, "blobs", "", "directory of stored code that all routers share (default: the store keeps it)")
 	f.BoolVar(&cfg.Cluster.BlobsShared, "blobs-shared", false, "say that every router sees the same --blobs")
 	file := bindClusterFlags(f, &cfg)
 	c.RunE = runE(func(cmd *cobra.Command, _ []string) error {

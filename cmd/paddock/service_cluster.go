@@ -95,7 +95,12 @@ func (s *service) openRouterStore(ctx context.Context) error {
 		return fmt.Errorf("secrets: %w", err)
 	}
 	var err error
-	if p.blobs, err = catalog.OpenBlobs(s.cfg.Cluster.Blobs); err != nil {
+	if dir := s.cfg.Cluster.Blobs; dir != "" {
+		p.blobs, err = catalog.OpenBlobs(dir)
+	} else {
+		p.blobs, err = catalog.OpenStoreBlobs(ctx, p.client, filepath.Join(s.data.Private(), "code"))
+	}
+	if err != nil {
 		return fmt.Errorf("code: %w", err)
 	}
 	s.onStop("code", func(context.Context, bool) error { return p.blobs.Close() })
@@ -105,7 +110,22 @@ func (s *service) openRouterStore(ctx context.Context) error {
 	if p.pepper, err = catalog.LoadPepper(filepath.Join(secrets, "pepper")); err != nil {
 		return err
 	}
-	return s.openView(ctx)
+	if err := s.openView(ctx); err != nil {
+		return err
+	}
+	s.keepCopies()
+	return nil
+}
+
+// keepCopies has the code of active versions on this machine, in case the store goes away.
+func (s *service) keepCopies() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.store.view.KeepCopies(ctx)
+	}()
+	s.onStop("copies of code", func(context.Context, bool) error { cancel(); <-done; return nil })
 }
 
 // listenNode takes the address at which routers come. It is served once there is something to serve.

@@ -75,14 +75,13 @@ func (c *codeCache) load(ctx context.Context, t *TenantView, hash string) ([]byt
 		return errs.Wrap(errs.Internal, "load code", err,
 			"the code %.12s… of tenant %s cannot be read; the operator's log has the details", hash, t.ID)
 	}
-	sealed, err := c.blobs.get(ctx, t.ID, hash, maxCodeBytes+sealOverhead)
+	source, err := c.open(ctx, t, hash, c.blobs.copied)
+	if err != nil && !errors.Is(err, ErrKEKAway) { // no copy, or one under a former key
+		source, err = c.open(ctx, t, hash, c.blobs.get)
+	}
 	if errors.Is(err, errNoBlob) {
 		return nil, errs.Wrap(errs.NotFound, "load code", err, "tenant %s has no code %.12s…", t.ID, hash)
 	}
-	if err != nil {
-		return nil, fail(err)
-	}
-	source, err := c.seal.unseal(ctx, t.ID, t.dataKey, kindCode, hash, sealed)
 	if e := asKEKAway("load code", err); e != nil {
 		return nil, e
 	}
@@ -94,6 +93,16 @@ func (c *codeCache) load(ctx context.Context, t *TenantView, hash string) ([]byt
 	}
 	c.kept.Add(codeKey{t.ID, hash}, source, int64(len(source)))
 	return source, nil
+}
+
+// open reads a ciphertext and opens it.
+func (c *codeCache) open(ctx context.Context, t *TenantView, hash string,
+	read func(context.Context, tenant.ID, string, int64) ([]byte, error)) ([]byte, error) {
+	sealed, err := read(ctx, t.ID, hash, maxCodeBytes+sealOverhead)
+	if err != nil {
+		return nil, err
+	}
+	return c.seal.unseal(ctx, t.ID, t.dataKey, kindCode, hash, sealed)
 }
 
 // forget drops everything of a tenant, its key too.

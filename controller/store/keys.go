@@ -88,6 +88,35 @@ func AssignmentsOf(controller string) string { return AssignmentsPrefix + contro
 // Election is election/<name>: who holds a role that one process at a time has.
 func Election(name string) string { return ElectionPrefix + name }
 
+// BlobHead is heads/<tenant>/<name> below BlobsPrefix, with blob "<tenant>/<name>", or the beginning of it as a prefix.
+func BlobHead(blob string) string { return BlobsPrefix + "heads/" + blob }
+
+// BlobChunk is one piece of a blob's bytes.
+func BlobChunk(blob, generation string, n int) string {
+	s := strconv.Itoa(n)
+	return BlobsPrefix + "chunks/" + blob + "/" + generation + "/" + strings.Repeat("0", max(0, 4-len(s))) + s
+}
+
+const blobsWriting = BlobsPrefix + "writing/"
+
+// BlobWriting says that pieces are being written that no head refers to yet; that of no blob is the prefix of all.
+func BlobWriting(blob, generation string) string {
+	if blob == "" {
+		return blobsWriting
+	}
+	return blobsWriting + blob + "/" + generation
+}
+
+// SplitBlobWriting returns the blob of such a key.
+func SplitBlobWriting(key string) (blob string, ok bool) {
+	rest, ok := strings.CutPrefix(key, blobsWriting)
+	i := strings.LastIndexByte(rest, '/')
+	if !ok || i < 0 {
+		return "", false
+	}
+	return rest[:i], true
+}
+
 // Kind is what a key's record is.
 type Kind uint8
 

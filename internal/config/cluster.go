@@ -34,8 +34,8 @@ type Cluster struct {
 	// Secrets is the directory of what all routers share: the key-encryption key, the pepper of API keys, the operator's key.
 	// "" is inside of DataDir, which does for a single router.
 	Secrets string `yaml:"secrets"`
-	// Blobs is the directory of stored code, the same for all routers. BlobsShared says that it is; without it a router with a
-	// store of its own kind refuses to start, since the others would not find the code.
+	// Blobs is a directory of stored code, the same for all routers; BlobsShared says that it is. "" keeps code in the store, up to
+	// 1 GiB of it, with copies in DataDir.
 	Blobs       string `yaml:"blobs"`
 	BlobsShared bool   `yaml:"blobs_shared"`
 }
@@ -76,12 +76,14 @@ func (c *Cluster) CheckRouter() error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	if !c.BlobsShared {
-		return errors.New("code is kept in a directory (blobs), and every router has to see the same one: name it with --blobs and say " +
-			"so with --blobs-shared")
-	}
-	if c.Blobs == "" {
-		return errors.New("blobs is empty: name the directory of stored code that all routers share")
+	switch {
+	case strings.Contains(c.Blobs, "://"):
+		return fmt.Errorf("blobs %q is a URL, and only directories are known: leave --blobs out, and the store keeps the code", c.Blobs)
+	case c.Blobs != "" && !c.BlobsShared:
+		return fmt.Errorf("blobs %s: every router has to see the same directory: say so with --blobs-shared, or leave --blobs out, and the store keeps "+
+			"the code", c.Blobs)
+	case c.Blobs == "" && c.BlobsShared:
+		return errors.New("blobs is empty: name the directory of stored code that all routers share, or leave --blobs-shared out as well")
 	}
 	return nil
 }

@@ -933,6 +933,77 @@ func (x *AssignmentRecord) GetExtra() bool {
 	return false
 }
 
+// A piece of stored code where the store keeps it: this at heads/<tenant>/<name>, its bytes at chunks/<tenant>/<name>/<generation>/<n>,
+// and this again at writing/… while there is no head that refers to the bytes yet.
+type BlobRecord struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Written   *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=written,proto3" json:"written,omitempty"`
+	SizeBytes int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// Of the bytes: a blob that is written again gets another.
+	Generation    string `protobuf:"bytes,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	Chunks        int32  `protobuf:"varint,4,opt,name=chunks,proto3" json:"chunks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlobRecord) Reset() {
+	*x = BlobRecord{}
+	mi := &file_paddock_v1_records_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlobRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlobRecord) ProtoMessage() {}
+
+func (x *BlobRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_records_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlobRecord.ProtoReflect.Descriptor instead.
+func (*BlobRecord) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BlobRecord) GetWritten() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Written
+	}
+	return nil
+}
+
+func (x *BlobRecord) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *BlobRecord) GetGeneration() string {
+	if x != nil {
+		return x.Generation
+	}
+	return ""
+}
+
+func (x *BlobRecord) GetChunks() int32 {
+	if x != nil {
+		return x.Chunks
+	}
+	return 0
+}
+
 var File_paddock_v1_records_proto protoreflect.FileDescriptor
 
 const file_paddock_v1_records_proto_rawDesc = "" +
@@ -1018,7 +1089,16 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\x10AssignmentRecord\x12\x1c\n" +
 	"\tisolation\x18\x01 \x01(\tR\tisolation\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
-	"\x05extra\x18\x03 \x01(\bR\x05extraB$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
+	"\x05extra\x18\x03 \x01(\bR\x05extra\"\x99\x01\n" +
+	"\n" +
+	"BlobRecord\x124\n" +
+	"\awritten\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\awritten\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\tR\n" +
+	"generation\x12\x16\n" +
+	"\x06chunks\x18\x04 \x01(\x05R\x06chunksB$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
 
 var (
 	file_paddock_v1_records_proto_rawDescOnce sync.Once
@@ -1032,7 +1112,7 @@ func file_paddock_v1_records_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_records_proto_rawDescData
 }
 
-var file_paddock_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_paddock_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_paddock_v1_records_proto_goTypes = []any{
 	(*TenantRecord)(nil),          // 0: paddock.v1.TenantRecord
 	(*UsageRecord)(nil),           // 1: paddock.v1.UsageRecord
@@ -1044,31 +1124,33 @@ var file_paddock_v1_records_proto_goTypes = []any{
 	(*SecretRecord)(nil),          // 7: paddock.v1.SecretRecord
 	(*ControllerRecord)(nil),      // 8: paddock.v1.ControllerRecord
 	(*AssignmentRecord)(nil),      // 9: paddock.v1.AssignmentRecord
-	(*Policy)(nil),                // 10: paddock.v1.Policy
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*Access)(nil),                // 12: paddock.v1.Access
-	(*PipelineStep)(nil),          // 13: paddock.v1.PipelineStep
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*BlobRecord)(nil),            // 10: paddock.v1.BlobRecord
+	(*Policy)(nil),                // 11: paddock.v1.Policy
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*Access)(nil),                // 13: paddock.v1.Access
+	(*PipelineStep)(nil),          // 14: paddock.v1.PipelineStep
+	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
 }
 var file_paddock_v1_records_proto_depIdxs = []int32{
-	10, // 0: paddock.v1.TenantRecord.policy:type_name -> paddock.v1.Policy
-	11, // 1: paddock.v1.TenantRecord.created:type_name -> google.protobuf.Timestamp
-	11, // 2: paddock.v1.TenantRecord.key_replaced:type_name -> google.protobuf.Timestamp
-	11, // 3: paddock.v1.KeyRecord.created:type_name -> google.protobuf.Timestamp
-	11, // 4: paddock.v1.KeyRecord.expires:type_name -> google.protobuf.Timestamp
-	11, // 5: paddock.v1.KeyRecord.last_used:type_name -> google.protobuf.Timestamp
-	12, // 6: paddock.v1.FunctionRecord.access:type_name -> paddock.v1.Access
-	13, // 7: paddock.v1.PipelineRecord.steps:type_name -> paddock.v1.PipelineStep
-	14, // 8: paddock.v1.PipelineRecord.timeout:type_name -> google.protobuf.Duration
-	11, // 9: paddock.v1.PipelineRecord.updated:type_name -> google.protobuf.Timestamp
-	11, // 10: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
-	11, // 11: paddock.v1.SecretRecord.updated:type_name -> google.protobuf.Timestamp
-	11, // 12: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	11, // 0: paddock.v1.TenantRecord.policy:type_name -> paddock.v1.Policy
+	12, // 1: paddock.v1.TenantRecord.created:type_name -> google.protobuf.Timestamp
+	12, // 2: paddock.v1.TenantRecord.key_replaced:type_name -> google.protobuf.Timestamp
+	12, // 3: paddock.v1.KeyRecord.created:type_name -> google.protobuf.Timestamp
+	12, // 4: paddock.v1.KeyRecord.expires:type_name -> google.protobuf.Timestamp
+	12, // 5: paddock.v1.KeyRecord.last_used:type_name -> google.protobuf.Timestamp
+	13, // 6: paddock.v1.FunctionRecord.access:type_name -> paddock.v1.Access
+	14, // 7: paddock.v1.PipelineRecord.steps:type_name -> paddock.v1.PipelineStep
+	15, // 8: paddock.v1.PipelineRecord.timeout:type_name -> google.protobuf.Duration
+	12, // 9: paddock.v1.PipelineRecord.updated:type_name -> google.protobuf.Timestamp
+	12, // 10: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
+	12, // 11: paddock.v1.SecretRecord.updated:type_name -> google.protobuf.Timestamp
+	12, // 12: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
+	12, // 13: paddock.v1.BlobRecord.written:type_name -> google.protobuf.Timestamp
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_records_proto_init() }
@@ -1083,7 +1165,7 @@ func file_paddock_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_records_proto_rawDesc), len(file_paddock_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
