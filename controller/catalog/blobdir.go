@@ -88,7 +88,7 @@ func (d *dirBlobs) age(ctx context.Context, key string) (time.Time, error) {
 }
 
 func (d *dirBlobs) remove(ctx context.Context, key string) error {
-	if err := blobError(key, d.bucket.Delete(ctx, key)); err != nil && !errors.Is(err, errNoBlob) {
+	if err := blobError(key, d.bucket.Delete(ctx, key)); err != nil && !errors.Is(err, ErrNoBlob) {
 		return err
 	}
 	return nil
@@ -115,10 +115,10 @@ func (d *dirBlobs) tidy(context.Context, time.Time) error { return nil }
 // dropEmpty removes a tenant's directory if nobody puts at this moment.
 func (d *dirBlobs) dropEmpty(t tenant.ID) { _ = os.Remove(filepath.Join(d.dir, string(t))) }
 
-// blobError says errNoBlob where the bucket says that there is none.
+// blobError says ErrNoBlob where the bucket says that there is none.
 func blobError(key string, err error) error {
 	if gcerrors.Code(err) == gcerrors.NotFound {
-		return fmt.Errorf("%w: %s", errNoBlob, key)
+		return fmt.Errorf("%w: %s", ErrNoBlob, key)
 	}
 	return err
 }

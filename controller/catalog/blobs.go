@@ -11,17 +11,17 @@ import (
 	"paddock/internal/tenant"
 )
 
-// errNoBlob: there is no such blob.
-var errNoBlob = errors.New("no such blob")
+// ErrNoBlob says that there is no such blob.
+var ErrNoBlob = errors.New("no such blob")
 
 // blobKeeper keeps blobs by key, "<tenant>/<name>". A blob is there whole or not at all, and once put it is on disk. Safe for
 // concurrent use.
 type blobKeeper interface {
 	// put writes a blob, over one of the same key too: that renews its age.
 	put(ctx context.Context, key string, data []byte) error
-	// get reads a blob of at most limit bytes; errNoBlob if there is none.
+	// get reads a blob of at most limit bytes; ErrNoBlob if there is none.
 	get(ctx context.Context, key string, limit int64) ([]byte, error)
-	// age says when a blob was put; errNoBlob if there is none.
+	// age says when a blob was put; ErrNoBlob if there is none.
 	age(ctx context.Context, key string) (time.Time, error)
 	// remove is no error if there is no such blob.
 	remove(ctx context.Context, key string) error
@@ -92,7 +92,7 @@ func (b *Blobs) copy(ctx context.Context, key string, data []byte) {
 	}
 }
 
-// get reads a blob as it is, of at most limit bytes; errNoBlob if there is none.
+// get reads a blob as it is, of at most limit bytes; ErrNoBlob if there is none.
 func (b *Blobs) get(ctx context.Context, t tenant.ID, name string, limit int64) ([]byte, error) {
 	data, err := b.kept.get(ctx, blobKey(t, name), limit)
 	if err == nil {
@@ -101,10 +101,20 @@ func (b *Blobs) get(ctx context.Context, t tenant.ID, name string, limit int64) 
 	return data, err
 }
 
-// copied reads a copy, which another process's put may have made a former ciphertext; errNoBlob if there is none.
+// Read returns a blob as it is kept, encrypted, for a backup; ErrNoBlob if there is none.
+func (b *Blobs) Read(ctx context.Context, t tenant.ID, name string) ([]byte, error) {
+	return b.kept.get(ctx, blobKey(t, name), maxCodeBytes+sealOverhead)
+}
+
+// Write puts back what Read returned.
+func (b *Blobs) Write(ctx context.Context, t tenant.ID, name string, data []byte) error {
+	return b.put(ctx, t, name, data)
+}
+
+// copied reads a copy, which another process's put may have made a former ciphertext; ErrNoBlob if there is none.
 func (b *Blobs) copied(ctx context.Context, t tenant.ID, name string, limit int64) ([]byte, error) {
 	if b.copies == nil {
-		return nil, fmt.Errorf("%w: %s", errNoBlob, blobKey(t, name))
+		return nil, fmt.Errorf("%w: %s", ErrNoBlob, blobKey(t, name))
 	}
 	return b.copies.get(ctx, blobKey(t, name), limit)
 }
@@ -152,7 +162,7 @@ func (b *Blobs) keepers() []blobKeeper {
 // has says whether there is such a blob.
 func (b *Blobs) has(ctx context.Context, t tenant.ID, name string) (bool, error) {
 	_, err := b.kept.age(ctx, blobKey(t, name))
-	if errors.Is(err, errNoBlob) {
+	if errors.Is(err, ErrNoBlob) {
 		return false, nil
 	}
 	return err == nil, err
@@ -170,7 +180,7 @@ func (b *Blobs) sweep(ctx context.Context, before time.Time, keep func(t tenant.
 			}
 			// The listing is older than this moment: somebody may have put it again.
 			now, err := k.age(ctx, key)
-			if errors.Is(err, errNoBlob) || err == nil && !now.Before(before) {
+			if errors.Is(err, ErrNoBlob) || err == nil && !now.Before(before) {
 				return nil
 			}
 			if err != nil {

@@ -51,10 +51,10 @@ func TestBlobKeepers(t *testing.T) {
 			must(t, err)
 			defer k.close()
 			ctx := t.Context()
-			if _, err := k.get(ctx, "acme/none", 10); !errors.Is(err, errNoBlob) {
+			if _, err := k.get(ctx, "acme/none", 10); !errors.Is(err, ErrNoBlob) {
 				t.Errorf("a blob that is not there: %v", err)
 			}
-			if _, err := k.age(ctx, "acme/none"); !errors.Is(err, errNoBlob) {
+			if _, err := k.age(ctx, "acme/none"); !errors.Is(err, ErrNoBlob) {
 				t.Errorf("the age of a blob that is not there: %v", err)
 			}
 			must(t, k.remove(ctx, "acme/none"))
@@ -68,7 +68,7 @@ func TestBlobKeepers(t *testing.T) {
 					t.Errorf("%d bytes: %d came back, %v", size, len(got), err)
 				}
 			}
-			if _, err := k.get(ctx, "acme/a", 2); err == nil || errors.Is(err, errNoBlob) {
+			if _, err := k.get(ctx, "acme/a", 2); err == nil || errors.Is(err, ErrNoBlob) {
 				t.Errorf("more than the limit: %v", err)
 			}
 			must(t, k.put(ctx, "acme/b", []byte("b")))
@@ -82,7 +82,7 @@ func TestBlobKeepers(t *testing.T) {
 				t.Errorf("listed %v", seen)
 			}
 			must(t, k.remove(ctx, "acme/a"))
-			if _, err := k.get(ctx, "acme/a", 10); !errors.Is(err, errNoBlob) {
+			if _, err := k.get(ctx, "acme/a", 10); !errors.Is(err, ErrNoBlob) {
 				t.Errorf("a removed blob: %v", err)
 			}
 		})
@@ -122,7 +122,7 @@ func TestStoredBlobsLeaveNothing(t *testing.T) {
 		t.Errorf("broken off: %v", err)
 	}
 	s.fails = nil
-	if _, err := b.get(t.Context(), "acme/b", 1<<30); !errors.Is(err, errNoBlob) {
+	if _, err := b.get(t.Context(), "acme/b", 1<<30); !errors.Is(err, ErrNoBlob) {
 		t.Errorf("half a blob is one: %v", err)
 	}
 	before := len(keys())

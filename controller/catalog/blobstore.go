@@ -117,7 +117,7 @@ func (b *storeBlobs) putChunks(ctx context.Context, key string, head *pb.BlobRec
 func (b *storeBlobs) replace(ctx context.Context, key string, txn store.Txn) error {
 	for range blobReadRetries {
 		former, rev, err := b.head(ctx, key)
-		if err != nil && !errors.Is(err, errNoBlob) {
+		if err != nil && !errors.Is(err, ErrNoBlob) {
 			return err
 		}
 		t := txn
@@ -141,11 +141,11 @@ func (b *storeBlobs) replace(ctx context.Context, key string, txn store.Txn) err
 	return fmt.Errorf("blob %s: %w", key, store.ErrConflict)
 }
 
-// head reads a blob's head and its revision; errNoBlob if there is none.
+// head reads a blob's head and its revision; ErrNoBlob if there is none.
 func (b *storeBlobs) head(ctx context.Context, key string) (*pb.BlobRecord, int64, error) {
 	kv, err := b.store.Get(ctx, store.BlobHead(key))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, 0, fmt.Errorf("%w: %s", errNoBlob, key)
+		return nil, 0, fmt.Errorf("%w: %s", ErrNoBlob, key)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -204,7 +204,7 @@ func (b *storeBlobs) age(ctx context.Context, key string) (time.Time, error) {
 func (b *storeBlobs) remove(ctx context.Context, key string) error {
 	for range blobReadRetries {
 		head, rev, err := b.head(ctx, key)
-		if errors.Is(err, errNoBlob) {
+		if errors.Is(err, ErrNoBlob) {
 			return nil
 		}
 		if err != nil {

@@ -79,7 +79,7 @@ func (c *codeCache) load(ctx context.Context, t *TenantView, hash string) ([]byt
 	if err != nil && !errors.Is(err, ErrKEKAway) { // no copy, or one under a former key
 		source, err = c.open(ctx, t, hash, c.blobs.get)
 	}
-	if errors.Is(err, errNoBlob) {
+	if errors.Is(err, ErrNoBlob) {
 		return nil, errs.Wrap(errs.NotFound, "load code", err, "tenant %s has no code %.12s…", t.ID, hash)
 	}
 	if e := asKEKAway("load code", err); e != nil {

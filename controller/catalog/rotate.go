@@ -138,7 +138,7 @@ func (s *Service) sealBlobsAgain(ctx context.Context, t tenant.ID) (done int, er
 	}
 	err = s.opts.Blobs.ofTenant(ctx, t, func(name string) error {
 		old, err := s.opts.Blobs.get(ctx, t, name, maxCodeBytes+sealOverhead)
-		if errors.Is(err, errNoBlob) {
+		if errors.Is(err, ErrNoBlob) {
 			return nil
 		}
 		if err != nil {
