@@ -108,7 +108,7 @@ func (p *Pool) takeOver(c *container) (tenant.ID, time.Time, error) {
 	if err := p.open(c); err != nil {
 		return whose, since, err
 	}
-	return whose, since, p.hello(c, p.cfg.AdoptTimeout)
+	return whose, since, p.hello(c, p.cfg.AdoptTimeout, whose != "")
 }
 
 // adopted ends c's adoption, one way or the other.

@@ -106,7 +106,7 @@ func (p *Pool) make(c *container) error {
 		return fmt.Errorf("create: %w", err)
 	}
 	c.engine = engine
-	return p.hello(c, p.cfg.HelloTimeout)
+	return p.hello(c, p.cfg.HelloTimeout, false)
 }
 
 // open makes the sockets in c's directory.
@@ -133,8 +133,8 @@ func (p *Pool) open(c *container) error {
 
 var errExited = errors.New("the container ended before it said HELLO")
 
-// hello waits for c's agent; Ready means that the inside said so.
-func (p *Pool) hello(c *container, limit time.Duration) error {
+// hello waits for c's agent; Ready means that the inside said so. adopted: c is a tenant's already.
+func (p *Pool) hello(c *container, limit time.Duration, adopted bool) error {
 	ctx, cancel := context.WithTimeout(p.ctx, limit)
 	defer cancel()
 	ctx, exited := context.WithCancelCause(ctx)
@@ -146,7 +146,7 @@ func (p *Pool) hello(c *container, limit time.Duration) error {
 		case <-ctx.Done():
 		}
 	}()
-	conn, err := c.listener.Accept(ctx, LinkOptions{Container: c.id, OnLog: p.onLog})
+	conn, err := c.listener.Accept(ctx, LinkOptions{Container: c.id, OnLog: p.onLog, Adopted: adopted})
 	if err != nil {
 		if context.Cause(ctx) == errExited {
 			err = fmt.Errorf("%w (code %d, signal %d)", errExited, c.engine.Exit().Code, c.engine.Exit().Signal)

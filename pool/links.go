@@ -25,7 +25,7 @@ type linkListener struct {
 }
 
 func (l linkListener) Accept(ctx context.Context, o LinkOptions) (Conn, error) {
-	c, err := l.Listener.Accept(ctx, link.Options{Container: o.Container, OnLog: o.OnLog, Logger: l.logger})
+	c, err := l.Listener.Accept(ctx, link.Options{Container: o.Container, OnLog: o.OnLog, Adopted: o.Adopted, Logger: l.logger})
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ type Listener interface {
 type LinkOptions struct {
 	Container ContainerID
 	OnLog     func(call.LogLine) // never blocks
+	Adopted   bool               // it was a former process's, and a tenant's: nobody here knows which secrets went in
 }
 
 // Conn is the pool's view of a link; package link's is the real one, and pool/fake has one in memory so that timing can be

@@ -51,6 +51,37 @@ func TestSecretsStayInside(t *testing.T) {
 	}
 }
 
+// TestSecretsOfBeforeAreWithheld: what a call left running goes on saying its secret after the service was started again, which does
+// not know that secret before the next call, and of other functions not then either.
+func TestSecretsOfBeforeAreWithheld(t *testing.T) {
+	s := newSite(t, "oci", "runc", "--min-ready", "1")
+	s.start()
+	secret := "before-canary-" + rand.Text()
+	s.cliAs(nil, secret, "secrets", "set", "KEY", "-").want(t, 0, "KEY is set", "")
+	const ticking = `module.exports = (input, ctx) => { setInterval(() => console.log('still ' + ctx.secrets.KEY), 50).unref(); return 1 }`
+	s.cliAs(nil, ticking, "deploy", "-", "--name", "ticking").want(t, 0, "ticking@1", "")
+	s.cliAs(nil, "module.exports = () => 2", "deploy", "-", "--name", "other").want(t, 0, "other@1", "")
+	s.cli("invoke", "ticking").want(t, 0, "1", "")
+	says := func(what string) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			r := s.cli("logs", "--lines", "1000").want(t, 0, "", "")
+			if strings.Contains(r.out, secret) {
+				t.Fatalf("the secret is in the log:\n%s", r.out)
+			}
+			return strings.Contains(r.out, what)
+		})
+	}
+	says("still [secret]")
+	s.stop(syscall.SIGUSR2)
+	s.start()
+	says("[withheld: ")
+	s.cli("invoke", "other").want(t, 0, "2", "")
+	s.cli("invoke", "ticking").want(t, 0, "1", "")
+	says("still [secret]")
+	s.stop(syscall.SIGTERM)
+}
+
 // useSecrets runs calls of a function with secrets, changes and rotates them, and returns all that the commands said.
 func useSecrets(t *testing.T, s *site, canaries map[string]string) string {
 	var said strings.Builder

@@ -69,6 +69,7 @@ func newConn(nc *net.UnixConn, o Options, h Hello, rest []byte) (*Conn, error) {
 		pings: map[uint64]chan struct{}{},
 	}
 	c.logs.credit = o.LogWindow
+	c.secrets.blind = o.Adopted
 	c.w.write = c.writeOnce
 	c.wg.Go(func() { c.readLoop(rest) })
 	return c, nil

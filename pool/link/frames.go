@@ -304,7 +304,9 @@ func (c *Conn) onLog(f *Frame) error {
 		return breach("LOG with level %.20q", h.Level)
 	}
 	line := call.LogLine{Container: c.o.Container, Level: h.Level, Time: c.logTime(h.T), Dropped: max(h.Dropped, 0)}
-	line.Text = c.redactLine(f.Stream, clip(string(f.Body), MaxBody))
+	if line.Text = withheld; !c.secrets.withholds(h.Former) {
+		line.Text = c.redactLine(f.Stream, clip(string(f.Body), MaxBody))
+	}
 	if h.Step != nil {
 		line.Step = *h.Step + 1
 	}

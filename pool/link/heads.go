@@ -139,7 +139,8 @@ type LogHead struct {
 	Level   string  `json:"level"`
 	T       float64 `json:"t"`
 	Dropped int64   `json:"dropped,omitempty"`
-	Step    *int    `json:"step,omitempty"` // of a pipeline
+	Step    *int    `json:"step,omitempty"`   // of a pipeline
+	Former  bool    `json:"former,omitempty"` // of a call of a former connection
 }
 
 // parseHead decodes a head into v. A head is a JSON object; members of another type than v's are a breach, unknown ones

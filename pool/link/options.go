@@ -36,6 +36,7 @@ type Options struct {
 	CacheBytes       int64
 	QueueBytes       int           // frames waiting for the socket; more is `limited`
 	HandshakeTimeout time.Duration // from the agent's connecting to its HELLO
+	Adopted          bool          // a former connection had calls, whose secrets nobody here knows
 
 	// OnLog gets every log line, in order, on the connection's reading goroutine: it must not block. nil drops them.
 	OnLog  func(call.LogLine)

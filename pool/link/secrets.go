@@ -19,6 +19,8 @@ type secrets struct {
 	known  []secretRevision // newest last
 	values *redact.Values   // of all known
 	loose  *redact.Stream   // of lines that are no running call's; the reader's
+	// blind: secrets went in by a former connection, and no call has said yet which.
+	blind bool
 }
 
 type secretRevision struct {
@@ -28,11 +30,30 @@ type secretRevision struct {
 
 // learn notes what a call is about to carry.
 func (s *secrets) learn(req *call.Request) {
+	s.see()
 	if req.Pipeline != "" {
 		s.learnSteps(req.Steps)
 	} else if len(req.Secrets) > 0 {
 		s.note(req.SecretsRev, func() *redact.Values { return redact.New(req.Secrets) })
 	}
+}
+
+// see notes that a call comes, which carries whatever secrets its tenant has for it.
+func (s *secrets) see() {
+	s.mu.Lock()
+	s.blind = false
+	s.mu.Unlock()
+}
+
+// withheld stands for a line that may hold secrets which nobody here knows.
+const withheld = "[withheld: it comes from before the service was started again, and may hold secrets]"
+
+// withholds says whether a line is one of those: what calls of a former connection left behind, and in an adopted container
+// whatever is said before a call has told the tenant's secrets.
+func (s *secrets) withholds(former bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return former || s.blind
 }
 
 // learnSteps notes what the steps of a pipeline carry, as one revision of all of it.

@@ -77,3 +77,36 @@ func TestSecretsAreTakenOut(t *testing.T) {
 		t.Errorf("%q", last)
 	}
 }
+
+// TestLinesFromBeforeAreWithheld: in an adopted container no line is shown before a call has said which secrets there are, and of
+// what former calls left behind none ever.
+func TestLinesFromBeforeAreWithheld(t *testing.T) {
+	const unknown, known = "secret-of-before", "secret-of-now"
+	hub := make(chan call.LogLine, 8)
+	c, agent := pair(t, link.Options{Adopted: true, OnLog: func(l call.LogLine) { hub <- l }},
+		linktest.Options{Handler: func(_ context.Context, k *linktest.Call) ([]byte, error) {
+			k.Log("info", "a call: "+k.Secrets["KEY"])
+			return []byte("1"), nil
+		}})
+	expect := func(want string) {
+		t.Helper()
+		if l := <-hub; l.Text != want || l.Tenant != "acme" {
+			t.Errorf("%q of %q, want %q", l.Text, l.Tenant, want)
+		}
+	}
+	const withheld = "[withheld: it comes from before the service was started again, and may hold secrets]"
+	agent.Log("info", "nobody's: "+unknown)
+	expect(withheld)
+	agent.LogFormer("info", "a timer's: "+unknown)
+	expect(withheld)
+	r := request("")
+	r.Secrets, r.SecretsRev = map[string]string{"KEY": known}, "1"
+	if _, err := c.Do(context.Background(), r, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	expect("a call: [secret]")
+	agent.Log("info", "nobody's: "+known)
+	expect("nobody's: [secret]")
+	agent.LogFormer("info", "a timer's, still: "+unknown)
+	expect(withheld)
+}

@@ -19,7 +19,8 @@ class Lines {
   }
 
   // send sends a line of a call's log, also when the call is over and something that it left behind speaks; or a line of
-  // nobody's (by undefined, or of a former connection). by is a call, or a step of a pipeline.
+  // nobody's (by undefined), or of a call of a former connection, whose secrets this one's host does not know: it is told. by is a
+  // call, or a step of a pipeline.
   send(by, level, text) {
     const call = by === undefined ? undefined : by.owner;
     const known = call !== undefined && call.epoch === this.link.epoch;
@@ -33,14 +34,14 @@ class Lines {
     const sent = size > most ? clip(text, most) : text;
     const bytes = size > most ? byteLength(sent) : size;
     if (known) call.logLeft -= bytes;
-    this.write(known ? call.stream : 0, owner, level, sent, known ? by.index : -1);
+    this.write(known ? call.stream : 0, owner, level, sent, known ? by.index : -1, call !== undefined && !known);
     owner.logDropped += size - bytes;
   }
 
-  write(stream, owner, level, text, step) {
+  write(stream, owner, level, text, step, former) {
     const { writer } = this.link;
     const dropped = owner.logDropped > 0 ? ',"dropped":' + owner.logDropped : '';
-    const of = step < 0 ? '' : ',"step":' + step;
+    const of = former ? ',"former":true' : step < 0 ? '' : ',"step":' + step;
     const head = '{"level":"' + level + '","t":' + P.dateNow() + dropped + of + '}';
     owner.logDropped = 0;
     if (text.length <= TEXT) this.window -= writer.text(TYPE.LOG, 0, stream, head, text);
@@ -50,7 +51,7 @@ class Lines {
 
   // noteDropped tells, before RESULT, how much of a call's log did not fit.
   noteDropped(call) {
-    if (call.logDropped > 0 && this.window >= HEAD) this.write(call.stream, call, 'warn', '', -1);
+    if (call.logDropped > 0 && this.window >= HEAD) this.write(call.stream, call, 'warn', '', -1, false);
   }
 
   // report sends an error that is nobody's answer any more.

@@ -175,8 +175,17 @@ func (a *Agent) Raw(p []byte) { a.send(p) }
 // Log writes a line outside any call, whatever the credit, and takes the credit for it.
 func (a *Agent) Log(level, text string) { a.sendLog(0, level, text) }
 
+// LogFormer sends a line of a call of a former connection.
+func (a *Agent) LogFormer(level, text string) {
+	head := mustJSON(link.LogHead{Level: level, T: float64(time.Now().UnixMilli()), Former: true})
+	a.sendLogFrame(link.AppendFrame(nil, link.TypeLog, 0, 0, head, []byte(text)))
+}
+
 func (a *Agent) sendLog(s link.StreamID, level, text string) {
-	frame := logFrame(s, level, text)
+	a.sendLogFrame(logFrame(s, level, text))
+}
+
+func (a *Agent) sendLogFrame(frame []byte) {
 	a.mu.Lock()
 	a.log -= int64(len(frame) - 10)
 	a.mu.Unlock()

@@ -479,6 +479,23 @@ describe('a lost connection', () => {
   );
 
   test(
+    'what its calls left behind says so on the next one',
+    withHost(async (host) => {
+      const source = '() => { setInterval(() => console.log("still"), 20).unref(); return 1 }';
+      await host.run(source, 1);
+      await host.listen();
+      host.socket.destroy();
+      await host.welcomed();
+      const before = host.logs.length;
+      while (host.logs.length === before) await once(host, 'log');
+      const line = host.logs[before];
+      assert.equal(line.text, 'still');
+      assert.equal(line.former, true, 'nobody knows here what secrets that call had');
+      assert.equal(line.step, undefined);
+    }),
+  );
+
+  test(
     'is retried while nobody listens',
     withHost(async (host) => {
       host.socket.destroy();
