@@ -118,6 +118,9 @@ func (inv *invocation) invoke(ctx context.Context, sink call.Sink, untouched fun
 		err = cutError(err)
 	}
 	end(err)
+	if errs.Is(err, errs.Limited) { // by the node, with the slot held: what is held back stays within what may be in flight
+		inv.router.slowDown(ctx, inv.req.Tenant)
+	}
 	if res != nil {
 		res.Stages.Total = time.Since(inv.began)
 		inv.stages = res.Stages

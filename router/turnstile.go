@@ -101,9 +101,14 @@ func (r *Router) pause(ctx context.Context, wait time.Duration) {
 // refuse counts a refusal of a tenant that is over its limits, and holds it back where there are too many of them.
 func (r *Router) refuse(ctx context.Context, t tenant.ID, e *errs.Error) error {
 	r.metrics.Refused(e.Cause)
+	r.slowDown(ctx, t)
+	return e
+}
+
+// slowDown waits where a tenant is refused too often.
+func (r *Router) slowDown(ctx context.Context, t tenant.ID) {
 	wait, _ := r.turnstiles.refusals.turn(t, 1, time.Now())
 	r.pause(ctx, wait)
-	return e
 }
 
 // turnAway holds back what the choke point answers to a request that it does not let pass, where there are too many of them from

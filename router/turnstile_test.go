@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"paddock/internal/call"
+	"paddock/internal/errs"
 	"paddock/internal/tenant"
 	pb "paddock/proto/paddock/v1"
 )
@@ -97,24 +98,32 @@ func TestFloodsAreSlowedDown(t *testing.T) {
 	narrow := pace{perSecond: 0.001, burst: 2, patience: patience}
 	for name, c := range map[string]struct {
 		ask   func(g *rig) int // a status
+		node  func(context.Context, *call.Request, call.Sink) (*call.Result, error)
 		slow  bool
 		after int // status when the pace is exceeded
 	}{
 		"list": {func(g *rig) int {
 			return g.do("GET", "/v1/functions", "", "Authorization: "+bearerOf("acme-invoke")).status
-		}, true, 429},
+		}, nil, true, 429},
 		"denied": {func(g *rig) int {
 			return g.do("GET", "/v1/tenants", "", "Authorization: "+bearerOf("acme-invoke")).status
-		}, true, 403},
-		"no key":        {func(g *rig) int { return g.do("GET", "/v1/functions", "", "Authorization: x").status }, true, 401},
-		"health":        {func(g *rig) int { return g.do("GET", "/healthz", "").status }, true, 429},
-		"nothing there": {func(g *rig) int { return g.do("GET", "/x", "").status }, true, 404},
-		"operator":      {func(g *rig) int { return g.do("GET", "/v1/pool", "", "Authorization: "+bearerOf("op")).status }, false, 200},
-		"call":          {func(g *rig) int { return g.do("POST", "/v1/functions/echo/invoke", "1").status }, false, 200},
+		}, nil, true, 403},
+		"no key":        {func(g *rig) int { return g.do("GET", "/v1/functions", "", "Authorization: x").status }, nil, true, 401},
+		"health":        {func(g *rig) int { return g.do("GET", "/healthz", "").status }, nil, true, 429},
+		"nothing there": {func(g *rig) int { return g.do("GET", "/x", "").status }, nil, true, 404},
+		"operator":      {func(g *rig) int { return g.do("GET", "/v1/pool", "", "Authorization: "+bearerOf("op")).status }, nil, false, 200},
+		"call":          {func(g *rig) int { return g.do("POST", "/v1/functions/echo/invoke", "1").status }, nil, false, 200},
+		"no sandbox for it": {func(g *rig) int { return g.do("POST", "/v1/functions/echo/invoke", "1").status },
+			func(context.Context, *call.Request, call.Sink) (*call.Result, error) {
+				return nil, errs.New(errs.Limited, "too many new sandboxes")
+			}, true, 429},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, nil)
 			g.slow(narrow)
+			if c.node != nil {
+				g.node.do = c.node
+			}
 			first := c.ask(g)
 			c.ask(g)
 			began := time.Now()
