@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -231,13 +232,19 @@ type floodOrder struct {
 	Req       []byte
 	PerSecond float64 // 0: the next as soon as one has ended
 	For       time.Duration
+	Conns     int          // 0: floodConns
+	Stream    *streamOrder // over gRPC instead
 }
 
 // floodResult is per second.
 type floodResult struct{ OK, Refused, Failed float64 }
 
 func startFlood(ctx context.Context, t target, perSecond float64, d time.Duration) (func() (floodResult, error), error) {
-	order, err := json.Marshal(floodOrder{t.addr, t.req, perSecond, d})
+	return startOrder(ctx, floodOrder{Addr: t.addr, Req: t.req, PerSecond: perSecond, For: d})
+}
+
+func startOrder(ctx context.Context, o floodOrder) (func() (floodResult, error), error) {
+	order, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
@@ -265,6 +272,13 @@ func floodMain() error {
 	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil {
 		return err
 	}
+	if o.Stream != nil {
+		r, err := floodStream(*o.Stream, o.For)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(r)
+	}
 	var ok, refused, failed atomic.Int64
 	began := time.Now()
 	tokens := make(chan struct{}, floodConns)
@@ -284,7 +298,7 @@ func floodMain() error {
 		close(tokens)
 	}
 	var wg sync.WaitGroup
-	for range floodConns {
+	for range cmp.Or(o.Conns, floodConns) {
 		wg.Go(func() {
 			c := &trier{t: target{addr: o.Addr, req: o.Req}}
 			defer c.close()

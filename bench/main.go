@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,7 +24,7 @@ type bench struct {
 	rounds    int
 	burst     time.Duration
 	only      string
-	isolation string // of the overload and fair sections
+	isolation string // of the overload, fair and floods sections
 	rows      []row
 	started   time.Time
 }
@@ -40,9 +41,9 @@ func main() {
 	flag.StringVar(&b.cache, "cache", ".cache/downloads", "directory that keeps downloads from run to run")
 	flag.IntVar(&b.rounds, "rounds", 9, "rounds of warm load")
 	flag.DurationVar(&b.burst, "burst", 2*time.Second, "length of one burst of load")
-	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory; or overload, fair, which only their names run")
-	flood := flag.Bool("flood", false, "be the flood of the fair section, which starts it itself")
-	flag.StringVar(&b.isolation, "isolation", "", "what the overload and fair sections run in: gvisor, runc; overload defaults to gvisor, fair to both")
+	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory; or overload, fair, floods, which only their names run")
+	flood := flag.Bool("flood", false, "be the flood of a section, which starts it itself")
+	flag.StringVar(&b.isolation, "isolation", "", "what the overload, fair and floods sections run in: gvisor, runc; overload defaults to gvisor, the others to both")
 	flag.Parse()
 	if *flood {
 		if err := floodMain(); err != nil {
@@ -85,10 +86,10 @@ func (b *bench) run(ctx context.Context) (err error) {
 		run  func(context.Context) error
 	}{
 		{"warm", b.warm}, {"new", b.newTenant}, {"etcd", b.etcd}, {"cold", b.cold}, {"memory", b.memory}, {"overload", b.overload},
-		{"fair", b.fair},
+		{"fair", b.fair}, {"floods", b.floods},
 	}
 	for _, s := range sections {
-		if !strings.Contains(s.name, b.only) || (s.name == "overload" || s.name == "fair") && b.only == "" { // two minutes of flood are not asked for by habit
+		if !strings.Contains(s.name, b.only) || slices.Contains([]string{"overload", "fair", "floods"}, s.name) && b.only == "" { // minutes of flood are not asked for by habit
 			continue
 		}
 		b.progress("section %s", s.name)

@@ -286,7 +286,7 @@ func (c *trier) try() (status int, err error) {
 	return res.StatusCode, nil
 }
 
-// pulse calls at 20/s and keeps how long it took, by phase.
+// pulse calls at a steady rate and keeps how long it took, by phase.
 type pulse struct {
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -299,13 +299,17 @@ type pulse struct {
 }
 
 func startPulse(ctx context.Context, t target) *pulse {
+	return startPulseEvery(ctx, t, 50*time.Millisecond)
+}
+
+func startPulseEvery(ctx context.Context, t target, every time.Duration) *pulse {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &pulse{cancel: cancel, done: make(chan struct{}), took: map[string][]time.Duration{}}
 	go func() {
 		defer close(p.done)
 		c := &trier{t: t}
 		defer c.close()
-		tick := time.NewTicker(50 * time.Millisecond)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {

@@ -22,6 +22,7 @@ type service struct {
 	exited    chan error
 	dir       string
 	http      string // host:port
+	grpc      string
 	key       string
 	pid       int
 }
@@ -48,8 +49,8 @@ func (b *bench) startService(ctx context.Context, dir, isolation string, flags .
 	}
 	go func() { s.exited <- s.cmd.Wait() }()
 	var addr struct {
-		HTTP string
-		PID  int
+		HTTP, GRPC string
+		PID        int
 	}
 	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if b, err := os.ReadFile(ready); err == nil && json.Unmarshal(b, &addr) == nil {
@@ -72,7 +73,8 @@ func (b *bench) startService(ctx context.Context, dir, isolation string, flags .
 	if err != nil {
 		return nil, err
 	}
-	s.http, s.key, s.pid = strings.TrimPrefix(addr.HTTP, "http://"), strings.TrimSpace(string(key)), addr.PID
+	s.http, s.grpc = strings.TrimPrefix(addr.HTTP, "http://"), addr.GRPC
+	s.key, s.pid = strings.TrimSpace(string(key)), addr.PID
 	return s, nil
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"paddock/internal/tenant"
 	"paddock/pool"
+	"paddock/pool/oci/keeper"
 )
 
 // gvisorFlags harden runsc. Many are its defaults; they stand here so that a changed default changes nothing.
@@ -81,7 +82,7 @@ func (r runtimeBinary) remove(ctx context.Context, b bundle) error {
 func command(ctx context.Context, argv []string) error {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	var text bytes.Buffer
-	cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.Dir, cmd.Env = "/", keeper.Environment()
 	cmd.Stdout, cmd.Stderr = &text, &text
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
