@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"paddock/cmd/paddock/machine"
 	"paddock/pool/oci/keeper"
 )
 
@@ -12,7 +13,7 @@ func (a *app) keeperCommand() *cobra.Command {
 		Use: "keeper", Short: "Hold the containers of one controller (started by it)", Hidden: true,
 		DisableFlagParsing: true,
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
-			return keeper.Main(cmd.Context(), args)
+			return keeper.Main(cmd.Context(), args, func(o keeper.Options) error { return machine.RemoveRunDir(o.RunDir) })
 		}),
 	}
 }

@@ -204,7 +204,7 @@ func (s *service) newEngine(ctx context.Context) (pool.Engine, error) {
 	return oci.New(ctx, oci.Options{
 		Runtime: s.node.runtime, Isolation: tenant.Isolation(s.cfg.Isolation), StateDir: filepath.Join(s.run.Secret(), "oci"),
 		ControllerID: s.data.ID, MemoryBudgetBytes: s.node.budget, Keeper: []string{self, "keeper"}, LockFile: s.data.LockFile(),
-		Logger: log,
+		RunDir: s.run.Path, Logger: log,
 	})
 }
 

@@ -46,6 +46,7 @@ type Options struct {
 	Keeper            []string // command that runs keeper.Main with the flags that are appended
 	LockFile          string   // the file that the controller holds with flock(2); see package keeper
 	KeeperGrace       time.Duration
+	RunDir            string // what the keeper removes with everything else when no controller comes back; "" = nothing
 	Logger            *slog.Logger
 }
 

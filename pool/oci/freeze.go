@@ -23,6 +23,9 @@ func (c *container) Freeze(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	if !c.gvisor() {
+		if !c.started() { // its group may be there all the same, and on cgroup v2 an empty one can be frozen
+			return fmt.Errorf("freeze container %s: %w", c.id, errNotRunning)
+		}
 		return c.group.Freeze(ctx)
 	}
 	if err := c.signalFirst(unix.SIGSTOP); err != nil {

@@ -104,6 +104,7 @@ func (e *Engine) spawnKeeper(ctx context.Context) error {
 	defer cancel()
 	return keeper.Spawn(ctx, e.Keeper, keeper.Options{
 		Dir: filepath.Join(e.StateDir, "k"), LockFile: e.LockFile, CgroupParent: e.parent(), Grace: e.keeperGrace(),
+		RunDir: e.RunDir,
 	})
 }
 

@@ -150,7 +150,19 @@ func TestRunDir(t *testing.T) {
 	if b, err := os.ReadFile(latch); string(b) != "acme" {
 		t.Errorf("the next start lost the latch: %q, %v", b, err)
 	}
-	if err := again.Remove(); err != nil {
+	other := filepath.Join(base, "other")
+	if err := os.Mkdir(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, stays := range []string{other, "", filepath.Join(base, "none")} {
+		if err := RemoveRunDir(stays); err != nil {
+			t.Errorf("%q: %v", stays, err)
+		}
+	}
+	if err := os.Remove(other); err != nil { // it was no run directory
+		t.Error(err)
+	}
+	if err := RemoveRunDir(d.Path); err != nil { // as the keeper does
 		t.Error(err)
 	}
 	if _, err := os.Stat(base); !os.IsNotExist(err) {

@@ -88,6 +88,18 @@ func isMountPoint(path string) (bool, error) {
 	return here.Dev != above.Dev, nil
 }
 
+// RemoveRunDir removes the run directory of a process that will not come back. What is none is left alone.
+func RemoveRunDir(path string) error {
+	mounted, err := isMountPoint(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && !mounted {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("run directory %s: %w", path, err)
+	}
+	return (&RunDir{Path: path, mounted: true}).Remove()
+}
+
 // Remove unmounts and removes all of it. For a stop that leaves no containers.
 func (d *RunDir) Remove() error {
 	if d.mounted {

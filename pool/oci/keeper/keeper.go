@@ -39,11 +39,16 @@ type Options struct {
 	LockFile     string        // the file that the controller holds with flock(2)
 	CgroupParent string        // below it are the containers' groups, and nothing else
 	Grace        time.Duration // 0 = DefaultGrace
+	RunDir       string        // for Sweep; "" = nothing to remove
 }
+
+// Sweep removes what a controller that never came back has left besides its containers and control groups, all of which are gone:
+// RunDir, Dir within. The controller's lock is held meanwhile, so that none can start.
+type Sweep func(Options) error
 
 // Args returns the flags that give Main these options.
 func (o Options) Args() []string {
-	return []string{"-dir", o.Dir, "-lock", o.LockFile, "-cgroup", o.CgroupParent, "-grace", o.Grace.String()}
+	return []string{"-dir", o.Dir, "-lock", o.LockFile, "-cgroup", o.CgroupParent, "-grace", o.Grace.String(), "-run", o.RunDir}
 }
 
 func parseArgs(args []string) (Options, error) {
@@ -54,6 +59,7 @@ func parseArgs(args []string) (Options, error) {
 	set.StringVar(&o.LockFile, "lock", "", "file that the controller holds with flock(2)")
 	set.StringVar(&o.CgroupParent, "cgroup", "", "parent of the containers' control groups")
 	set.DurationVar(&o.Grace, "grace", DefaultGrace, "how long the lock must be free before everything is killed")
+	set.StringVar(&o.RunDir, "run", "", "what goes, too, when everything was killed")
 	if err := set.Parse(args); err != nil {
 		return o, fmt.Errorf("keeper: %w", err)
 	}
@@ -68,8 +74,8 @@ func parseArgs(args []string) (Options, error) {
 
 // Main is the keeper's process: it serves until an engine has told it to leave and nothing is left, until it has killed
 // everything because no controller came, or until ctx ends. It changes the process (subreaper, OOM score) and reaps every
-// child of it: run nothing else in that process.
-func Main(ctx context.Context, args []string) error {
+// child of it: run nothing else in that process. sweep may be nil.
+func Main(ctx context.Context, args []string, sweep Sweep) error {
 	o, err := parseArgs(args)
 	if err != nil {
 		return err
@@ -101,7 +107,10 @@ func Main(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return k.serve(ctx)
+	if err := k.serve(ctx); err != nil || !k.abandoned || sweep == nil {
+		return err
+	}
+	return k.sweep(sweep)
 }
 
 // serve answers engines until one of the reasons to end (see Main).
@@ -154,6 +163,7 @@ func (k *keeper) guard(ctx context.Context, served <-chan error) error {
 			freeSince = time.Now()
 		case time.Since(freeSince) >= k.Grace:
 			k.log.Warn("no controller for too long: killing all containers", "grace", k.Grace)
+			k.abandoned = true
 			return k.killAll()
 		}
 	}
@@ -179,7 +189,7 @@ func (k *keeper) unattended() bool {
 	return true
 }
 
-// killAll ends every container of the controller. What stays of them on disk is the next engine's to sweep.
+// killAll ends every container of the controller. What stays of them on disk is sweep's, or the next engine's.
 func (k *keeper) killAll() error {
 	names, err := k.groups.Children(k.CgroupParent)
 	if err != nil {
@@ -191,6 +201,23 @@ func (k *keeper) killAll() error {
 		err = errors.Join(err, k.groups.At(k.CgroupParent+"/"+name).Remove(ctx))
 	}
 	return err
+}
+
+// sweep removes the rest once nothing runs any more. If a controller has come meanwhile it is left to that one.
+func (k *keeper) sweep(sweep Sweep) error {
+	lock, err := takeLock(k.LockFile, os.O_RDWR)
+	switch {
+	case err == nil:
+		defer lock.Close()
+	case errors.Is(err, os.ErrNotExist): // with its data directory the controller is gone for good
+	default:
+		return nil
+	}
+	k.groups.At(k.CgroupParent).RemoveEmpty()
+	if above := filepath.Dir(k.CgroupParent); above != "." { // all controllers' groups: only when this was the last one
+		k.groups.At(above).RemoveEmpty()
+	}
+	return sweep(k.Options)
 }
 
 // SocketPath is where the keeper of dir listens.

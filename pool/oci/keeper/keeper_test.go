@@ -23,7 +23,7 @@ const keeperCommand = "be-the-keeper"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == keeperCommand {
-		if err := Main(context.Background(), os.Args[2:]); err != nil {
+		if err := Main(context.Background(), os.Args[2:], func(o Options) error { return os.RemoveAll(o.RunDir) }); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -383,6 +383,7 @@ func TestEndsWhatNobodyAdopts(t *testing.T) {
 	}
 	r.gone(t)
 	r.Grace = 300 * time.Millisecond
+	r.RunDir = r.Dir
 	r.spawn(t)
 	group := testenv.GroupDir("pids", r.CgroupParent+"/"+id)
 	if err := os.MkdirAll(group, 0o755); err != nil {
@@ -413,14 +414,21 @@ func TestEndsWhatNobodyAdopts(t *testing.T) {
 	if _, err := StartTime(reply.Status.PID); err == nil {
 		t.Error("the container lives though its keeper ended")
 	}
-	if _, err := os.Stat(group); err == nil {
-		t.Error("the control group is left")
+	for _, left := range []string{filepath.Dir(group), r.RunDir} { // its lock is gone a moment before they are
+		for ctx := soon(t); ; time.Sleep(time.Millisecond) {
+			if _, err := os.Stat(left); errors.Is(err, os.ErrNotExist) {
+				break
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("%s is left", left)
+			}
+		}
 	}
 }
 
 func TestMainNeedsItsFlags(t *testing.T) {
 	for _, args := range [][]string{nil, {"-dir", "/x"}, {"-nonsense"}} {
-		if err := Main(t.Context(), args); err == nil {
+		if err := Main(t.Context(), args, nil); err == nil {
 			t.Errorf("%q was accepted", args)
 		}
 	}

@@ -42,6 +42,8 @@ type keeper struct {
 	reaper *reaper
 	leave  chan struct{} // capacity 1: look whether there is a reason to end
 
+	abandoned bool // everything was killed, since no controller came; guard's, then Main's
+
 	mu       sync.Mutex
 	known    map[string]*container
 	watchers map[chan Status]struct{}
