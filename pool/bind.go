@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -70,7 +71,7 @@ func (p *Pool) latch(c *container) error {
 		return err
 	}
 	p.awaitAwake(c)
-	if err := p.setCPU(c); err != nil {
+	if err := errors.Join(p.setCPU(c), stopYielding(c)); err != nil {
 		return err
 	}
 	p.mu.Lock()

@@ -143,6 +143,9 @@ func (c *container) Usage(context.Context) (pool.Usage, error) {
 // there is to it; what was made without the runtime having put it there would have no limit, which reading back shows.
 func (c *container) SetCPU(_ context.Context, millis int64) error { return c.group.SetCPU(millis) }
 
+// StopYielding implements pool.Yielder.
+func (c *container) StopYielding() error { return c.group.SetWeight(servingWeight) }
+
 // Kill implements pool.Container. All of its processes are in the control group, gVisor's sentry and gofer too; the first
 // one is killed by its own pidfd besides, should a runtime have left it outside.
 func (c *container) Kill() error {

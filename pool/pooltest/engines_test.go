@@ -31,7 +31,7 @@ const keeperCommand = "be-the-keeper"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == keeperCommand {
-		if err := keeper.Main(context.Background(), os.Args[2:]); err != nil {
+		if err := keeper.Main(context.Background(), os.Args[2:], nil); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
