@@ -65,9 +65,9 @@ var memoryAttacks = []attack{
 	{id: "B6", file: "b6-small-files.js", limit: 10 * time.Second, want: append(answered, outOfMemory...)},
 	{id: "B7", file: "b7-everyone.js", limit: 20 * time.Second, want: answered, strike: everyone, after: held(crowd + 3)},
 	{id: "B8", file: "b8-swap.js", limit: 20 * time.Second, want: outOfMemory, gone: true, before: noSwap},
-	{id: "B9", file: "b9-worker-heaps.js", limit: 20 * time.Second, want: outOfMemory, gone: true},
-	{id: "B10", file: "b10-child-memory.js", limit: 20 * time.Second, want: append(answered, outOfMemory...), gone: true},
-	{id: "B11", file: "b11-raised-limits.js", limit: 20 * time.Second, want: outOfMemory, gone: true},
+	{id: "B9", file: "b9-worker-heaps.js", limit: 60 * time.Second, want: outOfMemory, gone: true},
+	{id: "B10", file: "b10-child-memory.js", limit: 60 * time.Second, want: append(answered, outOfMemory...), gone: true},
+	{id: "B11", file: "b11-raised-limits.js", limit: 60 * time.Second, want: outOfMemory, gone: true},
 }
 
 // C: processes, threads, signals, errors.
