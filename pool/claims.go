@@ -80,13 +80,30 @@ type record struct {
 
 // strikeLocked charges the loss of c to the code that ran in it, or to the last that did.
 func (p *Pool) strikeLocked(c *container, now time.Time) {
-	t, hashes := c.tenant, map[string]bool{}
+	hashes := map[string]bool{}
 	for _, f := range c.calls {
 		hashes[f.culprit()] = true
 	}
 	if len(c.calls) == 0 {
 		hashes[c.lastHash] = true
 	}
+	p.strikeHashesLocked(c.tenant, hashes, now)
+}
+
+// strikeLingeringLocked charges the end of c to the code that goes on in it although its calls were answered or given up: to make one
+// container after the other for it would cost everybody, and it nothing.
+func (p *Pool) strikeLingeringLocked(c *container, now time.Time) {
+	hashes := map[string]bool{}
+	for _, f := range c.calls {
+		if f.marks.Load()&flightReturned != 0 {
+			hashes[f.culprit()] = true
+		}
+	}
+	c.charged = len(hashes) > 0
+	p.strikeHashesLocked(c.tenant, hashes, now)
+}
+
+func (p *Pool) strikeHashesLocked(t *tenantState, hashes map[string]bool, now time.Time) {
 	for hash := range hashes {
 		if until := t.strikeHash(hash, now); !until.IsZero() {
 			id := t.id

@@ -92,3 +92,36 @@ func TestQuarantine(t *testing.T) {
 		r.fails(bad(), errs.SandboxLost, "crashed", "") // forgiven: it takes three again
 	})
 }
+
+// TestCodeThatNeverEndsIsQuarantined: a container that is full of code which goes on after its calls were given up is replaced, and
+// that code is not given one after the other.
+func TestCodeThatNeverEndsIsQuarantined(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		generous := policy(func(p *tenant.Policy) { p.MaxContainers, p.ClaimBurst, p.ClaimsPerSecond = 1, 100, 100 })
+		ask := func(source string) *errs.Error {
+			req := r.req("a", source)
+			req.Policy, req.Deadline = generous, time.Now().Add(100*time.Millisecond)
+			_, e := r.run(req)
+			return e
+		}
+		timeouts := 0
+		for ; timeouts < 1000; timeouts++ {
+			e := ask("hang")
+			if e == nil {
+				t.Fatal("it ended")
+			}
+			if e.Kind == errs.Limited && e.Cause == "quarantine" {
+				break
+			}
+			if e.Kind != errs.Timeout {
+				t.Fatal(e)
+			}
+		}
+		if most := 3 * 65; timeouts < most || timeouts > most+3 {
+			t.Errorf("quarantined after %d calls that never ended, want some %d: three containers full", timeouts, most)
+		}
+		if e := ask("value 1"); e != nil {
+			t.Errorf("other code of the tenant: %v", e)
+		}
+	})
+}

@@ -173,6 +173,7 @@ type container struct {
 	sampling   bool
 	looked     time.Time // last look because a call failed
 	spoiled    bool      // it ran into a limit
+	charged    bool      // its end is held against the code that goes on in it
 }
 
 // quiet says that nothing of the tenant runs in c.

@@ -187,6 +187,9 @@ func (p *Pool) taint(c *container) {
 	p.mu.Lock()
 	defer p.unlock()
 	now := time.Now()
+	if c.serving() {
+		p.strikeLingeringLocked(c, now)
+	}
 	p.drainLocked(c, CauseTainted, now)
 	p.dispatchLocked(now)
 }
@@ -207,7 +210,7 @@ func (p *Pool) loseLocked(c *container, l loss, now time.Time) {
 	c.loss = &l
 	close(c.lost)
 	p.counts.lost[l.cause]++
-	if c.tenant != nil && l.blames() && !c.spoiled { // once is enough
+	if c.tenant != nil && l.blames() && !c.spoiled && !c.charged { // once is enough
 		p.strikeLocked(c, now)
 	}
 	p.laterLocked(func() { c.engine.Kill() }) // now, not when a teardown has its turn

@@ -335,6 +335,7 @@ func (n *conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settle
 	case <-expired:
 		stop()
 		n.watchCancel()
+		n.watchUnsettled()
 		err = errs.New(errs.Timeout, "the deadline passed")
 	case <-ctx.Done():
 		n.watchCancel()
@@ -401,6 +402,19 @@ func (n *conn) watchCancel() {
 			n.taint("stuck")
 		}
 	})
+}
+
+// maxUnsettled programs may run on at a time.
+const maxUnsettled = 64
+
+// watchUnsettled taints the connection when too many programs run.
+func (n *conn) watchUnsettled() {
+	n.mu.Lock()
+	many := n.running > maxUnsettled
+	n.mu.Unlock()
+	if many {
+		n.taint("unsettled")
+	}
 }
 
 type memoryStage struct {
