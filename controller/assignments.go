@@ -43,6 +43,7 @@ type assignments struct {
 	stored  map[string]int64                // believed to be there, with the revision of the write
 	read    bool                            // stored has been read and nothing since is in doubt
 	writes  int64                           // transactions that were acknowledged
+	urgent  bool                            // releases are not to linger
 	healthy bool
 }
 
@@ -60,7 +61,9 @@ func (a *assignments) key(as pool.Assignment) string {
 // want asks for a record. It never blocks.
 func (a *assignments) want(as pool.Assignment) {
 	a.mu.Lock()
-	a.wanted[a.key(as)] = &pb.AssignmentRecord{Isolation: string(as.Isolation), Since: timestamppb.New(as.Since)}
+	a.wanted[a.key(as)] = &pb.AssignmentRecord{
+		Isolation: string(as.Isolation), Since: timestamppb.New(as.Since), Extra: as.Extra,
+	}
 	a.mu.Unlock()
 	a.kick()
 }
@@ -71,6 +74,21 @@ func (a *assignments) drop(as pool.Assignment) {
 	delete(a.wanted, a.key(as))
 	a.mu.Unlock()
 	a.kick()
+}
+
+// hurry has releases written now: somebody waits to see them.
+func (a *assignments) hurry() {
+	a.mu.Lock()
+	a.urgent = true
+	a.mu.Unlock()
+	a.kick()
+}
+
+func (a *assignments) takeUrgent() (was bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	was, a.urgent = a.urgent, false
+	return was
 }
 
 func (a *assignments) kick() {
@@ -85,7 +103,7 @@ func (a *assignments) run(ctx context.Context) {
 	backoff := writeBackoff
 	var linger <-chan time.Time
 	for {
-		err := a.converge(ctx, false)
+		err := a.converge(ctx, a.takeUrgent())
 		switch {
 		case err == nil:
 			backoff = writeBackoff
@@ -96,6 +114,7 @@ func (a *assignments) run(ctx context.Context) {
 			return
 		default:
 			a.complain(err)
+			a.hurry() // once it is back, everything
 			if !sleep(ctx, backoff) {
 				return
 			}

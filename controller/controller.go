@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"paddock/controller/catalog"
@@ -41,6 +40,8 @@ type Config struct {
 	Pool       pool.Config // its Observer is the controller's to set
 	Store      store.Store
 	Catalogue  Catalogue // seen once already: containers of tenants that it does not know are destroyed
+	// Neighbours is who else serves the same tenants, of the same catalogue; nil: nobody does.
+	Neighbours Neighbours
 	Logs       *logs.Hub
 	Calls      *logs.Calls    // nil: one of its own
 	Audit      *audit.Sampler // what sandboxes do that an operator should hear of; nil: nobody
@@ -56,8 +57,9 @@ type Controller struct {
 	calls       *logs.Calls
 	assignments *assignments
 	membership  *membership
+	others      *others // nil where nobody else serves
 
-	draining atomic.Bool
+	drain drain
 
 	ctx    context.Context // of what runs beside the calls
 	cancel context.CancelFunc
@@ -95,6 +97,10 @@ func New(cfg Config) (*Controller, error) {
 		TrustClass: cfg.TrustClass,
 		Capacity:   int32(p.Stats().Limit), Isolation: string(cfg.Pool.Engine.Isolation()),
 	}, cfg.Logger)
+	if cfg.Neighbours != nil {
+		c.others = newOthers(c, cfg.Neighbours)
+		c.membership.before = c.others.yield
+	}
 	return c, nil
 }
 
@@ -128,6 +134,9 @@ func (c *Controller) Start(ctx context.Context) error {
 	c.tasks.Go(func() { c.assignments.run(c.ctx) })
 	c.tasks.Go(func() { c.membership.run(c.ctx) })
 	c.tasks.Go(func() { c.sweepKept(c.ctx) })
+	if c.others != nil {
+		c.tasks.Go(func() { c.others.run(c.ctx) })
+	}
 	return nil
 }
 
@@ -136,15 +145,6 @@ func (c *Controller) Ready() <-chan struct{} { return c.pool.Ready() }
 
 // Stats returns the pool's.
 func (c *Controller) Stats() pool.Stats { return c.pool.Stats() }
-
-// Drain tells routers that no new work should come: what runs goes on. It cannot be taken back.
-func (c *Controller) Drain() {
-	c.draining.Store(true)
-	c.membership.update(func(r *pb.ControllerRecord) { r.Draining = true })
-}
-
-// Draining says whether Drain was called.
-func (c *Controller) Draining() bool { return c.draining.Load() }
 
 // Registered says whether the controller's record stands in the store as far as it knows.
 func (c *Controller) Registered() bool { return c.membership.isJoined() }
@@ -291,12 +291,18 @@ func (o observer) Assigned(a pool.Assignment) {
 		o.c.remove(a.Tenant)
 		return
 	}
+	if o.c.others != nil {
+		o.c.others.noteBound(a)
+	}
 	o.c.assignments.want(a)
 }
 
 // Released notes that the record may go.
 func (o observer) Released(a pool.Assignment, cause pool.Cause) {
 	o.c.assignments.drop(a)
+	if o.c.others != nil {
+		o.c.others.noteReleased(a)
+	}
 	o.c.log.Debug("container leaves service", "container", a.Container, "tenant", a.Tenant, "cause", cause)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -17,6 +18,9 @@ import (
 // LeaseTTL is how long a controller counts as alive after its last sign of life.
 const LeaseTTL = 10 * time.Second
 
+// rejoinBackMax is how long a controller waits at most, half as much more by chance, before it registers again.
+const rejoinBackMax = 2 * time.Second
+
 // membership keeps controllers/<id> in the store, under a lease, for as long as it runs: when the lease is lost the record
 // is written again. Losing it harms nobody here: the assignments' records stay and count again with the next one.
 type membership struct {
@@ -27,6 +31,7 @@ type membership struct {
 	record  *pb.ControllerRecord
 	changed chan struct{} // closed and replaced when record is
 	joined  bool
+	before  func(context.Context) // runs ahead of each registration; nil: nothing
 }
 
 func newMembership(s store.Store, rec *pb.ControllerRecord, log *slog.Logger) *membership {
@@ -43,6 +48,14 @@ func (m *membership) update(change func(*pb.ControllerRecord)) {
 		return
 	}
 	m.record = next
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// renew writes the record once more as it is: a sign of life that others can tell from an old record.
+func (m *membership) renew() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	close(m.changed)
 	m.changed = make(chan struct{})
 }
@@ -65,10 +78,11 @@ func (m *membership) run(ctx context.Context) {
 			backoff = writeBackoff
 		}
 		m.log.Warn("not registered in the store; registering again", "err", err)
-		if !sleep(ctx, backoff) {
+		// Controllers lose their leases together when the store is in trouble: they do not come back together.
+		if !sleep(ctx, backoff/2+rand.N(backoff)) {
 			return
 		}
-		backoff = min(2*backoff, writeBackMax)
+		backoff = min(2*backoff, rejoinBackMax)
 	}
 }
 
@@ -84,6 +98,9 @@ func (m *membership) once(ctx context.Context) (joined bool, err error) {
 		defer cancel()
 		_ = lease.Release(release) // it ends by itself otherwise
 	}()
+	if m.before != nil {
+		m.before(ctx)
+	}
 	for {
 		rec, changed := m.current()
 		if err := m.put(ctx, rec, lease.ID()); err != nil {

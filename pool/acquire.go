@@ -76,6 +76,10 @@ func (p *Pool) admitLocked(req *call.Request, now time.Time) (*tenantState, *err
 		e.RetryAfter = 10 * time.Second
 		return nil, e
 	}
+	t.atMost = req.AtMost
+	if e := p.elsewhereLocked(t, req, now); e != nil {
+		return nil, e
+	}
 	if len(t.marks) > 0 {
 		if e := t.quarantined(req.Code.Hash, now); e != nil {
 			p.counts.quarantined++
@@ -119,6 +123,9 @@ func (p *Pool) queueLocked(t *tenantState, req *call.Request, now time.Time) (*w
 	}
 	if req.Spill && len(t.live) == 0 && p.fullLocked(t.stock) {
 		return nil, p.noCapacityLocked("this machine is full")
+	}
+	if req.Spill && !req.Fresh && len(t.live) > 0 && t.full() && (p.retired || !t.mayHold()) {
+		return nil, p.noCapacityLocked("the tenant's containers on this machine are full")
 	}
 	w := p.enqueueLocked(t, req, now)
 	p.wantLocked(t, now)

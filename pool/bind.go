@@ -13,6 +13,7 @@ import (
 // until then its power is off and no byte of the tenant goes in.
 func (p *Pool) assignLocked(c *container, t *tenantState, req *call.Request, start call.StartKind, now time.Time) *flight {
 	p.assignToLocked(c, t, req.Fresh, now)
+	c.extra = req.Extra
 	f := p.takeLocked(c, req, now)
 	f.start, c.start = start, start
 	p.serveLocked(t, now) // they wait for the latch in the container instead of in the queue

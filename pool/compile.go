@@ -26,6 +26,11 @@ func (p *Pool) load(ctx context.Context, c *container, req *call.Request) error 
 	if !ok {
 		return errs.New(errs.Internal, "this link takes code with its first call only")
 	}
+	if ctx.Err() != nil { // LOADED may be faster than the link's look at ctx
+		e := errs.New(errs.Cancelled, "the caller went away before the code was compiled")
+		e.Started = errs.StartedNo
+		return e
+	}
 	if !req.Deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, req.Deadline)

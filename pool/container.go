@@ -145,6 +145,7 @@ type container struct {
 	tenant   *tenantState
 	latch    tenant.ID // what the latch says; set before the first byte of the tenant goes in
 	told     bool      // observers know whose it is
+	extra    bool      // bound because the tenant's containers on other machines were full
 	fresh    bool
 	power    power
 	start    call.StartKind // of the call that it was assigned for
@@ -187,7 +188,7 @@ const recentCodes = 16
 
 // remember notes the code of a call.
 func (c *container) remember(req *call.Request) {
-	if req.Code.Hash == c.lastHash {
+	if req.Code.Hash == c.lastHash || req.Code.Hash == "" { // of no code: Warm
 		return
 	}
 	c.lastHash = req.Code.Hash

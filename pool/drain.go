@@ -135,6 +135,7 @@ func (p *Pool) visitDrainingLocked(c *container, now time.Time) {
 			p.teardownLocked(c, now)
 			return
 		}
+		p.counts.overdueCalls += uint64(c.inflight)
 		p.loseLocked(c, loss{lossKilled, CauseOverdue}, now)
 		p.dispatchLocked(now)
 		return

@@ -14,6 +14,7 @@ type Assignment struct {
 	Runtime   string
 	Isolation tenant.Isolation
 	Since     time.Time
+	Extra     bool // bound because the tenant's containers on other machines were full: no surplus beside them
 }
 
 // Recycled says that a container is gone.
@@ -75,6 +76,6 @@ func (p *Pool) tell() {
 func (p *Pool) assignmentLocked(c *container) Assignment {
 	return Assignment{
 		Container: c.id, Tenant: c.latch, Runtime: p.cfg.Image.Runtime,
-		Isolation: p.cfg.Engine.Isolation(), Since: c.assigned,
+		Isolation: p.cfg.Engine.Isolation(), Since: c.assigned, Extra: c.extra,
 	}
 }

@@ -93,7 +93,7 @@ func (p *pace) slot(n int, now time.Time) (wait time.Duration, ok bool) {
 
 // hopelessLocked is the refusal of a call that would wait for a slot of its tenant's own containers until it is too late.
 func (t *tenantState) hopelessLocked(req *call.Request, now time.Time) *errs.Error {
-	if req.Deadline.IsZero() || len(t.live) == 0 || len(t.live) < t.policy.MaxContainers || t.claims+t.granting > 0 {
+	if req.Deadline.IsZero() || len(t.live) == 0 || len(t.live) < t.most() || t.claims+t.granting > 0 {
 		return nil
 	}
 	wait, ok := t.pace.slot(t.slots.len(), now)

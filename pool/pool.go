@@ -46,6 +46,7 @@ type Pool struct {
 
 	mu         sync.Mutex
 	phase      phase
+	retired    bool // no new tenants where others can be asked, and no warm containers; see Retire
 	halted     bool // the last goroutines are being waited for
 	todo       []func()
 	notes      []func(Observer)

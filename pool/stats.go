@@ -18,7 +18,7 @@ type counters struct {
 	lost                               map[Cause]uint64
 	evicted, expired, handedBack       uint64
 	overBudget, quarantined, shed      uint64
-	retries, resumed                   uint64
+	retries, resumed, overdueCalls     uint64
 	frozen, thawed, burning            uint64
 	freezeFailed, thawFailed           uint64
 	orphans, vanished, sweeps, adopted uint64
@@ -62,6 +62,7 @@ type Stats struct {
 	Shed                  uint64 // calls refused because they would have ended too late
 	Retries               uint64 // tries after the first, by the pool itself
 	Resumed               uint64 // pipelines that went on in another container
+	OverdueCalls          uint64 // calls that outlived the drain_timeout of a draining container and were ended
 
 	Freezes, Thawed              uint64
 	Burning                      uint64 // frozen at once because they burned CPU with no call
@@ -86,7 +87,7 @@ func (p *Pool) Stats() Stats {
 		Created:    n.created, CreateFailed: n.createFailed,
 		Claims: maps.Clone(n.claims), Recycled: maps.Clone(n.recycled), Lost: maps.Clone(n.lost),
 		Evicted: n.evicted, Expired: n.expired, HandedBack: n.handedBack, OverBudget: n.overBudget,
-		Quarantined: n.quarantined, Shed: n.shed, Retries: n.retries, Resumed: n.resumed,
+		Quarantined: n.quarantined, Shed: n.shed, Retries: n.retries, Resumed: n.resumed, OverdueCalls: n.overdueCalls,
 		Freezes: n.frozen, Thawed: n.thawed, Burning: n.burning,
 		FreezeFailures: n.freezeFailed, ThawFailures: n.thawFailed,
 		Sweeps: n.sweeps, Orphans: n.orphans, Vanished: n.vanished, Adopted: n.adopted,
@@ -112,6 +113,7 @@ type Info struct {
 	Cause        Cause // why it is out of service
 	Frozen       bool
 	Fresh        bool
+	Extra        bool
 	InFlight     int // calls that hold a slot
 	Running      int // calls whose code has not ended
 	Calls        int64
@@ -131,7 +133,7 @@ func (p *Pool) Containers(id tenant.ID) []Info {
 	all := []Info{}
 	for _, c := range p.selectLocked(Selector{Tenant: id, All: true}) {
 		i := Info{
-			ID: c.id, Tenant: c.latch, State: c.state, Cause: c.cause, Fresh: c.fresh,
+			ID: c.id, Tenant: c.latch, State: c.state, Cause: c.cause, Fresh: c.fresh, Extra: c.extra,
 			Frozen:   c.state == Assigned && (c.power == powerFrozen || c.power == powerQueued),
 			InFlight: c.inflight, Running: c.running, Calls: c.served, UID: c.uid, MemoryBytes: c.size, MemoryCharge: c.charge, CPUMillis: c.cpu,
 			Created: c.created, Assigned: c.assigned,

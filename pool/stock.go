@@ -83,6 +83,9 @@ func (s *stock) free() bool { return s.ready.len() > 0 && s.ring.len() == 0 }
 
 // targetLocked is how many warm containers of a size there should be.
 func (p *Pool) targetLocked(s *stock, now time.Time) int {
+	if p.retired {
+		return 0
+	}
 	byDemand := int(math.Ceil(s.claims.now(now) * p.refill.createTime.Seconds() * readyHeadroom))
 	if s == p.usual {
 		return min(max(p.min, byDemand), max(p.min, p.max), p.maxContainers)

@@ -46,6 +46,7 @@ func (p *Pool) replaceLocked(c *container, cause Cause, now time.Time) {
 	s := p.popReadyLocked(c.tenant.stock)
 	c.tenant.granting++
 	p.assignToLocked(s, c.tenant, false, now)
+	s.extra = c.extra
 	s.setPowerLocked(powerBinding)
 	codes := append([]call.Code(nil), c.recent...)
 	p.laterLocked(func() { p.succeed(c, s, cause, codes) })

@@ -33,6 +33,9 @@ type tenantState struct {
 	timer    timer // the next token
 	pace     pace
 	seen     time.Time
+
+	atMost int       // containers that it may have here by its newest call; 0: as its policy says
+	moved  time.Time // until then it is served elsewhere; see Handover
 }
 
 // tenantLocked returns the state of a tenant, made if need be.
@@ -60,7 +63,7 @@ func (p *Pool) tenantLocked(id tenant.ID, policy *tenant.Policy, now time.Time) 
 func (p *Pool) forgetTenantsLocked(now time.Time) {
 	for id, t := range p.tenants {
 		t.forgive(now)
-		if t.remains == 0 && t.granting == 0 && t.waiting() == 0 && len(t.marks) == 0 && t.bucket.full(t.policy, now) {
+		if t.remains == 0 && t.granting == 0 && t.waiting() == 0 && len(t.marks) == 0 && now.After(t.moved) && t.bucket.full(t.policy, now) {
 			t.stock.ring.remove(&t.ringNode)
 			p.stopTimerLocked(&t.timer)
 			delete(p.tenants, id)
@@ -77,7 +80,25 @@ func (t *tenantState) held() int { return len(t.live) + t.fresh + t.granting }
 // replacement wait for them, but not without end.
 func (t *tenantState) mayHold() bool {
 	n := t.claims + t.paid + t.granting
-	return t.held()+t.claims+t.paid < t.policy.MaxContainers && t.remains+n < 2*t.policy.MaxContainers
+	return t.held()+t.claims+t.paid < t.most() && t.remains+n < 2*t.policy.MaxContainers
+}
+
+// most is how many containers the tenant may have here: elsewhere there may be others.
+func (t *tenantState) most() int {
+	if t.atMost > 0 {
+		return min(t.atMost, t.policy.MaxContainers)
+	}
+	return t.policy.MaxContainers
+}
+
+// full says that every container of the tenant has as many calls as it takes.
+func (t *tenantState) full() bool {
+	for _, c := range t.live {
+		if c.inflight < t.policy.CallsPerContainer {
+			return false
+		}
+	}
+	return true
 }
 
 // dropLocked takes c off the tenant's containers and says whether it was one.

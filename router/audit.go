@@ -159,7 +159,7 @@ func (a *record) end(ctx context.Context, answer any, err error) error {
 // What of messages is written down: names and settings, by field. Anything else a message holds (source, secrets, notes)
 // stays out, and so does every field that is added, until it is listed.
 var (
-	auditedObjects = []protoreflect.Name{"id", "name", "container"}
+	auditedObjects = []protoreflect.Name{"id", "name", "container", "node"}
 	auditedDetails = []protoreflect.Name{"tenant", "role", "owner", "scopes", "ttl", "kind", "runtime", "function", "policy", "resume",
 		"all", "min_ready", "max_ready", "max_containers", "action", "access", "new_url_key"}
 	auditedAnswers = []protoreflect.Name{"version", "hash", "revision", "containers", "keys", "functions", "state"}

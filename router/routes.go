@@ -159,6 +159,9 @@ var rules = []rule{
 	{rpc: pb.Pools_Explain_FullMethodName, http: "GET /v1/pool/explain",
 		role: identity.RoleOperator, resource: "pool", audit: auditNothing},
 	{rpc: pb.Pools_Resize_FullMethodName, http: "POST /v1/pool/resize", role: identity.RoleOperator, resource: "pool"},
+	{rpc: pb.Pools_ListNodes_FullMethodName, http: "GET /v1/pool/nodes", role: identity.RoleOperator, resource: "pool", audit: auditNothing},
+	{rpc: pb.Pools_DrainNode_FullMethodName, http: "POST /v1/pool/nodes/{node}/drain", role: identity.RoleOperator, resource: "pool"},
+	{rpc: pb.Pools_UndrainNode_FullMethodName, http: "POST /v1/pool/nodes/{node}/undrain", role: identity.RoleOperator, resource: "pool"},
 	{rpc: pb.Pools_Drain_FullMethodName, http: "POST /v1/pool/drain", role: identity.RoleOperator, resource: "pool"},
 	{rpc: pb.Pools_Recycle_FullMethodName, http: "POST /v1/pool/recycle", role: identity.RoleOperator, resource: "pool"},
 

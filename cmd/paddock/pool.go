@@ -21,8 +21,10 @@ func (a *app) poolCommand() *cobra.Command {
   paddock pool explain
   paddock pool resize --min-ready 8
   paddock pool drain --tenant acme
-  paddock pool recycle --all`,
-	}, show, a.poolList(), a.poolExplain(), a.poolResize(), a.poolDrain(), a.poolRecycle())
+  paddock pool recycle --all
+  paddock pool nodes
+  paddock pool drain 485dbfb6`,
+	}, show, a.poolList(), a.poolExplain(), a.poolResize(), a.poolDrain(), a.poolUndrain(), a.poolNodes(), a.poolRecycle())
 	refuse := c.RunE
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
@@ -223,9 +225,14 @@ func (a *app) poolResize() *cobra.Command {
 
 func (a *app) poolDrain() *cobra.Command {
 	c := &cobra.Command{
-		Use: "drain [CONTAINER]", Short: "Recycle containers: one, a tenant's, or all (after a patch)", Args: args("[CONTAINER]"),
-		Long: `Let calls in flight finish, take no new ones, destroy and replace. Name a container, a tenant with --tenant, or --all.`,
+		Use: "drain [CONTAINER|NODE]", Short: "Recycle containers: one, a tenant's, or all; or take a controller out of service", Args: args("[CONTAINER|NODE]"),
+		Long: `Let calls in flight finish, take no new ones, destroy and replace. Name a container, a tenant with --tenant, or --all.
+
+With the id of a controller ('paddock pool nodes') the whole controller: it gets no new work, its tenants are warm on other
+controllers before their containers go, calls in flight have their tenants' drain_timeout. It waits until the controller is
+empty; Ctrl-C stops the waiting, not the draining. 'paddock pool undrain NODE', or a restart, puts it back into service.`,
 		Example: `  paddock pool drain 4f9c2d1ab3e0
+  paddock pool drain 485dbfb6
   paddock pool drain --tenant acme
   paddock pool drain --all`,
 	}
@@ -237,6 +244,11 @@ func (a *app) poolDrain() *cobra.Command {
 		}
 		return a.with(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn) error {
 			if len(args) > 0 {
+				if node, err := isNode(ctx, cc, args[0]); err != nil {
+					return err
+				} else if node {
+					return a.drainNode(ctx, cc, args[0])
+				}
 				id, err := containerID(ctx, cc, args[0])
 				if err != nil {
 					return err

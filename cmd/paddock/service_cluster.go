@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"paddock/cmd/paddock/machine"
+	"paddock/controller"
 	"paddock/controller/catalog"
 	"paddock/controller/noderpc"
 	"paddock/internal/nodewire"
@@ -166,11 +167,13 @@ func (s *service) serveNode(context.Context) error {
 			s.failed <- fmt.Errorf("serving routers: %w", err)
 		}
 	}()
-	// Routers are told first, and get time to hear of it; the pool's own end waits for what still runs.
+	// Its tenants are warm elsewhere first, unless the sandboxes stay; then nothing new is taken; the pool's own end waits for what
+	// still runs.
 	s.onStop("routers", func(ctx context.Context, remove bool) error {
-		if remove && ctx.Err() == nil {
-			c.Drain()
-			linger(ctx)
+		if ctx.Err() == nil {
+			if remove {
+				handOver(ctx, c)
+			}
 			stopped := make(chan struct{})
 			go func() { server.GracefulStop(); close(stopped) }()
 			select {
@@ -185,14 +188,21 @@ func (s *service) serveNode(context.Context) error {
 	return nil
 }
 
-// drainNotice is how long routers have to hear that a controller drains: a probe takes a second, and its answer a moment.
-const drainNotice = 2500 * time.Millisecond
+// Bounds of what a controller that stops waits for.
+const (
+	// drainNotice is how long routers have to hear that a controller drains: a probe takes a second, and its answer a moment.
+	drainNotice = 2500 * time.Millisecond
+	// handOverTime is for other controllers to take its tenants over. The rest of the time is for calls in flight.
+	handOverTime = drainTime / 2
+)
 
-func linger(ctx context.Context) {
-	select {
-	case <-time.After(drainNotice):
-	case <-ctx.Done():
-	}
+func handOver(ctx context.Context, c *controller.Controller) {
+	notice, cancel := context.WithTimeout(ctx, drainNotice)
+	defer cancel()
+	over, stop := context.WithTimeout(ctx, handOverTime)
+	defer stop()
+	c.HandOver(over)
+	<-notice.Done()
 }
 
 func nodeServerOptions(certs *pki.Source) []grpc.ServerOption {

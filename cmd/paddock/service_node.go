@@ -220,8 +220,12 @@ func (s *service) startController(ctx context.Context) error {
 	if minReady == 0 {
 		minReady = -1 // the pool's word for none
 	}
+	var others controller.Neighbours // none in `paddock up`
+	if s.cluster.advertised != "" {
+		others = s.store.view
+	}
 	c, err := controller.New(controller.Config{
-		ID: s.data.ID, Address: s.cluster.advertised, Region: s.cfg.Region, TrustClass: s.cfg.Cluster.TrustClass, Version: release(), Store: s.store.client, Catalogue: s.store.view,
+		Neighbours: others, ID: s.data.ID, Address: s.cluster.advertised, Region: s.cfg.Region, TrustClass: s.cfg.Cluster.TrustClass, Version: release(), Store: s.store.client, Catalogue: s.store.view,
 		Logs: logs.New(logs.Options{}), Audit: s.audit.events, Logger: s.log.With("part", "controller"),
 		Pool: pool.Config{
 			Engine: s.node.engine, Image: s.node.image, RunDir: s.run.Path, UIDBase: s.cfg.UIDBase,

@@ -33,6 +33,12 @@ func (c *ControllerView) Candidate() placement.Candidate {
 	return placement.Candidate{ID: c.ID, Weight: c.Capacity}
 }
 
+// MayRun says whether the controller runs code of tenants with this policy, regions left aside.
+func (c *ControllerView) MayRun(p *tenant.Policy, runtime string) bool {
+	return c.TrustClass == p.TrustClass && (p.Isolation == tenant.IsolationAny || p.Isolation == c.Isolation) &&
+		(len(c.Runtimes) == 0 || slices.Contains(c.Runtimes, runtime))
+}
+
 // Fleet is all registered controllers. Nobody changes one: where the pointer is the same, nothing has changed.
 type Fleet struct {
 	All  []*ControllerView // by id
@@ -50,7 +56,8 @@ type Holding struct {
 	Controller string
 	Runtime    string
 	Containers int
-	Extra      bool // all of them were added because others were full
+	Extra      bool  // all of them were added because others were full
+	Revision   int64 // of the newest of their records
 }
 
 // fleetView is the part of a View that tells who serves and what they hold. What controllers write of their containers comes
@@ -62,8 +69,14 @@ type fleetView struct {
 
 // holdings are a tenant's containers. Nobody changes one that readers can see.
 type holdings struct {
-	extra map[heldBy]bool // by container: whether it is extra
-	list  []Holding       // summed up
+	all  map[heldBy]held // by container
+	list []Holding       // summed up
+}
+
+// held is what a record says of one container.
+type held struct {
+	extra    bool
+	revision int64
 }
 
 type heldBy struct{ controller, runtime, container string }
@@ -83,6 +96,17 @@ func (v *View) Holdings(t tenant.ID) []Holding {
 		return h.list
 	}
 	return nil
+}
+
+// HeldBy returns the tenants of whom a controller, registered or not, says that it holds containers. It looks through all of them.
+func (v *View) HeldBy(controller string) (all []tenant.ID) {
+	v.serving.holdings.all(func(t tenant.ID, h *holdings) bool {
+		if slices.ContainsFunc(h.list, func(o Holding) bool { return o.Controller == controller }) {
+			all = append(all, t)
+		}
+		return true
+	})
+	return all
 }
 
 // fleetEdit collects changes of a fleetView.
@@ -117,19 +141,19 @@ func (e *fleetEdit) putController(id string, value []byte, rev int64) error {
 	return nil
 }
 
-func (e *fleetEdit) putAssignment(parts []string, value []byte) error {
+func (e *fleetEdit) putAssignment(parts []string, value []byte, rev int64) error {
 	var r pb.AssignmentRecord
 	if err := proto.Unmarshal(value, &r); err != nil {
 		return err
 	}
 	by, t := splitAssignment(parts)
-	e.own(t).extra[by] = r.GetExtra()
+	e.own(t).all[by] = held{r.GetExtra(), rev}
 	return nil
 }
 
 func (e *fleetEdit) removeAssignment(parts []string) {
 	by, t := splitAssignment(parts)
-	delete(e.own(t).extra, by)
+	delete(e.own(t).all, by)
 }
 
 func splitAssignment(parts []string) (heldBy, tenant.ID) {
@@ -139,9 +163,9 @@ func splitAssignment(parts []string) (heldBy, tenant.ID) {
 func (e *fleetEdit) own(t tenant.ID) *holdings {
 	h := e.mine[t]
 	if h == nil {
-		h = &holdings{extra: map[heldBy]bool{}}
+		h = &holdings{all: map[heldBy]held{}}
 		if old, ok := e.holdings.get(t); ok {
-			h.extra = maps.Clone(old.extra)
+			h.all = maps.Clone(old.all)
 		}
 		e.mine[t] = h
 	}
@@ -150,7 +174,7 @@ func (e *fleetEdit) own(t tenant.ID) *holdings {
 
 func (e *fleetEdit) publish() {
 	for t, h := range e.mine {
-		if len(h.extra) == 0 {
+		if len(h.all) == 0 {
 			e.holdings.del(t)
 			continue
 		}
@@ -168,14 +192,15 @@ func (e *fleetEdit) publish() {
 
 func (h *holdings) sum() {
 	h.list = nil
-	for by, extra := range h.extra {
+	for by, one := range h.all {
 		i := slices.IndexFunc(h.list, func(o Holding) bool { return o.Controller == by.controller && o.Runtime == by.runtime })
 		if i < 0 {
 			i = len(h.list)
 			h.list = append(h.list, Holding{Controller: by.controller, Runtime: by.runtime, Extra: true})
 		}
 		h.list[i].Containers++
-		h.list[i].Extra = h.list[i].Extra && extra
+		h.list[i].Extra = h.list[i].Extra && one.extra
+		h.list[i].Revision = max(h.list[i].Revision, one.revision)
 	}
 	slices.SortFunc(h.list, func(a, b Holding) int {
 		return strings.Compare(a.Controller+"/"+a.Runtime, b.Controller+"/"+b.Runtime)
@@ -190,7 +215,7 @@ func (a *apply) putFleet(kind store.Kind, parts []string, value []byte, rev int6
 		return true, a.serving.putController(parts[0], value, rev)
 	case store.KindAssignment:
 		a.notice(HoldingChanged, tenant.ID(parts[1]), "")
-		return true, a.serving.putAssignment(parts, value)
+		return true, a.serving.putAssignment(parts, value, rev)
 	}
 	return false, nil
 }

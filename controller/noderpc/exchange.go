@@ -71,11 +71,7 @@ func (x *exchange) admit(req *call.Request) error {
 		return errs.New(errs.NotFound, "there is no tenant %s", req.Tenant)
 	}
 	req.Policy = t.Policy
-	if most := int(x.head.GetMaxContainers()); most > 0 && most < t.Policy.MaxContainers {
-		less := *t.Policy
-		less.MaxContainers = most
-		req.Policy = &less
-	}
+	req.AtMost = int(x.head.GetMaxContainers())
 	return nil
 }
 

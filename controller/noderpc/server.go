@@ -15,6 +15,7 @@ import (
 	"paddock/controller/catalog"
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/nodewire"
 	"paddock/internal/sizedcache"
 	"paddock/internal/tenant"
 	pb "paddock/proto/paddock/v1"
@@ -87,6 +88,7 @@ func (s *Server) Probe(context.Context, *pb.ProbeRequest) (*pb.ProbeResponse, er
 	return &pb.ProbeResponse{
 		Controller: s.o.ID, Instance: s.o.Instance, Draining: st.Draining, Ready: st.Ready, InFlight: int32(st.InFlight),
 		Revision: s.o.Catalogue.Revision(), Started: timestamppb.New(s.started), StoreAge: durationpb.New(s.o.Catalogue.Age()),
+		Protocol: nodewire.Protocol, OldestProtocol: nodewire.OldestProtocol,
 	}, nil
 }
 

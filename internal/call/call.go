@@ -100,6 +100,7 @@ type Request struct {
 	Config   map[string]string
 	Extra    bool // the tenant's containers on other machines are full: one that is bound for this call is no surplus beside them
 	Spill    bool // other machines can be asked: do not wait for room on this one
+	AtMost   int  // containers that the tenant may have on this machine; 0 = as many as its policy says
 }
 
 // Withhold takes away the secrets that are added to requests outside of the sandbox. Secrets and SecretsRev are replaced, not

@@ -35,6 +35,12 @@ const (
 	Internal        Kind = "internal"
 )
 
+// Causes of no_capacity by which a controller sends a call to another one; nothing has started.
+const (
+	CauseMoved    = "moved"    // the tenant is served elsewhere
+	CauseDraining = "draining" // the controller takes no new work
+)
+
 // Started says whether the caller's code may have begun to run.
 type Started string
 

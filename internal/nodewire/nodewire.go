@@ -14,6 +14,19 @@ import (
 	pb "paddock/proto/paddock/v1"
 )
 
+// Versions of the protocol between routers and controllers. A version is spoken by the next one as well, so that a service can be
+// upgraded process by process, in any order: what a version adds are fields that the one before passes over, and whose absence says what
+// it did. 1 is what said nothing of versions; 2 adds the refusals by which a controller gives a tenant up.
+const (
+	Protocol       = 2
+	OldestProtocol = 1
+)
+
+// Understands says whether a peer that speaks the versions from oldest to newest, 0 being 1, has one in common with this process.
+func Understands(newest, oldest int32) bool {
+	return max(newest, 1) >= OldestProtocol && max(oldest, 1) <= Protocol
+}
+
 // PartBytes is how much of a body, of code or of a value goes in one message.
 const PartBytes = 256 << 10
 

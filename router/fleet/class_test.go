@@ -104,7 +104,7 @@ func TestTheWidestTenants(t *testing.T) {
 		}
 		p := r.fleet.pick(r.request("acme"), r.fleet.routeOf("acme"), nil)
 		p.begin()
-		defer p.end(true)
+		defer p.end(true, false)
 	}
 }
 

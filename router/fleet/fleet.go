@@ -34,6 +34,9 @@ const (
 	// recentTime is how long it is remembered who served a tenant, until its record has come by the store.
 	recentTime      = 10 * time.Second
 	rememberedRoute = 100_000 // tenants
+	// movedTime is how long a controller that gave a tenant up is not taken for one that has containers of it; its records go
+	// before.
+	movedTime = 5 * time.Second
 )
 
 // Catalogue is what a Fleet reads; *catalog.View is one.

@@ -265,7 +265,7 @@ func TestBusyTenantsSpread(t *testing.T) {
 	if extra := r.machines[order[1]].calls[0].Extra; !extra || r.machines[order[0]].calls[0].Extra {
 		t.Error("the first container is extra, or the second is not")
 	}
-	if most := r.machines[order[0]].calls[2].Policy.MaxContainers; most != 1 {
+	if most := r.machines[order[0]].calls[2].AtMost; most != 1 {
 		t.Errorf("a call that waits may have %d containers made", most)
 	}
 }
@@ -317,14 +317,37 @@ func TestSilentControllers(t *testing.T) {
 	r.must(r.request("acme"), order[1])
 }
 
-// Who drains gets nothing new, not even from those whose containers it has.
+// Who drains gets no new tenants, and those whose containers it has until another controller has some, or until it says that it has
+// none any more.
 func TestDrainingControllers(t *testing.T) {
 	r := newRig(t, nil)
 	order := r.order("acme")
-	r.must(r.request("acme"), order[0])
-	r.machines[order[0]].draining.Store(true)
-	eventually(t, "its draining is seen", func() bool { return r.fleet.members.Load().byID[order[0]].drains() })
+	home := r.machines[order[0]]
+	r.must(r.request("acme"), home.id)
+	home.draining.Store(true)
+	eventually(t, "its draining is seen", func() bool { return r.fleet.members.Load().byID[home.id].drains() })
+	r.must(r.request("acme"), home.id)
+	for _, id := range []tenant.ID{"t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8"} {
+		if got, err := r.invoke(r.request(id)); err != nil || got == home.id {
+			t.Errorf("a new tenant is served by %q (%v), which drains", got, err)
+		}
+	}
+	r.hold("acme", catalog.Holding{Controller: home.id, Runtime: "node", Containers: 1}, catalog.Holding{Controller: order[2], Runtime: "node", Containers: 1})
+	r.must(r.request("acme"), order[2])
+	r.hold("acme", catalog.Holding{Controller: home.id, Runtime: "node", Containers: 1})
+	home.mu.Lock()
+	home.refuse = &errs.Error{Kind: errs.NoCapacity, Cause: errs.CauseMoved, Started: errs.StartedNo}
+	home.mu.Unlock()
+	r.fleet.routes.Purge()
+	before := home.served()
 	r.must(r.request("acme"), order[1])
+	r.must(r.request("acme"), order[1])
+	if n := home.served() - before; n != 1 {
+		t.Errorf("who had given the tenant up was asked %d times", n)
+	}
+	home.mu.Lock()
+	home.refuse = nil
+	home.mu.Unlock()
 	for _, id := range order[1:] {
 		r.machines[id].draining.Store(true)
 		eventually(t, "its draining is seen", func() bool { return r.fleet.members.Load().byID[id].drains() })

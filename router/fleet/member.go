@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"paddock/controller/catalog"
+	"paddock/internal/nodewire"
 	pb "paddock/proto/paddock/v1"
 	"paddock/router/remote"
 )
@@ -26,10 +27,11 @@ type member struct {
 	missed   atomic.Int32 // probes in a row
 	draining atomic.Bool
 	inFlight atomic.Int64 // calls from here
+	foreign  atomic.Bool  // it speaks no version of the protocol that this router does
 }
 
 // usable says whether it gets new calls.
-func (m *member) usable() bool { return m.missed.Load() < missedProbes }
+func (m *member) usable() bool { return m.missed.Load() < missedProbes && !m.foreign.Load() }
 
 // drains says that it is about to leave: who asked it before may go on asking until there is another one.
 func (m *member) drains() bool { return m.draining.Load() || m.record.Load().Draining }
@@ -60,8 +62,12 @@ func (m *member) probe(ctx context.Context) {
 func (m *member) ask(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	res, err := m.node.Client().Probe(ctx, &pb.ProbeRequest{})
+	res, err := m.node.Client().Probe(ctx, &pb.ProbeRequest{Protocol: nodewire.Protocol, OldestProtocol: nodewire.OldestProtocol})
 	if err == nil && res.GetController() == m.id {
+		if foreign := !nodewire.Understands(res.GetProtocol(), res.GetOldestProtocol()); m.foreign.Swap(foreign) != foreign {
+			m.log.Error("a controller of another version: whether it is used has changed", "controller", m.id, "used", !foreign,
+				"its_protocol", max(1, res.GetProtocol()), "protocol", nodewire.Protocol)
+		}
 		m.draining.Store(res.GetDraining())
 		if m.missed.Swap(0) >= missedProbes {
 			m.log.Info("a controller answers again", "controller", m.id)

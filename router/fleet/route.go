@@ -26,6 +26,7 @@ type route struct {
 type traffic struct {
 	inFlight int
 	served   time.Time // a call was served there last
+	moved    time.Time // it said last that the tenant is served elsewhere
 }
 
 // Route implements router.Nodes.
@@ -66,7 +67,8 @@ type place struct {
 //   - none: whoever ranks first and has none yet, up to the tenant's number of containers, then whoever ranks first;
 //   - at that number: the one with the fewest calls, where the call waits.
 //
-// Who drains is asked only where nobody else is left, and who does not answer never, unless that is all there is.
+// Who drains is asked while it alone has the tenant's containers: another controller is about to have some. Else it is asked only where
+// nobody else is left, and who does not answer never, unless that is all there is.
 func (f *Fleet) pick(req *call.Request, r *route, tried []*member) *pick {
 	c := f.classOf(req)
 	v := f.look(req, c, r, tried, false)
@@ -142,7 +144,8 @@ func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var last []place // those that drain, or do not answer
+	var last, leaving []place // those that drain, or do not answer; those that drain and have the tenant's containers
+	staying := false          // somebody else has some
 	order := r.orderLocked(req.Tenant, c, v.whole)
 	if !v.whole {
 		order = r.withHoldersLocked(order, c, holdings)
@@ -160,6 +163,9 @@ func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried
 			if p.containers == 0 && (t.inFlight > 0 || now.Sub(t.served) < recentTime) {
 				p.containers = 1
 			}
+			if now.Sub(t.moved) < movedTime {
+				p.containers = 0
+			}
 		}
 		usable := m.usable()
 		if usable {
@@ -167,11 +173,19 @@ func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried
 		}
 		switch {
 		case slices.Contains(tried, m):
-		case !usable, m.drains():
-			last = append(last, p)
-		default:
+		case usable && !m.drains():
 			v.places = append(v.places, p)
+			staying = staying || p.containers > 0
+		case usable && p.containers > 0:
+			leaving = append(leaving, p)
+		default:
+			last = append(last, p)
 		}
+	}
+	if staying {
+		last = append(leaving, last...)
+	} else {
+		v.places = append(v.places, leaving...)
 	}
 	if len(v.places) == 0 {
 		// Who drains before who does not answer.
@@ -221,7 +235,7 @@ func (p *pick) Invoke(ctx context.Context, req *call.Request, sink call.Sink) (*
 	if lost && e.WhetherStarted() == errs.StartedNo {
 		p.member.unreachable()
 	}
-	p.end(res != nil && res.Container != "" && !lost)
+	p.end(res != nil && res.Container != "" && !lost, e != nil && e.Kind == errs.NoCapacity && e.Cause == errs.CauseMoved)
 	return res, err
 }
 
@@ -237,16 +251,20 @@ func (p *pick) begin() {
 	t.inFlight++
 }
 
-func (p *pick) end(served bool) {
+// end takes the call off the account. moved says that the tenant has no containers there any more, whatever its record says yet.
+func (p *pick) end(served, moved bool) {
 	p.member.inFlight.Add(-1)
 	p.route.mu.Lock()
 	defer p.route.mu.Unlock()
 	t := p.route.where[p.member]
 	t.inFlight--
-	if served {
-		t.served = time.Now()
+	switch {
+	case served:
+		t.served, t.moved = time.Now(), time.Time{}
+	case moved:
+		t.served, t.moved = time.Time{}, time.Now()
 	}
-	if t.inFlight == 0 && time.Since(t.served) > recentTime {
+	if t.inFlight == 0 && time.Since(t.served) > recentTime && time.Since(t.moved) > movedTime {
 		delete(p.route.where, p.member)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -175,6 +176,65 @@ func (p *Pools) Drain(ctx context.Context, req *pb.DrainRequest) (*pb.DrainRespo
 		return nil, err
 	}
 	return out, nil
+}
+
+// ListNodes shows every controller; of one that does not answer only what the store says.
+func (p *Pools) ListNodes(ctx context.Context, req *pb.ListNodesRequest) (*pb.ListNodesResponse, error) {
+	ms := p.fleet.members.Load().all
+	all := make([]*pb.NodeStatus, len(ms))
+	var over sync.WaitGroup
+	for i, m := range ms {
+		over.Go(func() {
+			one, cancel := context.WithTimeout(nodewire.Act(ctx), listTimeout)
+			defer cancel()
+			if res, err := poolsOf(m.node).ListNodes(one, req); err == nil && len(res.GetNodes()) == 1 {
+				all[i] = res.GetNodes()[0]
+				return
+			}
+			c := m.record.Load()
+			all[i] = &pb.NodeStatus{Id: m.id, Address: m.address, Region: c.Region, Version: c.Version, TrustClass: c.TrustClass,
+				Isolation: string(c.Isolation), State: "silent"}
+		})
+	}
+	over.Wait()
+	return &pb.ListNodesResponse{Nodes: all}, nil
+}
+
+// listTimeout is how long ListNodes waits for one of them.
+const listTimeout = 2 * time.Second
+
+// DrainNode is refused where nobody else is left: a drain would end in waiting calls.
+func (p *Pools) DrainNode(ctx context.Context, req *pb.DrainNodeRequest) (*pb.NodeStatus, error) {
+	m, err := p.node(req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(p.fleet.members.Load().all, func(o *member) bool { return o != m && o.usable() && !o.drains() }) {
+		return nil, errs.New(errs.Conflict, "controller %s is the last one that takes calls: put another one into service first", m.id)
+	}
+	st, err := poolsOf(m.node).DrainNode(nodewire.Act(ctx), req)
+	if err != nil {
+		return nil, named(m.id, err)
+	}
+	m.draining.Store(true)
+	return st, nil
+}
+
+// UndrainNode puts a controller back into service.
+func (p *Pools) UndrainNode(ctx context.Context, req *pb.UndrainNodeRequest) (*pb.NodeStatus, error) {
+	m, err := p.node(req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	st, err := poolsOf(m.node).UndrainNode(nodewire.Act(ctx), req)
+	return st, named(m.id, err)
+}
+
+func (p *Pools) node(id string) (*member, error) {
+	if m := p.fleet.members.Load().byID[id]; m != nil {
+		return m, nil
+	}
+	return nil, errs.New(errs.NotFound, "there is no controller %.40q: 'paddock pool nodes' lists them", id)
 }
 
 // Recycle goes through the controllers one after the other, so that only one at a time makes successors.

@@ -401,7 +401,7 @@ func TestEndsOfCalls(t *testing.T) {
 func TestWaitsForTenantsItHasNotHeardOf(t *testing.T) {
 	r := newRig(t)
 	r.controller.invoke = func(_ context.Context, req *call.Request, _ call.Sink) (*call.Result, error) {
-		return &call.Result{Value: fmt.Appendf(nil, "%d", req.Policy.MaxContainers)}, nil
+		return &call.Result{Value: fmt.Appendf(nil, "%d", req.AtMost)}, nil
 	}
 	r.node.TenantRevision = func(*call.Request) int64 { return 5 }
 	time.AfterFunc(20*time.Millisecond, func() { r.catalogue.revision.Store(5) })

@@ -4736,6 +4736,327 @@ func (x *DrainResponse) GetContainers() int32 {
 	return 0
 }
 
+type ListNodesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNodesRequest) Reset() {
+	*x = ListNodesRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesRequest) ProtoMessage() {}
+
+func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
+func (*ListNodesRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{73}
+}
+
+type ListNodesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nodes         []*NodeStatus          `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNodesResponse) Reset() {
+	*x = ListNodesResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesResponse) ProtoMessage() {}
+
+func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
+func (*ListNodesResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *ListNodesResponse) GetNodes() []*NodeStatus {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The controller's id.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *DrainNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type UndrainNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainNodeRequest) Reset() {
+	*x = UndrainNodeRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainNodeRequest) ProtoMessage() {}
+
+func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *UndrainNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type NodeStatus struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address    string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Region     string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	Version    string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	TrustClass string                 `protobuf:"bytes,5,opt,name=trust_class,json=trustClass,proto3" json:"trust_class,omitempty"`
+	Isolation  string                 `protobuf:"bytes,6,opt,name=isolation,proto3" json:"isolation,omitempty"`
+	// serving, draining, drained, or silent: it does not answer, and nothing else is known of it.
+	State string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	Ready int32  `protobuf:"varint,8,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Containers of tenants that take calls there.
+	Assigned int32 `protobuf:"varint,9,opt,name=assigned,proto3" json:"assigned,omitempty"`
+	InFlight int32 `protobuf:"varint,10,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// Since it drains: tenants that were warm elsewhere before their containers went, and those for whom nobody had room in time.
+	Moved      int32 `protobuf:"varint,11,opt,name=moved,proto3" json:"moved,omitempty"`
+	Unprepared int32 `protobuf:"varint,12,opt,name=unprepared,proto3" json:"unprepared,omitempty"`
+	// Calls that outlasted their tenant's drain_timeout and were ended.
+	OverdueCalls  int64                  `protobuf:"varint,13,opt,name=overdue_calls,json=overdueCalls,proto3" json:"overdue_calls,omitempty"`
+	DrainBegan    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=drain_began,json=drainBegan,proto3" json:"drain_began,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeStatus) Reset() {
+	*x = NodeStatus{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeStatus) ProtoMessage() {}
+
+func (x *NodeStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
+func (*NodeStatus) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *NodeStatus) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetTrustClass() string {
+	if x != nil {
+		return x.TrustClass
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetIsolation() string {
+	if x != nil {
+		return x.Isolation
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetReady() int32 {
+	if x != nil {
+		return x.Ready
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetAssigned() int32 {
+	if x != nil {
+		return x.Assigned
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetInFlight() int32 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetMoved() int32 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetUnprepared() int32 {
+	if x != nil {
+		return x.Unprepared
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetOverdueCalls() int64 {
+	if x != nil {
+		return x.OverdueCalls
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetDrainBegan() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DrainBegan
+	}
+	return nil
+}
+
 type RecycleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Either all, or those that fit all of what is set.
@@ -4748,7 +5069,7 @@ type RecycleRequest struct {
 
 func (x *RecycleRequest) Reset() {
 	*x = RecycleRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[73]
+	mi := &file_paddock_v1_manage_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4760,7 +5081,7 @@ func (x *RecycleRequest) String() string {
 func (*RecycleRequest) ProtoMessage() {}
 
 func (x *RecycleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[73]
+	mi := &file_paddock_v1_manage_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4773,7 +5094,7 @@ func (x *RecycleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleRequest.ProtoReflect.Descriptor instead.
 func (*RecycleRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{73}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RecycleRequest) GetAll() bool {
@@ -4816,7 +5137,7 @@ type RecycleProgress struct {
 
 func (x *RecycleProgress) Reset() {
 	*x = RecycleProgress{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[74]
+	mi := &file_paddock_v1_manage_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4828,7 +5149,7 @@ func (x *RecycleProgress) String() string {
 func (*RecycleProgress) ProtoMessage() {}
 
 func (x *RecycleProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[74]
+	mi := &file_paddock_v1_manage_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4841,7 +5162,7 @@ func (x *RecycleProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleProgress.ProtoReflect.Descriptor instead.
 func (*RecycleProgress) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{74}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RecycleProgress) GetTotal() int32 {
@@ -4901,7 +5222,7 @@ type TailAuditRequest struct {
 
 func (x *TailAuditRequest) Reset() {
 	*x = TailAuditRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[75]
+	mi := &file_paddock_v1_manage_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4913,7 +5234,7 @@ func (x *TailAuditRequest) String() string {
 func (*TailAuditRequest) ProtoMessage() {}
 
 func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[75]
+	mi := &file_paddock_v1_manage_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4926,7 +5247,7 @@ func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailAuditRequest.ProtoReflect.Descriptor instead.
 func (*TailAuditRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{75}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *TailAuditRequest) GetFollow() bool {
@@ -4985,7 +5306,7 @@ type AuditRecord struct {
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[76]
+	mi := &file_paddock_v1_manage_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4997,7 +5318,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[76]
+	mi := &file_paddock_v1_manage_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5010,7 +5331,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{76}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *AuditRecord) GetSeq() int64 {
@@ -5512,7 +5833,35 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\rDrainResponse\x12\x1e\n" +
 	"\n" +
 	"containers\x18\x01 \x01(\x05R\n" +
-	"containers\"T\n" +
+	"containers\"\x12\n" +
+	"\x10ListNodesRequest\"A\n" +
+	"\x11ListNodesResponse\x12,\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x16.paddock.v1.NodeStatusR\x05nodes\"&\n" +
+	"\x10DrainNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"(\n" +
+	"\x12UndrainNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\xa4\x03\n" +
+	"\n" +
+	"NodeStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1f\n" +
+	"\vtrust_class\x18\x05 \x01(\tR\n" +
+	"trustClass\x12\x1c\n" +
+	"\tisolation\x18\x06 \x01(\tR\tisolation\x12\x14\n" +
+	"\x05state\x18\a \x01(\tR\x05state\x12\x14\n" +
+	"\x05ready\x18\b \x01(\x05R\x05ready\x12\x1a\n" +
+	"\bassigned\x18\t \x01(\x05R\bassigned\x12\x1b\n" +
+	"\tin_flight\x18\n" +
+	" \x01(\x05R\binFlight\x12\x14\n" +
+	"\x05moved\x18\v \x01(\x05R\x05moved\x12\x1e\n" +
+	"\n" +
+	"unprepared\x18\f \x01(\x05R\n" +
+	"unprepared\x12#\n" +
+	"\roverdue_calls\x18\r \x01(\x03R\foverdueCalls\x12;\n" +
+	"\vdrain_began\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"drainBegan\"T\n" +
 	"\x0eRecycleRequest\x12\x10\n" +
 	"\x03all\x18\x01 \x01(\bR\x03all\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x18\n" +
@@ -5583,14 +5932,17 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\tCreateKey\x12\x1c.paddock.v1.CreateKeyRequest\x1a\x1d.paddock.v1.CreateKeyResponse\x12E\n" +
 	"\bListKeys\x12\x1b.paddock.v1.ListKeysRequest\x1a\x1c.paddock.v1.ListKeysResponse\x12H\n" +
 	"\tRevokeKey\x12\x1c.paddock.v1.RevokeKeyRequest\x1a\x1d.paddock.v1.RevokeKeyResponse\x12H\n" +
-	"\tRotateKEK\x12\x1c.paddock.v1.RotateKEKRequest\x1a\x1d.paddock.v1.RotateKEKResponse2\xa4\x03\n" +
+	"\tRotateKEK\x12\x1c.paddock.v1.RotateKEKRequest\x1a\x1d.paddock.v1.RotateKEKResponse2\xf8\x04\n" +
 	"\x05Pools\x12W\n" +
 	"\x0eListContainers\x12!.paddock.v1.ListContainersRequest\x1a\".paddock.v1.ListContainersResponse\x12=\n" +
 	"\aGetPool\x12\x1a.paddock.v1.GetPoolRequest\x1a\x16.paddock.v1.PoolStatus\x12B\n" +
 	"\aExplain\x12\x1a.paddock.v1.ExplainRequest\x1a\x1b.paddock.v1.ExplainResponse\x12;\n" +
 	"\x06Resize\x12\x19.paddock.v1.ResizeRequest\x1a\x16.paddock.v1.PoolStatus\x12<\n" +
 	"\x05Drain\x12\x18.paddock.v1.DrainRequest\x1a\x19.paddock.v1.DrainResponse\x12D\n" +
-	"\aRecycle\x12\x1a.paddock.v1.RecycleRequest\x1a\x1b.paddock.v1.RecycleProgress0\x012H\n" +
+	"\aRecycle\x12\x1a.paddock.v1.RecycleRequest\x1a\x1b.paddock.v1.RecycleProgress0\x01\x12H\n" +
+	"\tListNodes\x12\x1c.paddock.v1.ListNodesRequest\x1a\x1d.paddock.v1.ListNodesResponse\x12A\n" +
+	"\tDrainNode\x12\x1c.paddock.v1.DrainNodeRequest\x1a\x16.paddock.v1.NodeStatus\x12E\n" +
+	"\vUndrainNode\x12\x1e.paddock.v1.UndrainNodeRequest\x1a\x16.paddock.v1.NodeStatus2H\n" +
 	"\x05Audit\x12?\n" +
 	"\x04Tail\x12\x1c.paddock.v1.TailAuditRequest\x1a\x17.paddock.v1.AuditRecord0\x01B$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
 
@@ -5606,7 +5958,7 @@ func file_paddock_v1_manage_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_manage_proto_rawDescData
 }
 
-var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
 var file_paddock_v1_manage_proto_goTypes = []any{
 	(*Policy)(nil),                  // 0: paddock.v1.Policy
 	(*Names)(nil),                   // 1: paddock.v1.Names
@@ -5681,46 +6033,51 @@ var file_paddock_v1_manage_proto_goTypes = []any{
 	(*ResizeRequest)(nil),           // 70: paddock.v1.ResizeRequest
 	(*DrainRequest)(nil),            // 71: paddock.v1.DrainRequest
 	(*DrainResponse)(nil),           // 72: paddock.v1.DrainResponse
-	(*RecycleRequest)(nil),          // 73: paddock.v1.RecycleRequest
-	(*RecycleProgress)(nil),         // 74: paddock.v1.RecycleProgress
-	(*TailAuditRequest)(nil),        // 75: paddock.v1.TailAuditRequest
-	(*AuditRecord)(nil),             // 76: paddock.v1.AuditRecord
-	nil,                             // 77: paddock.v1.PoolStatus.RecycledTotalEntry
-	nil,                             // 78: paddock.v1.AuditRecord.DetailEntry
-	(*durationpb.Duration)(nil),     // 79: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 80: google.protobuf.Timestamp
+	(*ListNodesRequest)(nil),        // 73: paddock.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 74: paddock.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 75: paddock.v1.DrainNodeRequest
+	(*UndrainNodeRequest)(nil),      // 76: paddock.v1.UndrainNodeRequest
+	(*NodeStatus)(nil),              // 77: paddock.v1.NodeStatus
+	(*RecycleRequest)(nil),          // 78: paddock.v1.RecycleRequest
+	(*RecycleProgress)(nil),         // 79: paddock.v1.RecycleProgress
+	(*TailAuditRequest)(nil),        // 80: paddock.v1.TailAuditRequest
+	(*AuditRecord)(nil),             // 81: paddock.v1.AuditRecord
+	nil,                             // 82: paddock.v1.PoolStatus.RecycledTotalEntry
+	nil,                             // 83: paddock.v1.AuditRecord.DetailEntry
+	(*durationpb.Duration)(nil),     // 84: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 85: google.protobuf.Timestamp
 }
 var file_paddock_v1_manage_proto_depIdxs = []int32{
-	79, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	79, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
-	79, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
-	79, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
-	79, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
-	79, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
+	84, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	84, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
+	84, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
+	84, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
+	84, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
+	84, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
 	2,  // 6: paddock.v1.Policy.egress:type_name -> paddock.v1.Hosts
 	2,  // 7: paddock.v1.Policy.egress_private:type_name -> paddock.v1.Hosts
 	3,  // 8: paddock.v1.Policy.inject:type_name -> paddock.v1.Injections
 	2,  // 9: paddock.v1.Policy.hosts:type_name -> paddock.v1.Hosts
-	79, // 10: paddock.v1.Policy.log_retention:type_name -> google.protobuf.Duration
-	79, // 11: paddock.v1.Policy.pipeline_timeout:type_name -> google.protobuf.Duration
+	84, // 10: paddock.v1.Policy.log_retention:type_name -> google.protobuf.Duration
+	84, // 11: paddock.v1.Policy.pipeline_timeout:type_name -> google.protobuf.Duration
 	1,  // 12: paddock.v1.Policy.regions:type_name -> paddock.v1.Names
 	4,  // 13: paddock.v1.Injections.injections:type_name -> paddock.v1.Injection
 	0,  // 14: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
-	80, // 15: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
+	85, // 15: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
 	0,  // 16: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
 	5,  // 17: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
 	0,  // 18: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
-	80, // 19: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
+	85, // 19: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
 	15, // 20: paddock.v1.Function.access:type_name -> paddock.v1.Access
 	15, // 21: paddock.v1.UpdateFunctionRequest.access:type_name -> paddock.v1.Access
 	14, // 22: paddock.v1.UpdateFunctionResponse.function:type_name -> paddock.v1.Function
-	80, // 23: paddock.v1.Version.created:type_name -> google.protobuf.Timestamp
+	85, // 23: paddock.v1.Version.created:type_name -> google.protobuf.Timestamp
 	18, // 24: paddock.v1.ListVersionsResponse.versions:type_name -> paddock.v1.Version
 	18, // 25: paddock.v1.VersionSource.version:type_name -> paddock.v1.Version
 	30, // 26: paddock.v1.Pipeline.steps:type_name -> paddock.v1.PipelineStep
-	79, // 27: paddock.v1.Pipeline.timeout:type_name -> google.protobuf.Duration
-	80, // 28: paddock.v1.Pipeline.updated:type_name -> google.protobuf.Timestamp
-	79, // 29: paddock.v1.PipelineStep.timeout:type_name -> google.protobuf.Duration
+	84, // 27: paddock.v1.Pipeline.timeout:type_name -> google.protobuf.Duration
+	85, // 28: paddock.v1.Pipeline.updated:type_name -> google.protobuf.Timestamp
+	84, // 29: paddock.v1.PipelineStep.timeout:type_name -> google.protobuf.Duration
 	29, // 30: paddock.v1.PutPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
 	29, // 31: paddock.v1.PublishPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
 	39, // 32: paddock.v1.PublishPipelineRequest.functions:type_name -> paddock.v1.DeployFunctionRequest
@@ -5728,103 +6085,111 @@ var file_paddock_v1_manage_proto_depIdxs = []int32{
 	14, // 34: paddock.v1.PublishPipelineResponse.functions:type_name -> paddock.v1.Function
 	29, // 35: paddock.v1.ListPipelinesResponse.pipelines:type_name -> paddock.v1.Pipeline
 	14, // 36: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
-	80, // 37: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
+	85, // 37: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
 	45, // 38: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
-	80, // 39: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
-	80, // 40: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
-	80, // 41: paddock.v1.Key.last_used:type_name -> google.protobuf.Timestamp
-	79, // 42: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
+	85, // 39: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
+	85, // 40: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
+	85, // 41: paddock.v1.Key.last_used:type_name -> google.protobuf.Timestamp
+	84, // 42: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
 	53, // 43: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
 	53, // 44: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
-	80, // 45: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
-	80, // 46: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
-	80, // 47: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
+	85, // 45: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
+	85, // 46: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
+	85, // 47: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
 	62, // 48: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
-	77, // 49: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
+	82, // 49: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
 	69, // 50: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
 	62, // 51: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
-	79, // 52: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
-	80, // 53: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
-	78, // 54: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
-	6,  // 55: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
-	7,  // 56: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
-	8,  // 57: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
-	10, // 58: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
-	11, // 59: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
-	12, // 60: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
-	39, // 61: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
-	40, // 62: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
-	41, // 63: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
-	43, // 64: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
-	16, // 65: paddock.v1.Catalog.UpdateFunction:input_type -> paddock.v1.UpdateFunctionRequest
-	19, // 66: paddock.v1.Catalog.ListVersions:input_type -> paddock.v1.ListVersionsRequest
-	21, // 67: paddock.v1.Catalog.GetVersion:input_type -> paddock.v1.GetVersionRequest
-	23, // 68: paddock.v1.Catalog.DiffVersions:input_type -> paddock.v1.DiffVersionsRequest
-	25, // 69: paddock.v1.Catalog.ActivateVersion:input_type -> paddock.v1.ActivateVersionRequest
-	26, // 70: paddock.v1.Catalog.RollbackFunction:input_type -> paddock.v1.RollbackFunctionRequest
-	27, // 71: paddock.v1.Catalog.DeleteVersion:input_type -> paddock.v1.DeleteVersionRequest
-	31, // 72: paddock.v1.Catalog.PutPipeline:input_type -> paddock.v1.PutPipelineRequest
-	32, // 73: paddock.v1.Catalog.PublishPipeline:input_type -> paddock.v1.PublishPipelineRequest
-	34, // 74: paddock.v1.Catalog.GetPipeline:input_type -> paddock.v1.GetPipelineRequest
-	35, // 75: paddock.v1.Catalog.ListPipelines:input_type -> paddock.v1.ListPipelinesRequest
-	37, // 76: paddock.v1.Catalog.DeletePipeline:input_type -> paddock.v1.DeletePipelineRequest
-	46, // 77: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
-	47, // 78: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
-	49, // 79: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
-	51, // 80: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
-	54, // 81: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
-	56, // 82: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
-	58, // 83: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
-	60, // 84: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
-	63, // 85: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
-	65, // 86: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
-	67, // 87: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
-	70, // 88: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
-	71, // 89: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
-	73, // 90: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
-	75, // 91: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
-	5,  // 92: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
-	5,  // 93: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
-	9,  // 94: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
-	5,  // 95: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
-	5,  // 96: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
-	13, // 97: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
-	14, // 98: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
-	14, // 99: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
-	42, // 100: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
-	44, // 101: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
-	17, // 102: paddock.v1.Catalog.UpdateFunction:output_type -> paddock.v1.UpdateFunctionResponse
-	20, // 103: paddock.v1.Catalog.ListVersions:output_type -> paddock.v1.ListVersionsResponse
-	22, // 104: paddock.v1.Catalog.GetVersion:output_type -> paddock.v1.VersionSource
-	24, // 105: paddock.v1.Catalog.DiffVersions:output_type -> paddock.v1.DiffVersionsResponse
-	14, // 106: paddock.v1.Catalog.ActivateVersion:output_type -> paddock.v1.Function
-	14, // 107: paddock.v1.Catalog.RollbackFunction:output_type -> paddock.v1.Function
-	28, // 108: paddock.v1.Catalog.DeleteVersion:output_type -> paddock.v1.DeleteVersionResponse
-	29, // 109: paddock.v1.Catalog.PutPipeline:output_type -> paddock.v1.Pipeline
-	33, // 110: paddock.v1.Catalog.PublishPipeline:output_type -> paddock.v1.PublishPipelineResponse
-	29, // 111: paddock.v1.Catalog.GetPipeline:output_type -> paddock.v1.Pipeline
-	36, // 112: paddock.v1.Catalog.ListPipelines:output_type -> paddock.v1.ListPipelinesResponse
-	38, // 113: paddock.v1.Catalog.DeletePipeline:output_type -> paddock.v1.DeletePipelineResponse
-	45, // 114: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
-	48, // 115: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
-	50, // 116: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
-	52, // 117: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
-	55, // 118: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
-	57, // 119: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
-	59, // 120: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
-	61, // 121: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
-	64, // 122: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
-	66, // 123: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
-	68, // 124: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
-	66, // 125: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
-	72, // 126: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
-	74, // 127: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
-	76, // 128: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
-	92, // [92:129] is the sub-list for method output_type
-	55, // [55:92] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	84, // 52: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
+	77, // 53: paddock.v1.ListNodesResponse.nodes:type_name -> paddock.v1.NodeStatus
+	85, // 54: paddock.v1.NodeStatus.drain_began:type_name -> google.protobuf.Timestamp
+	85, // 55: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	83, // 56: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
+	6,  // 57: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
+	7,  // 58: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
+	8,  // 59: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
+	10, // 60: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
+	11, // 61: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
+	12, // 62: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
+	39, // 63: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
+	40, // 64: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
+	41, // 65: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
+	43, // 66: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
+	16, // 67: paddock.v1.Catalog.UpdateFunction:input_type -> paddock.v1.UpdateFunctionRequest
+	19, // 68: paddock.v1.Catalog.ListVersions:input_type -> paddock.v1.ListVersionsRequest
+	21, // 69: paddock.v1.Catalog.GetVersion:input_type -> paddock.v1.GetVersionRequest
+	23, // 70: paddock.v1.Catalog.DiffVersions:input_type -> paddock.v1.DiffVersionsRequest
+	25, // 71: paddock.v1.Catalog.ActivateVersion:input_type -> paddock.v1.ActivateVersionRequest
+	26, // 72: paddock.v1.Catalog.RollbackFunction:input_type -> paddock.v1.RollbackFunctionRequest
+	27, // 73: paddock.v1.Catalog.DeleteVersion:input_type -> paddock.v1.DeleteVersionRequest
+	31, // 74: paddock.v1.Catalog.PutPipeline:input_type -> paddock.v1.PutPipelineRequest
+	32, // 75: paddock.v1.Catalog.PublishPipeline:input_type -> paddock.v1.PublishPipelineRequest
+	34, // 76: paddock.v1.Catalog.GetPipeline:input_type -> paddock.v1.GetPipelineRequest
+	35, // 77: paddock.v1.Catalog.ListPipelines:input_type -> paddock.v1.ListPipelinesRequest
+	37, // 78: paddock.v1.Catalog.DeletePipeline:input_type -> paddock.v1.DeletePipelineRequest
+	46, // 79: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
+	47, // 80: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
+	49, // 81: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
+	51, // 82: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
+	54, // 83: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
+	56, // 84: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
+	58, // 85: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
+	60, // 86: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
+	63, // 87: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
+	65, // 88: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
+	67, // 89: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
+	70, // 90: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
+	71, // 91: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
+	78, // 92: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
+	73, // 93: paddock.v1.Pools.ListNodes:input_type -> paddock.v1.ListNodesRequest
+	75, // 94: paddock.v1.Pools.DrainNode:input_type -> paddock.v1.DrainNodeRequest
+	76, // 95: paddock.v1.Pools.UndrainNode:input_type -> paddock.v1.UndrainNodeRequest
+	80, // 96: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
+	5,  // 97: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
+	5,  // 98: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
+	9,  // 99: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
+	5,  // 100: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
+	5,  // 101: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
+	13, // 102: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
+	14, // 103: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
+	14, // 104: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
+	42, // 105: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
+	44, // 106: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
+	17, // 107: paddock.v1.Catalog.UpdateFunction:output_type -> paddock.v1.UpdateFunctionResponse
+	20, // 108: paddock.v1.Catalog.ListVersions:output_type -> paddock.v1.ListVersionsResponse
+	22, // 109: paddock.v1.Catalog.GetVersion:output_type -> paddock.v1.VersionSource
+	24, // 110: paddock.v1.Catalog.DiffVersions:output_type -> paddock.v1.DiffVersionsResponse
+	14, // 111: paddock.v1.Catalog.ActivateVersion:output_type -> paddock.v1.Function
+	14, // 112: paddock.v1.Catalog.RollbackFunction:output_type -> paddock.v1.Function
+	28, // 113: paddock.v1.Catalog.DeleteVersion:output_type -> paddock.v1.DeleteVersionResponse
+	29, // 114: paddock.v1.Catalog.PutPipeline:output_type -> paddock.v1.Pipeline
+	33, // 115: paddock.v1.Catalog.PublishPipeline:output_type -> paddock.v1.PublishPipelineResponse
+	29, // 116: paddock.v1.Catalog.GetPipeline:output_type -> paddock.v1.Pipeline
+	36, // 117: paddock.v1.Catalog.ListPipelines:output_type -> paddock.v1.ListPipelinesResponse
+	38, // 118: paddock.v1.Catalog.DeletePipeline:output_type -> paddock.v1.DeletePipelineResponse
+	45, // 119: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
+	48, // 120: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
+	50, // 121: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
+	52, // 122: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
+	55, // 123: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
+	57, // 124: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
+	59, // 125: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
+	61, // 126: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
+	64, // 127: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
+	66, // 128: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
+	68, // 129: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
+	66, // 130: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
+	72, // 131: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
+	79, // 132: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
+	74, // 133: paddock.v1.Pools.ListNodes:output_type -> paddock.v1.ListNodesResponse
+	77, // 134: paddock.v1.Pools.DrainNode:output_type -> paddock.v1.NodeStatus
+	77, // 135: paddock.v1.Pools.UndrainNode:output_type -> paddock.v1.NodeStatus
+	81, // 136: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
+	97, // [97:137] is the sub-list for method output_type
+	57, // [57:97] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_manage_proto_init() }
@@ -5840,7 +6205,7 @@ func file_paddock_v1_manage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_manage_proto_rawDesc), len(file_paddock_v1_manage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   79,
+			NumMessages:   84,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

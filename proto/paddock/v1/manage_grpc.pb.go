@@ -1343,6 +1343,9 @@ const (
 	Pools_Resize_FullMethodName         = "/paddock.v1.Pools/Resize"
 	Pools_Drain_FullMethodName          = "/paddock.v1.Pools/Drain"
 	Pools_Recycle_FullMethodName        = "/paddock.v1.Pools/Recycle"
+	Pools_ListNodes_FullMethodName      = "/paddock.v1.Pools/ListNodes"
+	Pools_DrainNode_FullMethodName      = "/paddock.v1.Pools/DrainNode"
+	Pools_UndrainNode_FullMethodName    = "/paddock.v1.Pools/UndrainNode"
 )
 
 // PoolsClient is the client API for Pools service.
@@ -1361,6 +1364,13 @@ type PoolsClient interface {
 	// Recycle replaces containers one after the other, without failing a call: warm ones first, then each assigned one once
 	// its successor is bound and has its code. It tells how far it is; when the caller goes away it stops there.
 	Recycle(ctx context.Context, in *RecycleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RecycleProgress], error)
+	// ListNodes shows the controllers, those that do not answer too.
+	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
+	// DrainNode takes a controller out of service: no new work, its tenants are warm elsewhere before their containers go, calls
+	// in flight finish within their tenants' drain_timeout. It answers at once; ListNodes tells how far it is.
+	DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*NodeStatus, error)
+	// UndrainNode puts a controller back into service.
+	UndrainNode(ctx context.Context, in *UndrainNodeRequest, opts ...grpc.CallOption) (*NodeStatus, error)
 }
 
 type poolsClient struct {
@@ -1440,6 +1450,36 @@ func (c *poolsClient) Recycle(ctx context.Context, in *RecycleRequest, opts ...g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Pools_RecycleClient = grpc.ServerStreamingClient[RecycleProgress]
 
+func (c *poolsClient) ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListNodesResponse)
+	err := c.cc.Invoke(ctx, Pools_ListNodes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolsClient) DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*NodeStatus, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeStatus)
+	err := c.cc.Invoke(ctx, Pools_DrainNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolsClient) UndrainNode(ctx context.Context, in *UndrainNodeRequest, opts ...grpc.CallOption) (*NodeStatus, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeStatus)
+	err := c.cc.Invoke(ctx, Pools_UndrainNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PoolsServer is the server API for Pools service.
 // All implementations must embed UnimplementedPoolsServer
 // for forward compatibility.
@@ -1456,6 +1496,13 @@ type PoolsServer interface {
 	// Recycle replaces containers one after the other, without failing a call: warm ones first, then each assigned one once
 	// its successor is bound and has its code. It tells how far it is; when the caller goes away it stops there.
 	Recycle(*RecycleRequest, grpc.ServerStreamingServer[RecycleProgress]) error
+	// ListNodes shows the controllers, those that do not answer too.
+	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
+	// DrainNode takes a controller out of service: no new work, its tenants are warm elsewhere before their containers go, calls
+	// in flight finish within their tenants' drain_timeout. It answers at once; ListNodes tells how far it is.
+	DrainNode(context.Context, *DrainNodeRequest) (*NodeStatus, error)
+	// UndrainNode puts a controller back into service.
+	UndrainNode(context.Context, *UndrainNodeRequest) (*NodeStatus, error)
 	mustEmbedUnimplementedPoolsServer()
 }
 
@@ -1483,6 +1530,15 @@ func (UnimplementedPoolsServer) Drain(context.Context, *DrainRequest) (*DrainRes
 }
 func (UnimplementedPoolsServer) Recycle(*RecycleRequest, grpc.ServerStreamingServer[RecycleProgress]) error {
 	return status.Error(codes.Unimplemented, "method Recycle not implemented")
+}
+func (UnimplementedPoolsServer) ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListNodes not implemented")
+}
+func (UnimplementedPoolsServer) DrainNode(context.Context, *DrainNodeRequest) (*NodeStatus, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainNode not implemented")
+}
+func (UnimplementedPoolsServer) UndrainNode(context.Context, *UndrainNodeRequest) (*NodeStatus, error) {
+	return nil, status.Error(codes.Unimplemented, "method UndrainNode not implemented")
 }
 func (UnimplementedPoolsServer) mustEmbedUnimplementedPoolsServer() {}
 func (UnimplementedPoolsServer) testEmbeddedByValue()               {}
@@ -1606,6 +1662,60 @@ func _Pools_Recycle_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Pools_RecycleServer = grpc.ServerStreamingServer[RecycleProgress]
 
+func _Pools_ListNodes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListNodesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolsServer).ListNodes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pools_ListNodes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolsServer).ListNodes(ctx, req.(*ListNodesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Pools_DrainNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolsServer).DrainNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pools_DrainNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolsServer).DrainNode(ctx, req.(*DrainNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Pools_UndrainNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndrainNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolsServer).UndrainNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pools_UndrainNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolsServer).UndrainNode(ctx, req.(*UndrainNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Pools_ServiceDesc is the grpc.ServiceDesc for Pools service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1632,6 +1742,18 @@ var Pools_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Drain",
 			Handler:    _Pools_Drain_Handler,
+		},
+		{
+			MethodName: "ListNodes",
+			Handler:    _Pools_ListNodes_Handler,
+		},
+		{
+			MethodName: "DrainNode",
+			Handler:    _Pools_DrainNode_Handler,
+		},
+		{
+			MethodName: "UndrainNode",
+			Handler:    _Pools_UndrainNode_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1213,9 +1213,12 @@ func (x *NodeResult) GetSteps() []*StepResult {
 }
 
 type ProbeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest and the oldest version of this protocol that the router speaks; 0 = 1.
+	Protocol       int32 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	OldestProtocol int32 `protobuf:"varint,2,opt,name=oldest_protocol,json=oldestProtocol,proto3" json:"oldest_protocol,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ProbeRequest) Reset() {
@@ -1248,6 +1251,20 @@ func (*ProbeRequest) Descriptor() ([]byte, []int) {
 	return file_paddock_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
+func (x *ProbeRequest) GetProtocol() int32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *ProbeRequest) GetOldestProtocol() int32 {
+	if x != nil {
+		return x.OldestProtocol
+	}
+	return 0
+}
+
 type ProbeResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Controller string                 `protobuf:"bytes,1,opt,name=controller,proto3" json:"controller,omitempty"`
@@ -1261,9 +1278,12 @@ type ProbeResponse struct {
 	Revision int64                  `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
 	Started  *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=started,proto3" json:"started,omitempty"`
 	// How long the store has been out of its sight.
-	StoreAge      *durationpb.Duration `protobuf:"bytes,8,opt,name=store_age,json=storeAge,proto3" json:"store_age,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	StoreAge *durationpb.Duration `protobuf:"bytes,8,opt,name=store_age,json=storeAge,proto3" json:"store_age,omitempty"`
+	// The newest and the oldest version of this protocol that the controller speaks; 0 = 1.
+	Protocol       int32 `protobuf:"varint,9,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	OldestProtocol int32 `protobuf:"varint,10,opt,name=oldest_protocol,json=oldestProtocol,proto3" json:"oldest_protocol,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ProbeResponse) Reset() {
@@ -1350,6 +1370,20 @@ func (x *ProbeResponse) GetStoreAge() *durationpb.Duration {
 		return x.StoreAge
 	}
 	return nil
+}
+
+func (x *ProbeResponse) GetProtocol() int32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *ProbeResponse) GetOldestProtocol() int32 {
+	if x != nil {
+		return x.OldestProtocol
+	}
+	return 0
 }
 
 type RemoveTenantRequest struct {
@@ -1549,8 +1583,10 @@ const file_paddock_v1_node_proto_rawDesc = "" +
 	"\x06cpu_us\x18\t \x01(\x03R\x05cpuUs\x12\x1a\n" +
 	"\bwarnings\x18\n" +
 	" \x03(\tR\bwarnings\x12,\n" +
-	"\x05steps\x18\v \x03(\v2\x16.paddock.v1.StepResultR\x05steps\"\x0e\n" +
-	"\fProbeRequest\"\xa4\x02\n" +
+	"\x05steps\x18\v \x03(\v2\x16.paddock.v1.StepResultR\x05steps\"S\n" +
+	"\fProbeRequest\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\x05R\bprotocol\x12'\n" +
+	"\x0foldest_protocol\x18\x02 \x01(\x05R\x0eoldestProtocol\"\xe9\x02\n" +
 	"\rProbeResponse\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x01 \x01(\tR\n" +
@@ -1561,7 +1597,10 @@ const file_paddock_v1_node_proto_rawDesc = "" +
 	"\tin_flight\x18\x05 \x01(\x05R\binFlight\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x03R\brevision\x124\n" +
 	"\astarted\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x126\n" +
-	"\tstore_age\x18\b \x01(\v2\x19.google.protobuf.DurationR\bstoreAge\"-\n" +
+	"\tstore_age\x18\b \x01(\v2\x19.google.protobuf.DurationR\bstoreAge\x12\x1a\n" +
+	"\bprotocol\x18\t \x01(\x05R\bprotocol\x12'\n" +
+	"\x0foldest_protocol\x18\n" +
+	" \x01(\x05R\x0eoldestProtocol\"-\n" +
 	"\x13RemoveTenantRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"6\n" +
 	"\x14RemoveTenantResponse\x12\x1e\n" +

@@ -1,0 +1,266 @@
+package controller
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"paddock/controller/catalog"
+	"paddock/controller/store"
+	"paddock/internal/placement"
+	"paddock/internal/tenant"
+	"paddock/pool"
+)
+
+// Neighbours is what a controller reads of the others; *catalog.View is one.
+type Neighbours interface {
+	Fleet() *catalog.Fleet
+	Holdings(t tenant.ID) []catalog.Holding
+	HeldBy(controller string) []tenant.ID
+	Revision() int64
+	WaitRevision(ctx context.Context, revision int64) error
+	Age() time.Duration
+}
+
+// Pacing of what a controller does because of others.
+const (
+	lookEvery  = time.Second            // at all tenants, whatever the watch says
+	lookSoon   = 100 * time.Millisecond // after news
+	outOfSight = 3 * time.Second        // the store's view is older: nothing is decided by it
+	// silenceProof is how long who shares a tenant is believed to live without a sign of life since the tenant was bound here: a dead
+	// controller's record goes before.
+	silenceProof = LeaseTTL + 2*time.Second
+	yieldWait    = 5 * time.Second // for the view to have seen what stands in the store
+)
+
+// others does what follows from which other controllers serve the same tenants:
+//
+//   - Surplus: a tenant that two controllers have bound, neither because the other was full, is given up by the one on the lower
+//     rendezvous rank. It first wants a sign of life of the other that is newer than its own binding, lest it give up what nobody else
+//     serves any more; the other, who sees the same, writes its record once more.
+//   - Yielding: who was not registered for a while gives up what others serve by now, before it registers again.
+//   - Takeover: what a draining controller holds is bound by the next in rank, before it lets go of it.
+//
+// All of it is level-triggered by the store's records, so that controllers need no connections to each other. While the store is out
+// of sight nothing is decided.
+type others struct {
+	c    *Controller
+	view Neighbours
+
+	mu    sync.Mutex
+	bound map[pool.ContainerID]int64 // the store's revision that was seen when the container was bound
+
+	// Used by run only.
+	away    bool      // the store was out of sight
+	sight   time.Time // since when it is in sight
+	shown   time.Time // last sign of life for one that is to give a tenant up
+	waiting map[tenant.ID]time.Time
+	warming chan tenant.ID // tenants whose warming is over
+	busy    map[tenant.ID]bool
+}
+
+// warmParallel bounds how many tenants of draining controllers are bound at a time.
+const warmParallel = 4
+
+func newOthers(c *Controller, view Neighbours) *others {
+	return &others{
+		c: c, view: view, sight: time.Now(), bound: map[pool.ContainerID]int64{}, waiting: map[tenant.ID]time.Time{},
+		warming: make(chan tenant.ID, warmParallel), busy: map[tenant.ID]bool{},
+	}
+}
+
+func (o *others) noteBound(a pool.Assignment) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.bound[a.Container] = o.view.Revision()
+}
+
+func (o *others) noteReleased(a pool.Assignment) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.bound, a.Container)
+}
+
+// run looks until ctx ends.
+func (o *others) run(ctx context.Context) {
+	changes := o.c.cfg.Catalogue.Subscribe()
+	defer changes.Close()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case t := <-o.warming:
+			delete(o.busy, t)
+			continue
+		case <-changes.C():
+			if !concernsOthers(changes.Take()) {
+				continue
+			}
+			if !sleep(ctx, lookSoon) { // a burst is one look
+				return
+			}
+		}
+		o.look()
+	}
+}
+
+func concernsOthers(all []catalog.Change) bool {
+	return slices.ContainsFunc(all, func(c catalog.Change) bool {
+		return c.Kind == catalog.ControllerChanged || c.Kind == catalog.ControllerRemoved || c.Kind == catalog.HoldingChanged
+	})
+}
+
+func (o *others) look() {
+	if o.view.Age() > outOfSight {
+		o.away = true
+		return
+	}
+	if o.away {
+		o.away, o.sight = false, time.Now()
+		o.c.begin(func() { // all of them see the store again at the same time
+			if sleep(o.c.ctx, rand.N(lookEvery)) {
+				o.c.membership.renew()
+			}
+		})
+	}
+	me, registered := o.view.Fleet().Controller(o.c.cfg.ID)
+	if !registered || o.c.Draining() {
+		return
+	}
+	for t, since := range o.held() {
+		lower, awaited := o.surplus(t, me, since)
+		if lower {
+			o.c.giveUp(t, pool.CauseSurplus, "it is bound elsewhere as well, where it ranks higher")
+		}
+		if awaited && time.Since(o.shown) > lookEvery {
+			o.shown = time.Now()
+			o.c.membership.renew()
+		}
+	}
+	o.takeOver(me)
+}
+
+// held returns the tenants that have containers here that are no extra, with the time of the oldest.
+func (o *others) held() map[tenant.ID]time.Time {
+	all := map[tenant.ID]time.Time{}
+	for _, i := range o.c.pool.Containers("") {
+		if i.State != pool.Assigned || i.Fresh || i.Extra || i.Tenant == "" {
+			continue
+		}
+		if since, ok := all[i.Tenant]; !ok || i.Assigned.Before(since) {
+			all[i.Tenant] = i.Assigned
+		}
+	}
+	return all
+}
+
+// surplus says whether this controller is the one to give a tenant up, or whether another one is that awaits a sign of life.
+func (o *others) surplus(t tenant.ID, me *catalog.ControllerView, since time.Time) (lower, awaited bool) {
+	view, ok := o.c.cfg.Catalogue.Tenant(t)
+	if !ok {
+		return false, false
+	}
+	holdings := o.view.Holdings(t)
+	mine := slices.IndexFunc(holdings, func(h catalog.Holding) bool { return h.Controller == me.ID && h.Runtime == o.runtime() })
+	if mine < 0 || holdings[mine].Extra {
+		return false, false
+	}
+	long := time.Since(since) > silenceProof && time.Since(o.sight) > silenceProof
+	for _, h := range holdings {
+		other, ok := o.serving(h, view.Policy, me)
+		switch {
+		case !ok || h.Extra:
+		case above(t, view.Policy, other, me):
+			lower = lower || long || max(other.Revision, h.Revision) > o.boundAt(t)
+		case me.Revision < h.Revision:
+			awaited = true
+		}
+	}
+	return lower, awaited && !lower
+}
+
+// boundAt is the revision that was seen when the tenant's oldest container here was bound.
+func (o *others) boundAt(t tenant.ID) int64 {
+	oldest := int64(-1)
+	for _, i := range o.c.pool.Containers(t) {
+		o.mu.Lock()
+		at := o.bound[i.ID]
+		o.mu.Unlock()
+		if i.State == pool.Assigned && (oldest < 0 || at < oldest) {
+			oldest = at
+		}
+	}
+	return oldest
+}
+
+func (o *others) runtime() string { return o.c.cfg.Pool.Image.Runtime }
+
+// serving returns the controller that holds h, if it is another one that is registered, stays, and may run the tenant's code where
+// me does.
+func (o *others) serving(h catalog.Holding, p *tenant.Policy, me *catalog.ControllerView) (*catalog.ControllerView, bool) {
+	other, ok := o.view.Fleet().Controller(h.Controller)
+	return other, ok && h.Runtime == o.runtime() && o.takes(other, p, me)
+}
+
+// takes says whether other could take over a tenant of me's.
+func (o *others) takes(other *catalog.ControllerView, p *tenant.Policy, me *catalog.ControllerView) bool {
+	if other.ID == me.ID || other.Draining || other.Address == "" || !other.MayRun(p, o.runtime()) {
+		return false
+	}
+	if len(p.Regions) == 0 {
+		return other.Region == me.Region
+	}
+	return slices.Contains(p.Regions, other.Region)
+}
+
+// above says whether a comes before b in a tenant's order.
+func above(t tenant.ID, p *tenant.Policy, a, b *catalog.ControllerView) bool {
+	if ra, rb := slices.Index(p.Regions, a.Region), slices.Index(p.Regions, b.Region); ra != rb {
+		return ra < rb
+	}
+	return placement.Above(t, a.Candidate(), b.Candidate())
+}
+
+// servedElsewhere says whether another controller that stays holds a tenant. me need not be registered.
+func (o *others) servedElsewhere(t tenant.ID, me *catalog.ControllerView, extraToo bool) bool {
+	view, ok := o.c.cfg.Catalogue.Tenant(t)
+	if !ok {
+		return false
+	}
+	return slices.ContainsFunc(o.view.Holdings(t), func(h catalog.Holding) bool {
+		_, ok := o.serving(h, view.Policy, me)
+		return ok && (extraToo || !h.Extra)
+	})
+}
+
+// self is this controller as the others would see it.
+func (o *others) self() *catalog.ControllerView {
+	rec, _ := o.c.membership.current()
+	return &catalog.ControllerView{ID: rec.GetId(), Region: rec.GetRegion(), TrustClass: rec.GetTrustClass(), Capacity: int(rec.GetCapacity())}
+}
+
+// yield gives up what others serve by now, before this controller registers. While it is not registered, nobody gives anything up
+// in its favour, so that not both of two do.
+func (o *others) yield(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, yieldWait)
+	defer cancel()
+	_, rev, err := o.c.cfg.Store.List(ctx, store.ControllersPrefix)
+	if err != nil || o.view.WaitRevision(ctx, rev) != nil {
+		return
+	}
+	me, gave := o.self(), false
+	for t := range o.held() {
+		if o.servedElsewhere(t, me, false) {
+			o.c.giveUp(t, pool.CauseSurplus, "another controller has served it meanwhile")
+			gave = true
+		}
+	}
+	if gave {
+		_ = o.c.assignments.flush(ctx) // else it is written behind
+	}
+}
