@@ -340,3 +340,30 @@ func TestOutOfSight(t *testing.T) {
 	r.store.SetAway(false)
 	await(t, "the surplus goes", func() bool { return second.holds("acme") == 0 && first.holds("acme") == 1 })
 }
+
+// A store in trouble may revoke every lease at once: nobody's containers go, and all are registered again.
+func TestAllLeasesLostAtOnce(t *testing.T) {
+	r := newFleetRig(t, "c1", "c2")
+	r.tenants("acme", "globex")
+	r.must(r.all["c1"], "acme", "value 1", nil)
+	r.must(r.all["c2"], "globex", "value 1", nil)
+	before := map[string]int64{}
+	for id, p := range r.all {
+		c, _ := p.view.Fleet().Controller(id)
+		before[id] = c.Revision
+		await(t, "the records are seen", func() bool { return len(p.view.Holdings("acme"))+len(p.view.Holdings("globex")) == 2 })
+	}
+	r.store.Expire(1)
+	r.store.Expire(2)
+	for id, p := range r.all {
+		await(t, "it is registered again", func() bool {
+			c, ok := p.view.Fleet().Controller(id)
+			return ok && c.Revision > before[id] && p.Registered()
+		})
+	}
+	for _, p := range r.all {
+		if n := p.holds("acme") + p.holds("globex"); n != 1 || len(p.Stats().Recycled) != 0 {
+			t.Errorf("%s holds %d, recycled %v", p.cfg.ID, n, p.Stats().Recycled)
+		}
+	}
+}

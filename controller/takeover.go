@@ -2,11 +2,13 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"paddock/controller/catalog"
 	"paddock/internal/call"
 	"paddock/internal/tenant"
+	"paddock/pool"
 )
 
 const (
@@ -43,7 +45,7 @@ func (o *others) takeOver(me *catalog.ControllerView) {
 // turn says whether it is this controller's turn to bind a tenant of from's.
 func (o *others) turn(t tenant.ID, from, me *catalog.ControllerView) bool {
 	view, ok := o.c.cfg.Catalogue.Tenant(t)
-	if !ok || view.Policy.Suspended || o.busy[t] || !o.takes(me, view.Policy, from) || o.servedElsewhere(t, from, true) {
+	if !ok || view.Policy.Suspended || o.busy[t] || !o.takes(me, view.Policy, from) || o.servedElsewhere(t, from, true) || o.holdsNow(t) {
 		delete(o.waiting, t)
 		return false
 	}
@@ -59,6 +61,11 @@ func (o *others) turn(t tenant.ID, from, me *catalog.ControllerView) bool {
 		}
 	}
 	return time.Since(since) >= time.Duration(before)*takeOverStep
+}
+
+// holdsNow says whether a tenant has a container here already: its record comes behind.
+func (o *others) holdsNow(t tenant.ID) bool {
+	return slices.ContainsFunc(o.c.pool.Containers(t), func(i pool.Info) bool { return i.State == pool.Assigned && !i.Fresh })
 }
 
 // warm binds a container of a tenant's before calls come for it.

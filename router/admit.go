@@ -29,6 +29,28 @@ type admitted struct {
 	streams int // of calls, open
 	// strangers are those of running whose callers have no key.
 	strangers int
+	// retries are what is left of its budget; see spendRetry.
+	retries float64
+}
+
+// The retry budget of a tenant: a lost call is repeated by itself only as long as that makes few calls more, lest a fleet in trouble gets
+// more work for it. A refusal that sends a call to the next controller costs nothing: no work was done, and there are three at most.
+//
+// Source: Google SRE book, "Handling Overload": 10 % per client, three tries.
+const (
+	retryShare = 0.1 // of the calls
+	retryBurst = 10  // repeats at once
+)
+
+// spendRetry says whether one more call of a tenant may be repeated.
+func (a *admission) spendRetry(s *admitted) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s.retries < 1 {
+		return false
+	}
+	s.retries--
+	return true
 }
 
 // leastSweep keeps small maps from being swept at every turn.
@@ -71,6 +93,7 @@ func (a *admission) take(t tenant.ID, p *tenant.Policy, stranger bool, now time.
 	}
 	s.running++
 	a.running++
+	s.retries = min(retryBurst, s.retries+retryShare)
 	if stranger {
 		s.strangers++
 	}
@@ -114,7 +137,7 @@ func (a *admission) stateLocked(t tenant.ID, p *tenant.Policy, now time.Time) *a
 		if len(a.tenants) >= a.sweepAt {
 			a.sweepLocked(now)
 		}
-		s = &admitted{policy: p, bucket: rate.NewLimiter(rate.Limit(p.RatePerSecond), p.RateBurst)}
+		s = &admitted{policy: p, retries: retryBurst, bucket: rate.NewLimiter(rate.Limit(p.RatePerSecond), p.RateBurst)}
 		a.tenants[t] = s
 		return s
 	}

@@ -10,6 +10,7 @@ import (
 
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/tenant"
 	"paddock/internal/testenv"
 )
 
@@ -308,6 +309,30 @@ func TestRetriesOnlyWhatHasNotStarted(t *testing.T) {
 		if n := g.node.calls.Load(); n != c.calls {
 			t.Errorf("%s %s %s: %d calls, want %d", c.err.Kind, c.err.Cause, c.query, n, c.calls)
 		}
+	}
+}
+
+// A tenant's lost calls are repeated as long as that makes a tenth more calls at most, beyond a few at once; another tenant has a
+// budget of its own, and what a controller refuses costs none.
+func TestRetryBudget(t *testing.T) {
+	g := newRig(t, nil)
+	lost := &errs.Error{Kind: errs.SandboxLost, Started: errs.StartedNo}
+	g.node.do = func(context.Context, *call.Request, call.Sink) (*call.Result, error) { return nil, lost }
+	const calls = 100
+	for range calls {
+		g.do("POST", "/v1/functions/echo/invoke", "1")
+	}
+	if n := g.node.calls.Load() - calls; n < retryBurst || n > retryBurst+calls*retryShare {
+		t.Errorf("%d repeats of %d calls", n, calls)
+	}
+	a := newAdmission(10)
+	p := tenant.DefaultPolicy()
+	p.RatePerSecond, p.RateBurst = 1e6, 1e6
+	s, _ := a.take("acme", &p, false, time.Now())
+	for a.spendRetry(s) {
+	}
+	if other, _ := a.take("other", &p, false, time.Now()); !a.spendRetry(other) {
+		t.Error("one tenant spends another's budget")
 	}
 }
 

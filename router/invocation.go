@@ -108,7 +108,7 @@ func (inv *invocation) invoke(ctx context.Context, sink call.Sink, untouched fun
 		return nil, err
 	}
 	ctx, end := inv.trace.node(ctx)
-	res, err := inv.router.resolve(ctx, &inv.req, sink, untouched)
+	res, err := inv.router.resolve(ctx, &inv.req, inv.slot, sink, untouched)
 	switch {
 	case !errs.Is(err, errs.Cancelled):
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):

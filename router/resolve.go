@@ -34,8 +34,8 @@ func (o oneNode) Route(*call.Request) func() (Node, bool) { return o.next }
 const maxResolves = 3
 
 // resolve hands the call to nodes until one has served it or refused it for good. untouched says whether neither the
-// request's stream nor the sink has been used: only then can the call be handed on.
-func (r *Router) resolve(ctx context.Context, req *call.Request, sink call.Sink, untouched func() bool) (*call.Result, error) {
+// request's stream nor the sink has been used: only then can the call be handed on. budget is whose retries it costs.
+func (r *Router) resolve(ctx context.Context, req *call.Request, budget *admitted, sink call.Sink, untouched func() bool) (*call.Result, error) {
 	var last Node
 	var lastErr *errs.Error
 	var lastRes *call.Result
@@ -55,6 +55,10 @@ func (r *Router) resolve(ctx context.Context, req *call.Request, sink call.Sink,
 		last, lastRes, lastErr = node, res, errs.From(err)
 		finished := res != nil && len(res.Steps) > 0 // steps of a pipeline, which never run again
 		if finished || !mayRepeat(lastErr, req) || ctx.Err() != nil || !time.Now().Before(req.Deadline) || !untouched() {
+			break
+		}
+		if lastErr.Kind != errs.NoCapacity && attempt+1 < maxResolves && !r.admission.spendRetry(budget) {
+			r.metrics.RetryRefused()
 			break
 		}
 	}

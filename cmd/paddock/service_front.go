@@ -13,6 +13,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"paddock/controller/catalog"
+	"paddock/controller/janitor"
 	"paddock/internal/metrics"
 	"paddock/pool"
 	"paddock/proto"
@@ -82,12 +83,18 @@ func (s *service) backend() backend {
 	return backend{nodes: router.OneNode(c), pools: c.Pools(), logs: router.OneLogSource(c.Kept()), remover: c}
 }
 
-// startSweeps removes, now and then, what broken-off deletions and expired keys left.
+// startSweeps removes, now and then, what broken-off deletions and expired keys left. Of several routers one does it.
 func (s *service) startSweeps(cat *catalog.Service) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		if s.cluster.fleet != nil {
+			janitor.Run(ctx, janitor.Options{
+				ID: s.data.ID, Store: s.store.client, Fleet: s.store.view.Fleet, Sweep: cat.Sweep, Logger: s.log.With("part", "janitor"),
+			})
+			return
+		}
 		for {
 			if err := cat.Sweep(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("sweep of the catalogue", "err", err)

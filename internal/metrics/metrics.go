@@ -87,6 +87,7 @@ type Router struct {
 	authFailed *prometheus.CounterVec
 	requests   *prometheus.CounterVec
 	retries    prometheus.Counter
+	unspent    prometheus.Counter // retries that the budget refused
 	streams    prometheus.Gauge
 	headers    prometheus.Counter
 	conns      *prometheus.CounterVec
@@ -128,6 +129,10 @@ func NewRouter(reg prometheus.Registerer) (*Router, error) {
 			Name: "paddock_call_retries_total",
 			Help: "Resolves repeated by the router, of calls that had not started or were marked idempotent.",
 		}),
+		unspent: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "paddock_call_retries_refused_total",
+			Help: "Resolves that were not repeated because their tenant's budget was spent: a tenth of its calls.",
+		}),
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "paddock_invoke_streams_open", Help: "Open InvokeStream streams.",
 		}),
@@ -147,7 +152,7 @@ func NewRouter(reg prometheus.Registerer) (*Router, error) {
 			m.callSeries[s][t] = make([]atomic.Pointer[prometheus.Counter], len(outcomeNames))
 		}
 	}
-	return m, register(reg, stages, m.calls, m.accepted, m.inFlight, m.refused, m.authFailed, m.requests, m.retries,
+	return m, register(reg, stages, m.calls, m.accepted, m.inFlight, m.refused, m.authFailed, m.requests, m.retries, m.unspent,
 		m.streams, m.headers, m.conns)
 }
 
@@ -213,6 +218,9 @@ func (m *Router) Request(method string, kind errs.Kind) {
 
 // Retried counts a resolve that was repeated.
 func (m *Router) Retried() { m.retries.Inc() }
+
+// RetryRefused counts a resolve that the tenant's budget did not let be repeated.
+func (m *Router) RetryRefused() { m.unspent.Inc() }
 
 // StreamOpened and StreamClosed keep the number of open InvokeStream streams.
 func (m *Router) StreamOpened() { m.streams.Inc() }
