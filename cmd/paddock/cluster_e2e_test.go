@@ -339,14 +339,33 @@ func (c *smallCluster) drainAndBack(l *traffic) {
 	c.t.Helper()
 	id := c.controllers[0].ID
 	c.must(0, "POST", "/v1/pool/nodes/"+id+"/drain", "", "{}")
-	status := func() string { return c.must(1, "GET", "/v1/pool/nodes", "", "") }
-	c.await("it is drained", func() bool { return strings.Contains(status(), `"drained"`) })
-	if answer := status(); strings.Contains(answer, `"unprepared"`) || strings.Contains(answer, `"overdueCalls"`) {
-		c.t.Errorf("drained: %s", answer)
+	node := func() (n nodeState) {
+		var list struct{ Nodes []nodeState }
+		if err := json.Unmarshal([]byte(c.must(1, "GET", "/v1/pool/nodes", "", "")), &list); err != nil {
+			c.t.Fatal(err)
+		}
+		for _, n = range list.Nodes {
+			if n.ID == id {
+				return n
+			}
+		}
+		c.t.Fatalf("controller %s is not listed: %+v", id, list)
+		return n
+	}
+	c.await("it is drained", func() bool { return node().State == "drained" })
+	if n := node(); n.Unprepared != 0 || n.OverdueCalls != "0" {
+		c.t.Errorf("drained: %+v", n)
 	}
 	l.more(30)
 	c.must(0, "POST", "/v1/pool/nodes/"+id+"/undrain", "", "{}")
-	c.await("it is warm again", func() bool { return strings.Count(status(), `"ready":2`)+strings.Count(status(), `"ready": 2`) > 0 })
+	c.await("it is warm again", func() bool { n := node(); return n.State == "serving" && n.Ready == 2 })
+}
+
+// nodeState is what the API says of a controller.
+type nodeState struct {
+	ID, State         string
+	Ready, Unprepared int
+	OverdueCalls      string
 }
 
 // withoutStore stops the store for a while.
