@@ -53,8 +53,8 @@ func Run(ctx context.Context, o Options) {
 	}
 }
 
-// stand tries to be elected. The guard holds as long as the election does: every write of the elected one carries it, so that one who
-// has lost the role without knowing writes nothing. ErrConflict: somebody else has it.
+// stand tries to be elected. The guard holds as long as the election does: removals of records carry it, so that one who has lost the
+// role without knowing removes none. What Sweep writes is guarded by what it was decided on. ErrConflict: somebody else has the role.
 func stand(ctx context.Context, o Options) (store.Lease, store.Guard, error) {
 	key := store.Election(role)
 	switch _, err := o.Store.Get(ctx, key); {
