@@ -14,6 +14,8 @@ import (
 func (a *app) functionsVersions() *cobra.Command {
 	return a.onFunction(&cobra.Command{
 		Use: "versions NAME", Short: "List a function's versions, newest first", Args: args("NAME"),
+		Long: `List a function's versions, newest first. One that has succeeded 100 times is proven: it runs instead of a later one that
+fails in a pipeline's step with on_failure: last_good.`,
 		Example: `  paddock functions versions rule --tenant acme`,
 	}, func(ctx context.Context, cl pb.CatalogClient, args []string) error {
 		r, err := cl.ListVersions(ctx, &pb.ListVersionsRequest{Name: args[0]})
@@ -23,13 +25,21 @@ func (a *app) functionsVersions() *cobra.Command {
 		if a.jsonOut {
 			return a.printProto(r)
 		}
-		rows := [][]string{{"VERSION", "SHARE", "KIND", "SIZE", "SHA256", "DEPLOYED", "BY", "PINNED BY", "NOTE"}}
+		rows := [][]string{{"VERSION", "SHARE", "PROVEN", "KIND", "SIZE", "SHA256", "DEPLOYED", "BY", "PINNED BY", "NOTE"}}
 		for _, v := range r.GetVersions() {
-			rows = append(rows, []string{fmt.Sprint(v.GetNumber()), shareText(v), orDefault(v.GetKind(), "auto"), sizeText(v.GetSizeBytes()),
+			rows = append(rows, []string{fmt.Sprint(v.GetNumber()), shareText(v), provenText(v), orDefault(v.GetKind(), "auto"), sizeText(v.GetSizeBytes()),
 				shortID(v.GetHash()), ago(v.GetCreated()), orDash(v.GetAuthor()), orDash(strings.Join(v.GetUsedBy(), ",")), safe(v.GetNote())})
 		}
 		return table(a.stdout, rows)
 	})
+}
+
+// provenText says whether a version may stand in for a later one.
+func provenText(v *pb.Version) string {
+	if v.GetProven() {
+		return "yes"
+	}
+	return "-"
 }
 
 // shareText says which part of the unpinned calls a version gets.
