@@ -115,9 +115,8 @@ func (p *progress) result(value []byte, err error, lost bool) (*call.Result, err
 // stepStage is where the program of a step runs.
 type stepStage struct {
 	*memoryStage
-	state   []byte
-	secret  map[string]string
-	refused func(text string)
+	state  []byte
+	secret map[string]string
 }
 
 func (s *stepStage) body() []byte               { return s.state }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -65,9 +64,4 @@ func (b bundle) remove() error {
 		return fmt.Errorf("remove bundle: %w", err)
 	}
 	return nil
-}
-
-func (b bundle) exists() bool {
-	_, err := os.Lstat(b.dir)
-	return !errors.Is(err, fs.ErrNotExist)
 }

@@ -205,9 +205,7 @@ func (s *service) stop() {
 // remains lists what a stopped service left on this machine.
 func (s *service) remains() (found []string) {
 	all := &inside{tokens: []string{"/" + s.id, s.run}}
-	for _, p := range all.processes() {
-		found = append(found, p)
-	}
+	found = append(found, all.processes()...)
 	found = append(found, all.mounts()...)
 	if groups, err := cgroup.Detect(); err != nil || groups.At("paddock/"+s.id).Exists() {
 		found = append(found, fmt.Sprintf("control group paddock/%s (%v)", s.id, err))

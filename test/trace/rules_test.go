@@ -103,24 +103,6 @@ func below(name, dir string) bool {
 	return name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// judge counts the kinds of all touches and returns what must not have been touched.
-func (p places) judge(tr *traced, ours func(int) bool) (kinds map[string]int, wrong []string) {
-	kinds = map[string]int{}
-	for _, t := range tr.touches {
-		kind, err := p.kind(t.path, ours)
-		if err != nil {
-			wrong = append(wrong, fmt.Sprintf("%s by %d: %v", t.call, t.pid, err))
-			continue
-		}
-		kinds[kind]++
-	}
-	for _, call := range tr.foreign {
-		wrong = append(wrong, "a call that leaves its own mount namespace: "+call)
-	}
-	slices.Sort(wrong)
-	return kinds, slices.Compact(wrong)
-}
-
 func TestKinds(t *testing.T) {
 	p := places{data: "/var/lib/d", run: "/run/r", cache: "/var/cache/c", program: "/opt/paddock", runtime: "/opt/runc"}
 	ours := func(pid int) bool { return pid == 7 }
