@@ -9,7 +9,7 @@ GEN := $(CURDIR)/.cache/gen
 export PADDOCK_RUNSC ?= $(CURDIR)/bin/runsc
 export PADDOCK_RUNC ?= $(CURDIR)/bin/runc
 
-.PHONY: all build tools setup demo run cluster test chaos vm-cgroup2 trace bench generate verify licences vulncheck sbom fuzz clean help
+.PHONY: all build tools setup demo run cluster image test chaos vm-cgroup2 trace bench generate verify licences vulncheck sbom fuzz clean help
 
 all: build
 
@@ -40,6 +40,9 @@ run: build ## serve until Ctrl-C
 
 cluster: build ## three store members, three controllers, two routers on this machine until Ctrl-C
 	@ISOLATION=$(ISOLATION) PADDOCK_BIN=$(CURDIR)/bin/paddock scripts/cluster.sh
+
+image: tools ## our container image, FROM scratch, by docker; IMAGE=paddock:latest
+	@VERSION=$(VERSION) scripts/image.sh $(or $(IMAGE),paddock:latest)
 
 test: ## everything, with the race detector, on every engine
 	@scripts/test.sh

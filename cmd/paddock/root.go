@@ -50,7 +50,7 @@ func (a *app) rootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("serve", a.upCommand(), a.controllerCommand(), a.routerCommand(), a.storeCommand(), a.doctorCommand(), a.certsCommand())
+	add("serve", a.upCommand(), a.controllerCommand(), a.routerCommand(), a.storeCommand(), a.doctorCommand(), a.certsCommand(), a.backupCommand(), a.restoreCommand())
 	add("code", a.client(a.runCommand()), a.client(a.devCommand()), a.client(a.tryCommand()), a.client(a.testCommand()),
 		a.client(a.deployCommand()), a.client(a.publishCommand()), a.client(a.invokeCommand()), a.client(a.functionsCommand()),
 		a.client(a.pipelinesCommand()), a.client(a.logsCommand()), a.client(a.callsCommand()))

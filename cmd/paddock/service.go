@@ -119,6 +119,9 @@ func (s *service) takeMachine(context.Context) error {
 		return err
 	}
 	s.onStop("data directory", func(context.Context, bool) error { return s.data.Close() })
+	if err := os.Remove(s.data.Restoring()); err != nil && !errors.Is(err, os.ErrNotExist) { // it is not empty
+		return fmt.Errorf("a restore into %s was broken off: run 'paddock restore' again, or remove the directory", s.data.Path)
+	}
 	if s.run, err = machine.OpenRunDir(runBase(s.app.getenv), s.data.ID); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"paddock/cmd/paddock/machine"
 	"paddock/controller/catalog"
 	"paddock/controller/etcdstore"
 	"paddock/controller/store"
@@ -29,7 +30,9 @@ func (s *service) openStore(ctx context.Context) error {
 	p, dir := &s.store, s.data.Private()
 	log := s.log.With("part", "store")
 	var err error
-	if p.etcd, err = etcdstore.Embed(ctx, etcdstore.EmbedOptions{Dir: filepath.Join(dir, "etcd"), Logger: log}); err != nil {
+	if p.etcd, err = etcdstore.Embed(ctx, etcdstore.EmbedOptions{
+		Dir: filepath.Join(dir, "etcd"), ClientSocket: machine.StoreSocket(s.run.Path), Logger: log, // for 'paddock backup'
+	}); err != nil {
 		return err
 	}
 	p.client = p.etcd

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -40,6 +41,7 @@ func (a *app) storeCommand() *cobra.Command {
 	f.StringVar(&o.Name, "name", "", "the member's name")
 	f.StringVar(&o.Client, "client", "", "URL at which routers and controllers reach it")
 	f.StringVar(&o.Peer, "peer", "", "URL at which the other members reach it")
+	f.StringVar(&o.ListenIP, "listen-ip", "", "address to listen at, where --client and --peer name hosts (0.0.0.0: all)")
 	f.StringToStringVar(&o.Members, "members", nil, "NAME=URL of every member's --peer, with commas")
 	f.StringVar(&o.Cert, "cert", "", "certificate, PEM")
 	f.StringVar(&o.Key, "cert-key", "", "its key, PEM")
@@ -131,11 +133,18 @@ func checkMember(o *etcdstore.MemberOptions) error {
 		return usageError("--name, --client and --peer are needed: who the member is, and where it is reached")
 	case o.Members[o.Name] != o.Peer:
 		return usageError("--members must name %s with its --peer %s", o.Name, o.Peer)
+	case o.ListenIP != "" && net.ParseIP(o.ListenIP) == nil:
+		return usageError("--listen-ip %q: use an address, for example 0.0.0.0", o.ListenIP)
+	case o.ListenIP != "" && o.Cert == "":
+		return usageError("--listen-ip needs a certificate: without one only addresses of this machine are taken")
 	case (o.Cert == "") != (o.Key == "") || (o.Cert == "") != (o.CA == ""):
 		return usageError("--cert, --cert-key and --ca belong together: give all or none")
 	}
 	for _, u := range []string{o.Client, o.Peer} {
 		scheme, host, _ := strings.Cut(u, "://")
+		if name, _, err := net.SplitHostPort(host); err != nil || o.ListenIP == "" && name != "localhost" && net.ParseIP(name) == nil {
+			return usageError("%s: use an address and a port, or a name with --listen-ip", u)
+		}
 		switch {
 		case o.Cert != "" && scheme != "https":
 			return usageError("%s: with a certificate it is https://", u)

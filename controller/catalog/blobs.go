@@ -49,11 +49,14 @@ func OpenBlobs(dir string) (*Blobs, error) {
 }
 
 // OpenStoreBlobs keeps blobs in the store, with copies of those that were used in dir: what is there is served while the store
-// is away, and costs it no reading.
+// is away, and costs it no reading. dir "" keeps no copies.
 func OpenStoreBlobs(ctx context.Context, s store.Store, dir string) (*Blobs, error) {
 	kept, err := openStoreBlobs(ctx, s)
 	if err != nil {
 		return nil, err
+	}
+	if dir == "" {
+		return &Blobs{kept: kept}, nil
 	}
 	copies, err := openDirBlobs(dir)
 	if err != nil {

@@ -30,6 +30,7 @@ func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	level := slog.LevelDebug
 	switch {
+	case e.Message == served: // debug
 	case e.Level > zapcore.ErrorLevel:
 		level = slog.LevelError
 	case e.Level == zapcore.ErrorLevel:
@@ -52,5 +53,8 @@ func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	c.log.LogAttrs(context.Background(), level, "etcd: "+e.Message, attrs...)
 	return nil
 }
+
+// served is what etcd says as an error whenever a server that listens is closed.
+const served = "setting up serving from embedded etcd failed."
 
 func (c *slogCore) Sync() error { return nil }

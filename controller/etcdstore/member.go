@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -22,10 +23,12 @@ type MemberOptions struct {
 	Client  string            // URL at which routers and controllers reach it
 	Peer    string            // URL at which the other members do
 	Members map[string]string // peer URLs of all of them by name, its own too
-	Cert    string
-	Key     string
-	CA      string
-	Logger  *slog.Logger
+	// ListenIP is the address to listen at where Client and Peer name hosts; "": theirs, which then are addresses.
+	ListenIP string
+	Cert     string
+	Key      string
+	CA       string
+	Logger   *slog.Logger
 }
 
 // Member is one member of a cluster in this process.
@@ -65,8 +68,8 @@ func (o *MemberOptions) configure() (*embed.Config, error) {
 	}
 	c := embed.NewConfig()
 	c.Name, c.Dir = o.Name, o.Dir
-	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
-	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*peer}
+	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{o.listen(*client)}, []url.URL{*client}
+	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{o.listen(*peer)}, []url.URL{*peer}
 	var all []string
 	for name, at := range o.Members {
 		all = append(all, name+"="+at)
@@ -81,6 +84,14 @@ func (o *MemberOptions) configure() (*embed.Config, error) {
 		c.ClientTLSInfo, c.PeerTLSInfo = tls, tls
 	}
 	return c, nil
+}
+
+// listen is where to listen for who comes to u.
+func (o *MemberOptions) listen(u url.URL) url.URL {
+	if o.ListenIP != "" {
+		u.Host = net.JoinHostPort(o.ListenIP, u.Port())
+	}
+	return u
 }
 
 // Failed is closed when the member met something that it cannot go on with; Cause says what.

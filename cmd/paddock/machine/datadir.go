@@ -26,6 +26,24 @@ type DataDir struct {
 	lock *os.File
 }
 
+// ErrInUse says that another process holds the data directory.
+var ErrInUse = errors.New("in use by another paddock")
+
+// Restoring is there while a backup is being put into the directory: what is beside it is half of something.
+func (d *DataDir) Restoring() string { return filepath.Join(d.Path, ".restoring") }
+
+// IDFile holds the id.
+func (d *DataDir) IDFile() string { return filepath.Join(d.Path, "id") }
+
+// ReadID reads the id of a data directory that another process may hold.
+func ReadID(path string) (string, error) {
+	b, err := os.ReadFile((&DataDir{Path: path}).IDFile())
+	if id := strings.TrimSpace(string(b)); err == nil && !idForm.MatchString(id) {
+		return "", fmt.Errorf("data directory %s: its id %.20q is none", path, id)
+	}
+	return strings.TrimSpace(string(b)), err
+}
+
 // Images is where runtime images live, readable by all: sandboxes run from it under their own user ids.
 func (d *DataDir) Images() string { return filepath.Join(d.Path, "images") }
 
@@ -106,8 +124,8 @@ func (d *DataDir) takeLock() error {
 	if err := flockPatiently(f); err != nil {
 		defer f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return fmt.Errorf("data directory %s is in use by another paddock (pid %s): stop it, or give another --data-dir",
-				d.Path, readPID(f))
+			return fmt.Errorf("data directory %s is %w (pid %s): stop it, or give another --data-dir",
+				d.Path, ErrInUse, readPID(f))
 		}
 		return fmt.Errorf("lock %s: %w", d.LockFile(), err)
 	}
@@ -145,7 +163,7 @@ func readPID(f *os.File) string {
 // readID returns the id, made on first use. A file that was cut short by a full disk is made again: nothing can have run
 // under an id that never was whole.
 func (d *DataDir) readID() (string, error) {
-	file := filepath.Join(d.Path, "id")
+	file := d.IDFile()
 	b, err := os.ReadFile(file)
 	if id := strings.TrimSpace(string(b)); err == nil && idForm.MatchString(id) {
 		return id, nil

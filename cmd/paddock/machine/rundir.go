@@ -56,6 +56,9 @@ func (d *RunDir) Containers() string { return filepath.Join(d.Path, "c") }
 // Secret is root-only: latches, the keeper's socket, bundles.
 func (d *RunDir) Secret() string { return filepath.Join(d.Path, "s") }
 
+// StoreSocket is where the embedded store serves root on this machine, of the run directory at path.
+func StoreSocket(path string) string { return filepath.Join((&RunDir{Path: path}).Secret(), "etcd") }
+
 // ensureTmpfs mounts a tmpfs of our own unless one is there. Its own even where /run is a tmpfs: its size is bounded, and
 // it can be removed whole.
 func (d *RunDir) ensureTmpfs() error {
