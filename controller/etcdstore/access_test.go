@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -99,7 +100,7 @@ func TestAccess(t *testing.T) {
 		pki.RoleController.CommonName(): store.ControllerAccess(), pki.RoleRouter.CommonName(): store.RouterAccess(),
 	}
 	wide := store.RouterAccess() // what a former version gave is taken away
-	wide.Write = append(wide.Write, store.AssignmentsPrefix)
+	wide.Write = append(wide.Write, store.ControllersPrefix)
 	for _, router := range []store.Access{wide, store.RouterAccess()} {
 		users[pki.RoleRouter.CommonName()] = router
 		if err := admin.SetAccess(t.Context(), pki.RoleAdmin.CommonName(), users); err != nil {
@@ -119,9 +120,9 @@ func TestAccess(t *testing.T) {
 		mayNot  []string
 		readNot []string
 	}{
-		{pki.RoleRouter, managed, append(bound, "/elsewhere"), []string{"/elsewhere"}},
-		{pki.RoleController, bound, append(managed, "/elsewhere"), []string{"/elsewhere", store.BlobsPrefix}},
-		{pki.RoleAdmin, append(bound, managed...), nil, nil},
+		{pki.RoleRouter, append(slices.Clone(managed), bound[1]), []string{bound[0], "/elsewhere"}, []string{"/elsewhere"}},
+		{pki.RoleController, bound, append(slices.Clone(managed), "/elsewhere"), []string{"/elsewhere", store.BlobsPrefix}},
+		{pki.RoleAdmin, slices.Concat(bound, managed), nil, nil},
 	}
 	for _, r := range roles {
 		t.Run(string(r.role), func(t *testing.T) {

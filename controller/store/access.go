@@ -14,11 +14,11 @@ func ControllerAccess() Access {
 	return Access{Read: []string{Root}, Write: []string{ControllersPrefix, AssignmentsPrefix}}
 }
 
-// RouterAccess is that of routers, which do the management and the sweeps as well: everything that people ask for, and nothing
-// of what controllers say of themselves.
+// RouterAccess is that of routers, which do the management and the sweeps as well: everything that people ask for, the assignments
+// of controllers that are gone, and nothing of what controllers say of themselves.
 func RouterAccess() Access {
 	return Access{Read: []string{Root}, Write: []string{
 		TenantsPrefix, UsagePrefix, KeysPrefix, FunctionsPrefix, VersionsPrefix, PipelinesPrefix, SecretsPrefix, HostsPrefix,
-		RuntimesPrefix, ElectionPrefix, BlobsPrefix,
+		RuntimesPrefix, ElectionPrefix, BlobsPrefix, AssignmentsPrefix,
 	}}
 }
