@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,7 +23,7 @@ type bench struct {
 	rounds    int
 	burst     time.Duration
 	only      string
-	isolation string // of the overload, fair and floods sections
+	isolation string // of the sections that look at it
 	rows      []row
 	started   time.Time
 }
@@ -41,9 +40,9 @@ func main() {
 	flag.StringVar(&b.cache, "cache", ".cache/downloads", "directory that keeps downloads from run to run")
 	flag.IntVar(&b.rounds, "rounds", 9, "rounds of warm load")
 	flag.DurationVar(&b.burst, "burst", 2*time.Second, "length of one burst of load")
-	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory; or overload, fair, floods, which only their names run")
+	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory, pipeline, activate, catalogue; or overload, fair, floods, which only their names run")
 	flood := flag.Bool("flood", false, "be the flood of a section, which starts it itself")
-	flag.StringVar(&b.isolation, "isolation", "", "what the overload, fair and floods sections run in: gvisor, runc; overload defaults to gvisor, the others to both")
+	flag.StringVar(&b.isolation, "isolation", "", "what the overload, activate, fair, floods and pipeline sections run in: gvisor, runc; the first two default to gvisor, the others to both")
 	flag.Parse()
 	if *flood {
 		if err := floodMain(); err != nil {
@@ -82,14 +81,16 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return err
 	}
 	sections := []struct {
-		name string
-		run  func(context.Context) error
+		name  string
+		run   func(context.Context) error
+		asked bool // runs only by its name: minutes of flood are not asked for by habit
 	}{
-		{"warm", b.warm}, {"new", b.newTenant}, {"etcd", b.etcd}, {"cold", b.cold}, {"memory", b.memory}, {"overload", b.overload},
-		{"fair", b.fair}, {"floods", b.floods},
+		{"warm", b.warm, false}, {"new", b.newTenant, false}, {"etcd", b.etcd, false}, {"cold", b.cold, false}, {"memory", b.memory, false},
+		{"pipeline", b.pipeline, false}, {"activate", b.activate, false}, {"catalogue", b.catalogue, false},
+		{"overload", b.overload, true}, {"fair", b.fair, true}, {"floods", b.floods, true},
 	}
 	for _, s := range sections {
-		if !strings.Contains(s.name, b.only) || slices.Contains([]string{"overload", "fair", "floods"}, s.name) && b.only == "" { // minutes of flood are not asked for by habit
+		if !strings.Contains(s.name, b.only) || s.asked && b.only == "" {
 			continue
 		}
 		b.progress("section %s", s.name)

@@ -17,8 +17,8 @@ func (r *Router) newLane() *lane.Server {
 	})
 }
 
-// isPlainCall says whether a request is for a route whose answer goes out whole: run and invoke. What it says only decides
-// who reads the request, not who may make it.
+// isPlainCall says whether a request is for a route whose answer goes out whole: run, and invoke of functions and pipelines. What
+// it says only decides who reads the request, not who may make it.
 func isPlainCall(method, path string) bool {
 	if method != http.MethodPost {
 		return false
@@ -28,7 +28,9 @@ func isPlainCall(method, path string) bool {
 	}
 	name, ok := strings.CutPrefix(path, "/v1/functions/")
 	if !ok {
-		return false
+		if name, ok = strings.CutPrefix(path, "/v1/pipelines/"); !ok {
+			return false
+		}
 	}
 	name, ok = strings.CutSuffix(name, "/invoke")
 	return ok && !strings.Contains(name, "/")

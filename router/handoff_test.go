@@ -14,12 +14,14 @@ import (
 // The lane takes the routes whose answer goes out whole, and no other path that looks like them.
 func TestPlainCallsAreRunAndInvoke(t *testing.T) {
 	g := newRig(t, nil)
-	whole := map[uintptr]bool{reflect.ValueOf(serveRun).Pointer(): true, reflect.ValueOf(serveInvoke).Pointer(): true}
+	whole := map[uintptr]bool{reflect.ValueOf(serveRun).Pointer(): true, reflect.ValueOf(serveInvoke).Pointer(): true,
+		reflect.ValueOf(servePipeline).Pointer(): true}
 	for _, path := range []string{
 		"/v1/run", "/v1/functions/f/invoke", "/v1/functions/f@3/invoke", "/v1/functions/invoke/invoke",
 		"/v1/functions/f/http/invoke", "/v1/functions/f/http", "/v1/functions/f/http/v1/run", "/v1/functions/invoke",
 		"/v1/functions/f", "/v1/functions//invoke/", "/v1/functions/f/invoke/", "/v1/run/", "/v1/functions/a/b/invoke", "/v1/keys",
-		"/v1/tenants/a/suspend", "/", "/metrics",
+		"/v1/tenants/a/suspend", "/", "/metrics", "/v1/pipelines/p/invoke", "/v1/pipelines/p", "/v1/pipelines/p/publish",
+		"/v1/pipelines/a/b/invoke", "/v1/pipelines//invoke/", "/v1/pipelines/invoke",
 	} {
 		for _, method := range []string{"POST", "GET", "PUT", "HEAD", "post"} {
 			e, _, _ := g.router.tree.match(method, path)

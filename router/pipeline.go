@@ -44,6 +44,9 @@ func servePipeline(x *exchange) (err error) {
 	told := inv.tell(res, sink)
 	if outcome == nil {
 		if res.Value, outcome = told.splice(res.Value); outcome == nil {
+			if len(res.Value) <= smallAnswer {
+				inv.finish(ctx, res, nil)
+			}
 			x.answer(res)
 			return nil
 		}
@@ -53,8 +56,7 @@ func servePipeline(x *exchange) (err error) {
 
 // preparePipeline fills the call and says whether its logs are wanted.
 func (x *exchange) preparePipeline(inv *invocation) (logs bool, err error) {
-	query := x.r.URL.Query()
-	if query.Has("logs") {
+	if query := x.r.URL.Query(); query.Has("logs") {
 		if logs, err = parseFlag("logs", query.Get("logs")); err != nil {
 			return false, err
 		}
