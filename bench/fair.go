@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,6 +28,7 @@ const (
 	fairBar     = 1.5
 	fairHandler = `(n) => require('node:crypto').pbkdf2Sync('p', 's', 2000, 32, 'sha256').length`
 	floodConns  = 100 // what a tenant may have in flight by default
+	callerNice  = -10 // of the twenty's callers
 	floodNice   = 10  // its callers would be elsewhere: they leave the cores to who is measured
 )
 
@@ -86,6 +89,11 @@ func (b *bench) fairIn(ctx context.Context, s *service) error {
 			return err
 		}
 	}
+	// Whoever measures goes first: a caller that waits for the cores, which callers elsewhere would not, says nothing of the service.
+	if err := renice(os.Getpid(), callerNice); err != nil {
+		return err
+	}
+	defer renice(os.Getpid(), 0)
 	capacity, err := together(others, 2*time.Second)
 	if err != nil {
 		return err
@@ -101,6 +109,24 @@ func (b *bench) fairIn(ctx context.Context, s *service) error {
 		}
 		if err := b.fairness(ctx, s, others, flood, c, share); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// renice sets the priority of all threads of a process; those that it makes later have it from them.
+func renice(pid, nice int) error {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		id, err := strconv.Atoi(t.Name())
+		if err != nil {
+			continue
+		}
+		if err := syscall.Setpriority(syscall.PRIO_PROCESS, id, nice); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("priority %d of process %d: %w", nice, pid, err)
 		}
 	}
 	return nil

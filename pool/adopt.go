@@ -144,6 +144,7 @@ func (p *Pool) adopted(c *container, whose tenant.ID, since time.Time, err error
 		t.granting++
 		p.assignToLocked(c, t, false, now)
 		c.assigned, c.latch, c.told = since, whose, true
+		c.yielding = true // or not: the next look makes sure
 		c.setPowerLocked(powerOn)
 		p.laterLocked(func() { p.setRules(c, whose) })
 		a := p.assignmentLocked(c)

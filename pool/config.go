@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"paddock/internal/tenant"
@@ -49,6 +50,7 @@ type Config struct {
 
 	MemoryBytes int64 // of a usual container: what the code may use of a tenant whose policy says nothing else
 	CPUMillis   int64 // of a warm container; binding gives it its tenant's
+	CPUs        int   // that tenants share; 0 = all that this process may use
 	TmpBytes    int64
 	Pids        int64 // 0 = the engine's default
 
@@ -96,6 +98,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.CreateParallel, DefaultCreateParallel)
 	def(&c.MemoryBytes, tenant.DefaultMemoryBytes)
 	def(&c.CPUMillis, tenant.DefaultCPUMillis)
+	def(&c.CPUs, runtime.GOMAXPROCS(0))
 	def(&c.TmpBytes, DefaultTmpBytes)
 	def(&c.MaxAge, DefaultMaxAge)
 	def(&c.NapAfter, DefaultNapAfter)

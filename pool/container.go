@@ -173,8 +173,10 @@ type container struct {
 	sampledCPU time.Duration
 	sampling   bool
 	looked     time.Time // last look because a call failed
-	spoiled    bool      // it ran into a limit
-	charged    bool      // its end is held against the code that goes on in it
+	sharing    sharing
+	yielding   bool // it runs when nobody else wants to
+	spoiled    bool // it ran into a limit
+	charged    bool // its end is held against the code that goes on in it
 }
 
 // quiet says that nothing of the tenant runs in c.

@@ -71,6 +71,7 @@ func (p *Pool) takeLocked(c *container, req *call.Request, now time.Time) *fligh
 	if c.quiet() {
 		p.leaveIdleLocked(c)
 	}
+	p.shareLaterLocked(now)
 	c.inflight++
 	c.running++
 	c.served++

@@ -70,6 +70,10 @@ type Container interface {
 	// SetCPU changes how much CPU all of it together may use, in thousandths of a CPU, frozen or not. It returns nil once the
 	// kernel says that it enforces that; after an error either may be in force.
 	SetCPU(ctx context.Context, millis int64) error
+	// CPU is Usage's CPU alone, for who looks often.
+	CPU(ctx context.Context) (time.Duration, error)
+	// Yield has all of it run only while nothing else in the other containers wants to, or like the others again.
+	Yield(ctx context.Context, yield bool) error
 	// Kill sends SIGKILL to all of it, frozen or not, and does not wait. Idempotent.
 	Kill() error
 	// Exited is closed when the first process is gone; Exit is valid from then on.

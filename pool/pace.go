@@ -104,7 +104,8 @@ func (t *tenantState) hopelessLocked(req *call.Request, now time.Time) *errs.Err
 }
 
 func (t *tenantState) tooBusy(retry time.Duration) *errs.Error {
-	e := errs.New(errs.Limited, "tenant %s is busy: the call would not end before its deadline; retry later", t.id)
+	e := errs.New(errs.Limited, "tenant %s is busy: its containers, %d of at most %d, have %d calls each, and the call would "+
+		"not end before its deadline; retry later", t.id, len(t.live), t.policy.MaxContainers, t.policy.CallsPerContainer)
 	e.Cause, e.RetryAfter = "concurrency", retry
 	return e
 }

@@ -76,6 +76,8 @@ type Pool struct {
 	refill    refill
 	refilling timer
 	sweeping  timer
+	sharer    timer                    // looks at who uses the CPUs
+	looking   bool                     // one is under way
 	destroyed map[ContainerID]struct{} // since the sweep under way began; nil if none is
 	counts    counters
 }
@@ -109,6 +111,7 @@ func New(c Config) (*Pool, error) {
 	p.usual = p.stockLocked(c.MemoryBytes)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.refilling.fire = func(now time.Time) { p.dispatchLocked(now) }
+	p.sharer.fire = func(now time.Time) { p.shareLocked(now) }
 	p.sweeping.fire = func(now time.Time) { p.tickLocked(now) }
 	return p, nil
 }

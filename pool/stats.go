@@ -19,6 +19,7 @@ type counters struct {
 	evicted, expired, handedBack       uint64
 	overBudget, quarantined, shed      uint64
 	retries, resumed, overdueCalls     uint64
+	yielded                            uint64
 	frozen, thawed, burning            uint64
 	freezeFailed, thawFailed           uint64
 	orphans, vanished, sweeps, adopted uint64
@@ -63,6 +64,7 @@ type Stats struct {
 	Retries               uint64 // tries after the first, by the pool itself
 	Resumed               uint64 // pipelines that went on in another container
 	OverdueCalls          uint64 // calls that outlived the drain_timeout of a draining container and were ended
+	Yielded               uint64 // times that a tenant used more than its share of the CPUs and began to yield
 
 	Freezes, Thawed              uint64
 	Burning                      uint64 // frozen at once because they burned CPU with no call
@@ -88,6 +90,7 @@ func (p *Pool) Stats() Stats {
 		Claims: maps.Clone(n.claims), Recycled: maps.Clone(n.recycled), Lost: maps.Clone(n.lost),
 		Evicted: n.evicted, Expired: n.expired, HandedBack: n.handedBack, OverBudget: n.overBudget,
 		Quarantined: n.quarantined, Shed: n.shed, Retries: n.retries, Resumed: n.resumed, OverdueCalls: n.overdueCalls,
+		Yielded: n.yielded,
 		Freezes: n.frozen, Thawed: n.thawed, Burning: n.burning,
 		FreezeFailures: n.freezeFailed, ThawFailures: n.thawFailed,
 		Sweeps: n.sweeps, Orphans: n.orphans, Vanished: n.vanished, Adopted: n.adopted,
@@ -121,6 +124,7 @@ type Info struct {
 	MemoryBytes  int64 // what its code may use
 	MemoryCharge int64
 	CPUMillis    int64 // 0: not known yet
+	CPUUsed      int64 // lately, in thousandths of a CPU
 	Created      time.Time
 	Assigned     time.Time
 	IdleSince    time.Time // zero while something runs in it
@@ -130,13 +134,13 @@ type Info struct {
 func (p *Pool) Containers(id tenant.ID) []Info {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := []Info{}
+	all, now := []Info{}, time.Now()
 	for _, c := range p.selectLocked(Selector{Tenant: id, All: true}) {
 		i := Info{
 			ID: c.id, Tenant: c.latch, State: c.state, Cause: c.cause, Fresh: c.fresh, Extra: c.extra,
 			Frozen:   c.state == Assigned && (c.power == powerFrozen || c.power == powerQueued),
 			InFlight: c.inflight, Running: c.running, Calls: c.served, UID: c.uid, MemoryBytes: c.size, MemoryCharge: c.charge, CPUMillis: c.cpu,
-			Created: c.created, Assigned: c.assigned,
+			Created: c.created, Assigned: c.assigned, CPUUsed: int64(1000 * c.sharing.now(now)),
 		}
 		if c.state == Assigned && c.quiet() {
 			i.IdleSince = c.idleSince

@@ -32,6 +32,7 @@ type tenantState struct {
 	ringNode node[*tenantState]
 	timer    timer // the next token
 	pace     pace
+	yielding bool // it uses more than its share of the CPUs
 	seen     time.Time
 
 	atMost int       // containers that it may have here by its newest call; 0: as its policy says

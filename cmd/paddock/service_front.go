@@ -155,7 +155,8 @@ func poolMetrics(st pool.Stats) metrics.Pool {
 		Creating: st.Creating, Ready: st.Ready, Assigned: st.Assigned, Frozen: st.Frozen, Draining: st.Draining,
 		Waiting: st.Waiting, Running: st.InFlight, MinReady: st.MinReady, MaxReady: st.MaxReady, MaxContainers: st.Limit,
 		MemoryBudgetBytes: st.MemoryBudgetBytes, MemoryReservedBytes: st.MemoryCommittedBytes,
-		Created: int64(st.Created), CreateFailed: int64(st.CreateFailed), Leaked: int64(st.Orphans), Recycled: map[string]int64{},
+		Created: int64(st.Created), CreateFailed: int64(st.CreateFailed), Leaked: int64(st.Orphans), Yielded: int64(st.Yielded),
+		Recycled: map[string]int64{},
 	}
 	for cause, n := range st.Recycled {
 		out.Recycled[string(cause)] = int64(n)

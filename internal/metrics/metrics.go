@@ -253,6 +253,7 @@ type Pool struct {
 	Created, CreateFailed                       int64
 	Recycled                                    map[string]int64 // by cause
 	Leaked                                      int64            // orphans that sweeps found
+	Yielded                                     int64            // times that a tenant began to yield the CPUs
 }
 
 // poolCollector turns one snapshot per scrape into samples, so that the figures of a scrape belong together.
@@ -260,6 +261,7 @@ type poolCollector struct {
 	snapshot                                            func() Pool
 	containers, limits, waiting, running                *prometheus.Desc
 	budget, reserved, created, failed, recycled, leaked *prometheus.Desc
+	yielded                                             *prometheus.Desc
 }
 
 // NewPoolCollector exposes the pool that snapshot describes; snapshot is called once per scrape and must not block.
@@ -279,13 +281,14 @@ func NewPoolCollector(snapshot func() Pool) prometheus.Collector {
 		failed:     d("create_failures_total", "Containers that could not be made."),
 		recycled:   d("recycled_total", "Containers destroyed, by cause.", "cause"),
 		leaked:     d("leaked_total", "Containers that a sweep found and nobody wanted."),
+		yielded:    d("yielded_total", "Times that a tenant used more than its share of the CPUs and began to yield to the others."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.containers, c.limits, c.waiting, c.running, c.budget, c.reserved, c.created,
-		c.failed, c.recycled, c.leaked} {
+		c.failed, c.recycled, c.leaked, c.yielded} {
 		ch <- d
 	}
 }
@@ -317,4 +320,5 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 		count(c.recycled, n, cause)
 	}
 	count(c.leaked, p.Leaked)
+	count(c.yielded, p.Yielded)
 }

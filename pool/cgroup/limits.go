@@ -324,6 +324,34 @@ func CPUQuota(millis int64) (quota int64, period uint64) {
 func sharesToWeight(shares int64) int64 { return 1 + (max(shares, 2)-2)*9999/262142 }
 func weightToShares(weight int64) int64 { return 2 + (max(weight, 1)-1)*262142/9999 }
 
+// SetIdle has the group run only while no group beside it wants to, or by the usual weight again. Kernels before 5.15 give it the
+// least weight there is instead.
+func (g Group) SetIdle(idle bool) error {
+	on, file, weight := "0", "cpu.weight", "100"
+	switch {
+	case idle && g.fs.v2:
+		on, weight = "1", "1"
+	case idle:
+		on, file, weight = "1", "cpu.shares", "2"
+	case !g.fs.v2:
+		file, weight = "cpu.shares", "1024"
+	}
+	err := write(g.dir("cpu"), "cpu.idle", on)
+	if errors.Is(err, fs.ErrNotExist) && g.Exists() {
+		err = write(g.dir("cpu"), file, weight)
+	}
+	if err != nil {
+		return fmt.Errorf("priority of cgroup %s: %w", g.path, err)
+	}
+	return nil
+}
+
+// Idle says whether SetIdle is in force. An error is fs.ErrNotExist on kernels that only know weights.
+func (g Group) Idle() (bool, error) {
+	n, err := readInt(g.dir("cpu"), "cpu.idle")
+	return n == 1, err
+}
+
 // SetCPU changes the CPU limit of the group, in thousandths of a CPU, and returns nil once the kernel says that it is in force.
 func (g Group) SetCPU(millis int64) error {
 	quota, period := CPUQuota(millis)

@@ -160,6 +160,25 @@ func (c *Container) SetCPU(ctx context.Context, millis int64) error {
 	return group.SetCPU(millis)
 }
 
+// CPU implements pool.Container.
+func (c *Container) CPU(ctx context.Context) (time.Duration, error) {
+	group, ok := c.cgroup()
+	if !ok || !c.alive() {
+		return 0, fmt.Errorf("CPU of container %s: %w", c.id, errNotRunning)
+	}
+	return group.CPU()
+}
+
+// Yield implements pool.Container: by the control group, which nobody else writes to; where systemd keeps the groups it may put
+// back what it knows, and the container runs like the others for a while.
+func (c *Container) Yield(_ context.Context, yield bool) error {
+	group, ok := c.cgroup()
+	if !ok || !c.alive() {
+		return fmt.Errorf("priority of container %s: %w", c.id, errNotRunning)
+	}
+	return group.SetIdle(yield)
+}
+
 // Usage implements pool.Container. Of one that has ended it is what the counters said last.
 func (c *Container) Usage(context.Context) (pool.Usage, error) {
 	if !c.alive() {

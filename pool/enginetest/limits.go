@@ -3,6 +3,7 @@ package enginetest
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"testing"
 	"time"
 
@@ -187,6 +188,17 @@ func testCPUChanges(t *testing.T, s *suite) {
 			t.Fatal(err)
 		}
 	}
+	for _, yield := range []bool{true, true, false} {
+		if err := c.Yield(patience(t), yield); err != nil {
+			t.Fatal(err)
+		}
+		if is, err := group.Idle(); !errors.Is(err, fs.ErrNotExist) && (err != nil || is != yield) {
+			t.Errorf("told to yield %v, the group does %v, %v", yield, is, err)
+		}
+	}
+	if u, err := c.CPU(patience(t)); err != nil || u <= 0 {
+		t.Errorf("CPU is %v, %v", u, err)
+	}
 	if err := c.SetCPU(patience(t), 0); err == nil {
 		t.Error("no CPU at all was taken for a limit")
 	}
@@ -206,6 +218,9 @@ func testCPUChanges(t *testing.T, s *suite) {
 	s.destroy(t, c)
 	if err := c.SetCPU(patience(t), 100); err == nil {
 		t.Error("a container that is gone took a limit")
+	}
+	if err := c.Yield(patience(t), true); err == nil {
+		t.Error("a container that is gone yields")
 	}
 }
 

@@ -37,6 +37,7 @@ type Container struct {
 	oomKills int64
 	refused  int64 // forks
 	looks    int   // calls of Usage
+	yields   bool
 	removed  bool
 	inner    *conn // in memory
 }
@@ -158,6 +159,35 @@ func (c *Container) Usage(context.Context) (pool.Usage, error) {
 	c.looks++
 	c.spendLocked()
 	return pool.Usage{MemoryBytes: c.e.o.UsageBytes, CPU: c.cpu, Pids: 1, OOMKills: c.oomKills, PidsRefused: c.refused}, nil
+}
+
+// CPU implements pool.Container.
+func (c *Container) CPU(context.Context) (time.Duration, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.removed {
+		return 0, errDestroyed
+	}
+	c.spendLocked()
+	return c.cpu, nil
+}
+
+// Yield implements pool.Container.
+func (c *Container) Yield(_ context.Context, yield bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return errDestroyed
+	}
+	c.yields = yield
+	return nil
+}
+
+// Yields says what Yield was told last.
+func (c *Container) Yields() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.yields
 }
 
 // SetCPU implements pool.Container.

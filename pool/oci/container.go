@@ -146,6 +146,12 @@ func (c *container) SetCPU(_ context.Context, millis int64) error { return c.gro
 // StopYielding implements pool.Yielder.
 func (c *container) StopYielding() error { return c.group.SetWeight(servingWeight) }
 
+// CPU implements pool.Container.
+func (c *container) CPU(context.Context) (time.Duration, error) { return c.group.CPU() }
+
+// Yield implements pool.Container.
+func (c *container) Yield(_ context.Context, yield bool) error { return c.group.SetIdle(yield) }
+
 // Kill implements pool.Container. All of its processes are in the control group, gVisor's sentry and gofer too; the first
 // one is killed by its own pidfd besides, should a runtime have left it outside.
 func (c *container) Kill() error {
