@@ -57,7 +57,7 @@ func (s *PoolsServer) container(i pool.Info) *pb.Container {
 		Id: string(i.ID), State: stateName(i.State), Tenant: string(i.Tenant), Runtime: s.c.cfg.Pool.Image.Runtime,
 		Isolation: string(engine.Isolation()), Engine: engine.Name(), Frozen: i.Frozen, Running: int32(i.Running), Calls: i.Calls,
 		Created: stamp(i.Created), Assigned: stamp(i.Assigned), LastUsed: stamp(i.IdleSince), Cause: string(i.Cause),
-		MemoryBytes: i.MemoryCharge, Image: s.c.cfg.Pool.Image.Digest, Controller: s.c.cfg.ID,
+		MemoryBytes: i.MemoryCharge, Image: s.c.cfg.Pool.Image.Digest, Controller: s.c.cfg.ID, CpuMillis: i.CPUUsed,
 	}
 	if i.Running > 0 {
 		out.LastUsed = timestamppb.Now()

@@ -31,6 +31,25 @@ type admitted struct {
 	strangers int
 	// retries are what is left of its budget; see spendRetry.
 	retries float64
+	taken   [2]int // calls admitted in second, and in the one before
+	second  int64
+}
+
+// count counts a call that is admitted.
+func (s *admitted) count(now time.Time) {
+	s.turn(now)
+	s.taken[0]++
+}
+
+// turn makes the current second that of now.
+func (s *admitted) turn(now time.Time) {
+	switch at := now.Unix(); at - s.second {
+	case 0:
+	case 1:
+		s.taken, s.second = [2]int{0, s.taken[0]}, at
+	default:
+		s.taken, s.second = [2]int{}, at
+	}
 }
 
 // The retry budget of a tenant: a lost call is repeated by itself only as long as that makes few calls more, lest a fleet in trouble gets
@@ -91,6 +110,7 @@ func (a *admission) take(t tenant.ID, p *tenant.Policy, stranger bool, now time.
 		e.Cause, e.RetryAfter = "rate", untilToken(s.bucket, now)
 		return nil, e
 	}
+	s.count(now)
 	s.running++
 	a.running++
 	s.retries = min(retryBurst, s.retries+retryShare)
@@ -129,6 +149,18 @@ func (a *admission) release(s *admitted, stranger bool) {
 	s.running--
 	a.running--
 	a.mu.Unlock()
+}
+
+// usage returns t's calls in flight, and those that were admitted within the last second that is over.
+func (a *admission) usage(t tenant.ID, now time.Time) (running, perSecond int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.tenants[t]
+	if s == nil {
+		return 0, 0
+	}
+	s.turn(now)
+	return s.running, s.taken[1]
 }
 
 func (a *admission) stateLocked(t tenant.ID, p *tenant.Policy, now time.Time) *admitted {

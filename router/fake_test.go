@@ -201,6 +201,18 @@ type fakeServices struct {
 	fail  error
 	saw   atomic.Pointer[identity.Identity]
 	asked atomic.Pointer[pb.DeployFunctionRequest]
+	held  []*pb.Container // what ListContainers lists, of whichever tenant
+	away  error           // of ListContainers
+}
+
+func (s *fakeServices) ListContainers(ctx context.Context, r *pb.ListContainersRequest) (*pb.ListContainersResponse, error) {
+	out := &pb.ListContainersResponse{}
+	for _, c := range s.held {
+		if c.GetTenant() == r.GetTenant() {
+			out.Containers = append(out.Containers, c)
+		}
+	}
+	return out, s.away
 }
 
 func (s *fakeServices) note(ctx context.Context) error {

@@ -86,7 +86,7 @@ func (r *Router) registerServices(s grpc.ServiceRegistrar) {
 		pb.RegisterLogsServer(s, r.kept)
 	}
 	if r.cfg.Catalog != nil {
-		pb.RegisterCatalogServer(s, r.cfg.Catalog)
+		pb.RegisterCatalogServer(s, &catalogServer{CatalogServer: r.cfg.Catalog, router: r})
 	}
 	if r.cfg.Keys != nil {
 		pb.RegisterKeysServer(s, r.cfg.Keys)

@@ -57,7 +57,7 @@ func (s *service) openStore(ctx context.Context) error {
 // openView follows the store, and waits until it has seen it.
 func (s *service) openView(ctx context.Context) (err error) {
 	p := &s.store
-	p.view, err = catalog.NewView(catalog.ViewOptions{Store: p.client, Blobs: p.blobs, KEK: p.kek, Logger: s.log.With("part", "catalogue")})
+	p.view, err = catalog.NewView(catalog.ViewOptions{Store: p.client, Blobs: p.blobs, KEK: p.kek, Maxima: s.cfg.Maxima.Tenant(), Logger: s.log.With("part", "catalogue")})
 	if err != nil {
 		return err
 	}

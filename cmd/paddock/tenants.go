@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"paddock/internal/config"
 	pb "paddock/proto/paddock/v1"
 )
 
@@ -43,9 +44,28 @@ func (a *app) printTenant(cmd *cobra.Command, t *pb.Tenant) error {
 		fmt.Fprintf(a.stdout, "%s is %s\n", t.GetId(), t.GetState())
 		return nil
 	}
-	rows := [][]string{{"tenant", t.GetId()}, {"state", t.GetState()}, {"created", ago(t.GetCreated())},
-		{"functions", fmt.Sprintf("%d of %d", t.GetFunctions(), t.GetPolicy().GetMaxFunctions())}}
+	rows := [][]string{{"tenant", t.GetId()}, {"state", t.GetState()}, {"created", ago(t.GetCreated())}}
+	rows = append(rows, usageRows(t.GetUsage(), t.GetPolicy())...)
 	return table(a.stdout, append(rows, policyRows(t.GetPolicy())...))
+}
+
+// usageRows are what a tenant uses now, each beside its limit.
+func usageRows(u *pb.TenantUsage, p *pb.Policy) [][]string {
+	of := func(used, limit any) string { return fmt.Sprintf("%v of %v", used, limit) }
+	rows := [][]string{
+		{"functions", of(u.GetFunctions(), p.GetMaxFunctions())},
+		{"pipelines", of(u.GetPipelines(), p.GetMaxPipelines())},
+		{"largest source", of(config.Bytes(u.GetSourceBytes()), config.Bytes(p.GetSourceBytes()))},
+		{"calls at once", of(u.GetCalls(), p.GetConcurrency())},
+		{"calls a second", of(u.GetCallsPerSecond(), p.GetRatePerSecond())},
+	}
+	if u.GetIncomplete() != "" {
+		return append(rows, []string{"containers", "not known: " + u.GetIncomplete()})
+	}
+	n := int64(p.GetMaxContainers())
+	return append(rows, []string{"containers", of(u.GetContainers(), n)},
+		[]string{"memory in use", of(config.Bytes(u.GetMemoryBytes()), fmt.Sprintf("%d x %v, and what the isolation needs", n, config.Bytes(p.GetMemoryBytes())))},
+		[]string{"CPU in use", of(u.GetCpuMillis(), fmt.Sprintf("%d x %d thousandths", n, p.GetCpuMillis()))})
 }
 
 func (a *app) tenantsCreate() *cobra.Command {

@@ -19,6 +19,7 @@ type apply struct {
 	hosts     *edit[string, tenant.ID]
 	secrets   *edit[tenant.ID, *secretSet]
 	serving   *fleetEdit
+	members   bool                    // a tenant has come or gone
 	mine      map[tenant.ID]*snapshot // those that this apply made and may change
 	touched   map[*FunctionView]bool  // those that it made and may change
 	notices   []Change
@@ -47,6 +48,9 @@ func (a *apply) finish() []Change {
 		}
 	}
 	a.tenants.publish()
+	if a.members {
+		a.view.newTenantIDs()
+	}
 	a.secrets.publish()
 	a.snapshots.publish()
 	a.hosts.publish()
@@ -121,6 +125,7 @@ func (a *apply) remove(key string, rev int64) {
 	kind, parts := store.SplitKey(key)
 	switch kind {
 	case store.KindTenant:
+		a.members = true
 		a.tenants.del(tenant.ID(parts[0]))
 		a.notice(TenantRemoved, tenant.ID(parts[0]), "")
 	case store.KindKey:
@@ -151,11 +156,12 @@ func (a *apply) remove(key string, rev int64) {
 }
 
 func (a *apply) putTenant(id string, value []byte, rev int64) error {
-	t, err := decodeTenant(id, value, rev)
+	t, err := decodeTenant(id, value, rev, &a.view.opts.Maxima)
 	if err != nil {
 		return err
 	}
 	old, had := a.tenants.get(t.ID)
+	a.members = a.members || !had
 	if had && old.State == t.State && reflect.DeepEqual(old.Policy, t.Policy) {
 		t.Policy = old.Policy // the same pointer: nothing for others to react to
 	} else {

@@ -38,7 +38,7 @@ func (s *Service) begin(ctx context.Context, t tenant.ID) (*change, error) {
 		return nil, err
 	}
 	c := &change{
-		service: s, ctx: ctx, tenant: t, wrapped: rec.GetWrappedKey(), policy: resolvePolicy(rec.GetPolicy()),
+		service: s, ctx: ctx, tenant: t, wrapped: rec.GetWrappedKey(), policy: effectivePolicy(rec.GetPolicy(), s.maxima()),
 		functions: map[string]*functionChange{},
 	}
 	c.guard(store.Tenant(t), rev)

@@ -19,47 +19,8 @@ import (
 	pb "paddock/proto/paddock/v1"
 )
 
-// Maxima bound what a tenant's policy may say. All fields are set; DefaultMaxima is what an operator who sets nothing has.
-type Maxima struct {
-	Timeout           time.Duration // of a call
-	SourceBytes       int64
-	BodyBytes         int64 // inputs and outputs, as far as they are collected
-	LogBytes          int64 // per call
-	Concurrency       int
-	RatePerSecond     float64
-	CallsPerContainer int
-	MaxContainers     int
-	MemoryBytes       int64 // of a container
-	CPUMillis         int   // of a container
-	MaxFunctions      int
-	MaxPipelines      int
-	Life              time.Duration // idle TTL, max life, freeze after
-	DrainTimeout      time.Duration
-	Claims            float64 // burst and rate
-	EgressRules       int     // of each list
-	LogRetention      time.Duration
-	LogKeptBytes      int64
-	RecordInputs      int
-	Injections        int
-}
-
-// DefaultMaxima returns the maxima of an operator who sets nothing. A body and a source together fit a gRPC message of
-// 32 MiB.
-func DefaultMaxima() Maxima {
-	return Maxima{
-		Timeout: tenant.MaxTimeout, SourceBytes: 8 << 20, BodyBytes: 22 << 20, LogBytes: 4 << 20,
-		Concurrency: 10_000, RatePerSecond: 1e6, CallsPerContainer: 1024, MaxContainers: 256,
-		MemoryBytes: 2 << 30, CPUMillis: 8000, MaxFunctions: 100_000, MaxPipelines: 10_000,
-		Life: 7 * 24 * time.Hour, DrainTimeout: 10 * time.Minute, Claims: 1000, EgressRules: 256, Injections: 64,
-		LogRetention: 30 * 24 * time.Hour, LogKeptBytes: 64 << 20, RecordInputs: 1000,
-	}
-}
-
-// minMemoryBytes and minCPUMillis of a container are what Node needs to answer in time at all.
-const (
-	minMemoryBytes = 32 << 20
-	minCPUMillis   = 100
-)
+// Maxima bound what a tenant's policy may say; see tenant.Maxima.
+type Maxima = tenant.Maxima
 
 // maxRegions is how many regions a policy may name.
 const maxRegions = 16
@@ -90,9 +51,10 @@ func mergePolicy(base, patch *pb.Policy) *pb.Policy {
 // burstSeconds of the rate may come at once.
 const burstSeconds = tenant.DefaultRateBurst / tenant.DefaultRatePerSecond
 
-// resolvePolicy returns the policy that p means: its set fields over the defaults. It judges nothing.
-func resolvePolicy(p *pb.Policy) tenant.Policy {
+// resolvePolicy returns the policy that p means: its set fields over the defaults, as far as m allows those. It judges nothing.
+func resolvePolicy(p *pb.Policy, m *Maxima) tenant.Policy {
 	out := tenant.DefaultPolicy()
+	m.Bound(&out)
 	if p == nil {
 		return out
 	}
@@ -139,6 +101,13 @@ func resolvePolicy(p *pb.Policy) tenant.Policy {
 			Host: in.GetHost(), Header: in.GetHeader(), Prefix: in.GetPrefix(), Secret: in.GetSecret(),
 		})
 	}
+	return out
+}
+
+// effectivePolicy is what a stored policy is good for: it may have been within other maxima once.
+func effectivePolicy(p *pb.Policy, m *Maxima) tenant.Policy {
+	out := resolvePolicy(p, m)
+	m.Bound(&out)
 	return out
 }
 
@@ -216,8 +185,8 @@ func checkPolicy(patch *pb.Policy, whole tenant.Policy, m Maxima, checkRule func
 	c.number("rate_burst", float64(whole.RateBurst), 1, 2*m.RatePerSecond)
 	c.number("calls_per_container", float64(whole.CallsPerContainer), 1, float64(m.CallsPerContainer))
 	c.number("max_containers", float64(whole.MaxContainers), 1, float64(m.MaxContainers))
-	c.number("memory_bytes", float64(whole.MemoryBytes), minMemoryBytes, float64(m.MemoryBytes))
-	c.number("cpu_millis", float64(whole.CPUMillis), minCPUMillis, float64(m.CPUMillis))
+	c.number("memory_bytes", float64(whole.MemoryBytes), tenant.LeastMemoryBytes, float64(m.MemoryBytes))
+	c.number("cpu_millis", float64(whole.CPUMillis), tenant.LeastCPUMillis, float64(m.CPUMillis))
 	c.number("max_functions", float64(whole.MaxFunctions), 0, float64(m.MaxFunctions))
 	c.number("max_pipelines", float64(whole.MaxPipelines), 0, float64(m.MaxPipelines))
 	c.duration("pipeline_timeout", whole.PipelineTimeout, min(whole.MaxTimeout, m.Timeout))

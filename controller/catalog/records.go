@@ -102,7 +102,7 @@ func (v *VersionView) isOf(kind call.Kind) bool { return v.Kind == call.KindAuto
 // What decode functions return an error for is a record of a newer Paddock, or garbage: it is kept out, and the last good
 // copy stays.
 
-func decodeTenant(id string, value []byte, revision int64) (*TenantView, error) {
+func decodeTenant(id string, value []byte, revision int64, m *Maxima) (*TenantView, error) {
 	var r pb.TenantRecord
 	if err := proto.Unmarshal(value, &r); err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func decodeTenant(id string, value []byte, revision int64) (*TenantView, error) 
 	if state != StateActive && state != StateSuspended && state != StateDeleting {
 		return nil, fmt.Errorf("unknown state %.40q", state)
 	}
-	p := resolvePolicy(r.GetPolicy())
+	p := effectivePolicy(r.GetPolicy(), m)
 	switch p.Isolation {
 	case tenant.IsolationAny, tenant.IsolationGVisor, tenant.IsolationRunc:
 	default:

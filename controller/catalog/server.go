@@ -94,8 +94,10 @@ func (s *Server) GetTenant(ctx context.Context, r *pb.GetTenantRequest) (*pb.Ten
 		return nil, noTenant(t)
 	}
 	out := showTenant(v)
+	out.Usage = &pb.TenantUsage{}
 	if one, ok := s.view.snapshots.get(t); ok {
 		out.Functions = int32(len(one.functions))
+		out.Usage.Functions, out.Usage.Pipelines, out.Usage.SourceBytes = out.Functions, int32(len(one.pipelines)), one.largest()
 	}
 	return out, nil
 }

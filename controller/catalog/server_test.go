@@ -292,6 +292,34 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestListsFollowTenants: who has come is listed, and who has gone is not, whoever listed before.
+func TestListsFollowTenants(t *testing.T) {
+	w := newWorld(t, mem(t))
+	list := func() (ids string) {
+		for _, v := range w.view.Tenants("", 100) {
+			ids += " " + string(v.ID)
+		}
+		return ids
+	}
+	for _, step := range []struct{ id, want string }{{"m", " m"}, {"z", " m z"}, {"a", " a m z"}} {
+		w.tenant(step.id, nil)
+		if got := list(); got != step.want {
+			t.Errorf("after %s has come:%s, want%s", step.id, got, step.want)
+		}
+	}
+	_, err := w.service.UpdateTenant(t.Context(), "m", &pb.Policy{MaxFunctions: ptr32(7)})
+	must(t, err)
+	if all := w.view.Tenants("a", 1); len(all) != 1 || all[0].ID != "m" || all[0].Policy.MaxFunctions != 7 {
+		t.Errorf("behind a: %+v", all)
+	}
+	gone, err := w.service.DeleteTenant(t.Context(), "m")
+	must(t, err)
+	w.sees(gone.Revision)
+	if got := list(); got != " a z" {
+		t.Errorf("after m has gone:%s", got)
+	}
+}
+
 // TestShownPolicy: what is shown has every field set, and taken as an update means the same.
 func TestShownPolicy(t *testing.T) {
 	w := newWorld(t, mem(t))

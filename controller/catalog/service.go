@@ -47,7 +47,6 @@ type Options struct {
 	KEK     KEK
 	Pepper  Pepper
 	Remover Remover
-	Maxima  Maxima // the zero value is DefaultMaxima
 	// CheckEgress judges one egress rule; nil: only its form, host:port.
 	CheckEgress func(rule string) error
 	// CheckInject judges a policy's injections; nil: only that nothing is missing.
@@ -72,9 +71,6 @@ type Service struct {
 
 // NewService returns a Service.
 func NewService(o Options) (*Service, error) {
-	if o.Maxima == (Maxima{}) {
-		o.Maxima = DefaultMaxima()
-	}
 	if o.CheckEgress == nil {
 		o.CheckEgress = checkHostPort
 	}

@@ -111,7 +111,8 @@ func TestBurstFollowsTheRate(t *testing.T) {
 		{&pb.Policy{RatePerSecond: ptr(2.0)}, 4}, {&pb.Policy{RatePerSecond: ptr(0.1)}, 1},
 		{&pb.Policy{RatePerSecond: ptr(2.0), RateBurst: ptr[int32](50)}, 50},
 	} {
-		if p := resolvePolicy(c.policy); p.RateBurst != c.burst {
+		m := tenant.DefaultMaxima()
+		if p := resolvePolicy(c.policy, &m); p.RateBurst != c.burst {
 			t.Errorf("%v: %d at once, want %d", c.policy, p.RateBurst, c.burst)
 		}
 	}

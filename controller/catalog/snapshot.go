@@ -41,6 +41,16 @@ func (s *snapshot) function(name string) (*FunctionView, bool) {
 	return f, ok && f.Active != 0
 }
 
+// largest is the size of the largest source that is active.
+func (s *snapshot) largest() (bytes int64) {
+	for _, f := range s.functions {
+		if v, ok := f.Version(f.Active); ok {
+			bytes = max(bytes, v.SizeBytes)
+		}
+	}
+	return bytes
+}
+
 // after cuts a sorted list of names to those after one.
 func after(names []string, last string) []string {
 	i, found := slices.BinarySearch(names, last)

@@ -49,7 +49,7 @@ func (s *Service) CreateTenant(ctx context.Context, t tenant.ID, policy *pb.Poli
 	if err != nil {
 		return nil, err
 	}
-	return viewOf(rec, rev), nil
+	return viewOf(rec, rev, s.maxima()), nil
 }
 
 // UpdateTenant replaces the fields of its policy that patch sets.
@@ -101,19 +101,22 @@ func (s *Service) changeTenant(ctx context.Context, op string, t tenant.ID,
 	if err != nil {
 		return nil, err
 	}
-	return viewOf(rec, rev), nil
+	return viewOf(rec, rev, s.maxima()), nil
 }
+
+// maxima are the view's: what is refused here and what calls are held to is one thing.
+func (s *Service) maxima() *Maxima { return &s.view.opts.Maxima }
 
 func (s *Service) checkPolicy(patch, whole *pb.Policy) error {
 	if patch == nil {
 		patch = &pb.Policy{}
 	}
-	return checkPolicy(patch, resolvePolicy(whole), s.opts.Maxima, s.opts.CheckEgress, s.opts.CheckInject)
+	return checkPolicy(patch, resolvePolicy(whole, s.maxima()), *s.maxima(), s.opts.CheckEgress, s.opts.CheckInject)
 }
 
 // viewOf shows a record that was just written.
-func viewOf(rec *pb.TenantRecord, rev int64) *TenantView {
-	p := resolvePolicy(rec.GetPolicy())
+func viewOf(rec *pb.TenantRecord, rev int64, m *Maxima) *TenantView {
+	p := effectivePolicy(rec.GetPolicy(), m)
 	p.Suspended = State(rec.GetState()) != StateActive
 	return &TenantView{
 		ID: tenant.ID(rec.GetId()), State: State(rec.GetState()), Policy: &p, Created: asTime(rec.GetCreated()), Revision: rev,

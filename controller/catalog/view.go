@@ -36,7 +36,10 @@ type ViewOptions struct {
 	AuthStaleMax time.Duration
 	// CodeCacheBytes bounds the decrypted code in memory. 0 = the default.
 	CodeCacheBytes int64
-	Logger         *slog.Logger
+	// Maxima bound what every tenant's policy says, also one that was stored when they were others. The zero value is
+	// tenant.DefaultMaxima.
+	Maxima Maxima
+	Logger *slog.Logger
 }
 
 // View is the catalogue in memory. Lookups take no locks and never ask the store: while it is away they answer from what
@@ -46,6 +49,7 @@ type View struct {
 	log  *slog.Logger
 
 	tenants   *table[tenant.ID, *TenantView]
+	tenantIDs atomic.Pointer[func() []tenant.ID] // sorted, made once for who lists them; replaced when one comes or goes
 	keys      *table[string, *keyEntry]
 	snapshots *table[tenant.ID, *snapshot]
 	hosts     *table[string, tenant.ID]
@@ -81,6 +85,9 @@ func NewView(o ViewOptions) (*View, error) {
 	if o.AuthStaleMax == 0 {
 		o.AuthStaleMax = DefaultAuthStaleMax
 	}
+	if o.Maxima == (Maxima{}) {
+		o.Maxima = tenant.DefaultMaxima()
+	}
 	if o.CodeCacheBytes == 0 {
 		o.CodeCacheBytes = DefaultCodeCacheBytes
 	}
@@ -101,6 +108,7 @@ func NewView(o ViewOptions) (*View, error) {
 		mods: map[string]int64{}, unreadable: map[string]bool{},
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
+	v.newTenantIDs()
 	v.code = newCodeCache(o.Blobs, seal, o.CodeCacheBytes)
 	ctx, cancel := context.WithCancel(context.Background())
 	v.cancel = cancel
@@ -132,15 +140,35 @@ func (v *View) Key(id string) (*KeyView, bool) {
 
 // Tenants returns up to limit tenants in the order of their ids, after the id after.
 func (v *View) Tenants(after tenant.ID, limit int) []*TenantView {
+	ids := (*v.tenantIDs.Load())()
+	i, found := slices.BinarySearch(ids, after)
+	if found {
+		i++
+	}
 	var all []*TenantView
-	v.tenants.all(func(id tenant.ID, t *TenantView) bool {
-		if id > after {
+	for _, id := range ids[i:] {
+		if len(all) >= limit {
+			break
+		}
+		if t, ok := v.tenants.get(id); ok {
 			all = append(all, t)
 		}
-		return true
+	}
+	return all
+}
+
+// newTenantIDs has the tenants sorted again for the next who lists them: a page costs the same however many there are.
+func (v *View) newTenantIDs() {
+	sorted := sync.OnceValue(func() []tenant.ID {
+		var ids []tenant.ID
+		v.tenants.all(func(id tenant.ID, _ *TenantView) bool {
+			ids = append(ids, id)
+			return true
+		})
+		slices.Sort(ids)
+		return ids
 	})
-	slices.SortFunc(all, func(a, b *TenantView) int { return strings.Compare(string(a.ID), string(b.ID)) })
-	return all[:min(limit, len(all))]
+	v.tenantIDs.Store(&sorted)
 }
 
 // keysOf returns the keys that want names, oldest first.

@@ -69,7 +69,8 @@ type Config struct {
 	Strict bool   `yaml:"strict"`
 	Docker Docker `yaml:"docker"`
 
-	Pool Pool `yaml:"pool"`
+	Pool   Pool   `yaml:"pool"`
+	Maxima Maxima `yaml:"maxima"`
 	// UIDBase is the first of 65,536 host user ids that sandboxes run as; nothing else on the machine may use them. The
 	// default is far above what distributions and /etc/subuid hand out.
 	UIDBase uint32 `yaml:"uid_base"`
@@ -119,6 +120,7 @@ func Defaults() Config {
 		DataDir: DefaultDataDir, HTTP: DefaultHTTP, GRPC: DefaultGRPC,
 		Engine: EngineOCI, Isolation: IsolationGVisor,
 		Pool:    Pool{MinReady: DefaultMinReady, CreateParallel: DefaultCreateParallel},
+		Maxima:  defaultMaxima(),
 		UIDBase: DefaultUIDBase, Region: DefaultRegion,
 		Cluster: Cluster{Etcd: Etcd{Endpoints: []string{}}, Listen: DefaultListen, Status: DefaultStatus},
 		Log:     Log{Format: "auto", Level: "info"},
@@ -171,7 +173,7 @@ var (
 
 // wanted says what a Go type is to an operator.
 var wanted = map[string]string{
-	"int": "a whole number", "uint32": "a whole number", "bool": "true or false", "string": "text", "config.Bytes": "a size such as 8GiB",
+	"int": "a whole number", "int64": "a whole number", "uint32": "a whole number", "float64": "a number", "time.Duration": "a time such as 30s", "bool": "true or false", "string": "text", "config.Bytes": "a size such as 8GiB",
 }
 
 func orDefault(s, def string) string {
@@ -202,6 +204,9 @@ func (c *Config) Check() error {
 		return fmt.Errorf("uid_base %d: 65,536 ids must fit above it, use at most %d", c.UIDBase, uint32(1<<32-2-1<<16))
 	}
 	if err := c.Pool.check(); err != nil {
+		return err
+	}
+	if err := c.Maxima.check(); err != nil {
 		return err
 	}
 	if err := c.Log.check(); err != nil {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -102,6 +103,9 @@ func TestCheckNamesTheSetting(t *testing.T) {
 		"log level":                      func(c *Config) { c.Log.Level = "loud" },
 		"host:port":                      func(c *Config) { c.HTTP = "8080" },
 		"not a port":                     func(c *Config) { c.GRPC = "127.0.0.1:99999" },
+		"maxima.memory":                  func(c *Config) { c.Maxima.Memory = 16 << 20 },
+		"maxima.timeout":                 func(c *Config) { c.Maxima.Timeout = 0 },
+		"maxima.rate":                    func(c *Config) { c.Maxima.Rate = math.NaN() },
 		"no TLS":                         func(c *Config) { c.HTTP = "0.0.0.0:8080" },
 		"grpc \":8081\"":                 func(c *Config) { c.GRPC = ":8081" },
 	} {

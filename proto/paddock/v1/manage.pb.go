@@ -556,7 +556,9 @@ type Tenant struct {
 	// The store's revision that holds this.
 	Revision int64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Functions it has; set by GetTenant.
-	Functions     int32 `protobuf:"varint,6,opt,name=functions,proto3" json:"functions,omitempty"`
+	Functions int32 `protobuf:"varint,6,opt,name=functions,proto3" json:"functions,omitempty"`
+	// What it uses of its limits now; set by GetTenant.
+	Usage         *TenantUsage `protobuf:"bytes,7,opt,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -633,6 +635,127 @@ func (x *Tenant) GetFunctions() int32 {
 	return 0
 }
 
+func (x *Tenant) GetUsage() *TenantUsage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+// TenantUsage is what a tenant uses at the moment, beside what its policy allows.
+type TenantUsage struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Functions int32                  `protobuf:"varint,1,opt,name=functions,proto3" json:"functions,omitempty"`
+	Pipelines int32                  `protobuf:"varint,2,opt,name=pipelines,proto3" json:"pipelines,omitempty"`
+	// Bytes of its largest active source.
+	SourceBytes int64 `protobuf:"varint,3,opt,name=source_bytes,json=sourceBytes,proto3" json:"source_bytes,omitempty"`
+	// Calls in flight at the router that answers, and those that it has taken in within the last second that is over.
+	Calls          int32   `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`
+	CallsPerSecond float64 `protobuf:"fixed64,5,opt,name=calls_per_second,json=callsPerSecond,proto3" json:"calls_per_second,omitempty"`
+	// Of all controllers: containers that count against its limit, the memory that is charged for them together, and their use of
+	// the CPUs lately, in thousandths of one.
+	Containers  int32 `protobuf:"varint,6,opt,name=containers,proto3" json:"containers,omitempty"`
+	MemoryBytes int64 `protobuf:"varint,7,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	CpuMillis   int64 `protobuf:"varint,8,opt,name=cpu_millis,json=cpuMillis,proto3" json:"cpu_millis,omitempty"`
+	// Why containers, memory and CPU are not known, or not all of them; empty if they are.
+	Incomplete    string `protobuf:"bytes,9,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TenantUsage) Reset() {
+	*x = TenantUsage{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TenantUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TenantUsage) ProtoMessage() {}
+
+func (x *TenantUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TenantUsage.ProtoReflect.Descriptor instead.
+func (*TenantUsage) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TenantUsage) GetFunctions() int32 {
+	if x != nil {
+		return x.Functions
+	}
+	return 0
+}
+
+func (x *TenantUsage) GetPipelines() int32 {
+	if x != nil {
+		return x.Pipelines
+	}
+	return 0
+}
+
+func (x *TenantUsage) GetSourceBytes() int64 {
+	if x != nil {
+		return x.SourceBytes
+	}
+	return 0
+}
+
+func (x *TenantUsage) GetCalls() int32 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *TenantUsage) GetCallsPerSecond() float64 {
+	if x != nil {
+		return x.CallsPerSecond
+	}
+	return 0
+}
+
+func (x *TenantUsage) GetContainers() int32 {
+	if x != nil {
+		return x.Containers
+	}
+	return 0
+}
+
+func (x *TenantUsage) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *TenantUsage) GetCpuMillis() int64 {
+	if x != nil {
+		return x.CpuMillis
+	}
+	return 0
+}
+
+func (x *TenantUsage) GetIncomplete() string {
+	if x != nil {
+		return x.Incomplete
+	}
+	return ""
+}
+
 type CreateTenantRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -643,7 +766,7 @@ type CreateTenantRequest struct {
 
 func (x *CreateTenantRequest) Reset() {
 	*x = CreateTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[6]
+	mi := &file_paddock_v1_manage_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +778,7 @@ func (x *CreateTenantRequest) String() string {
 func (*CreateTenantRequest) ProtoMessage() {}
 
 func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[6]
+	mi := &file_paddock_v1_manage_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +791,7 @@ func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantRequest.ProtoReflect.Descriptor instead.
 func (*CreateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{6}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateTenantRequest) GetId() string {
@@ -694,7 +817,7 @@ type GetTenantRequest struct {
 
 func (x *GetTenantRequest) Reset() {
 	*x = GetTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[7]
+	mi := &file_paddock_v1_manage_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +829,7 @@ func (x *GetTenantRequest) String() string {
 func (*GetTenantRequest) ProtoMessage() {}
 
 func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[7]
+	mi := &file_paddock_v1_manage_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +842,7 @@ func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantRequest.ProtoReflect.Descriptor instead.
 func (*GetTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{7}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetTenantRequest) GetId() string {
@@ -739,7 +862,7 @@ type ListTenantsRequest struct {
 
 func (x *ListTenantsRequest) Reset() {
 	*x = ListTenantsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[8]
+	mi := &file_paddock_v1_manage_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +874,7 @@ func (x *ListTenantsRequest) String() string {
 func (*ListTenantsRequest) ProtoMessage() {}
 
 func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[8]
+	mi := &file_paddock_v1_manage_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +887,7 @@ func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsRequest.ProtoReflect.Descriptor instead.
 func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{8}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListTenantsRequest) GetPageSize() int32 {
@@ -791,7 +914,7 @@ type ListTenantsResponse struct {
 
 func (x *ListTenantsResponse) Reset() {
 	*x = ListTenantsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[9]
+	mi := &file_paddock_v1_manage_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +926,7 @@ func (x *ListTenantsResponse) String() string {
 func (*ListTenantsResponse) ProtoMessage() {}
 
 func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[9]
+	mi := &file_paddock_v1_manage_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +939,7 @@ func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsResponse.ProtoReflect.Descriptor instead.
 func (*ListTenantsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{9}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListTenantsResponse) GetTenants() []*Tenant {
@@ -843,7 +966,7 @@ type UpdateTenantRequest struct {
 
 func (x *UpdateTenantRequest) Reset() {
 	*x = UpdateTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[10]
+	mi := &file_paddock_v1_manage_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +978,7 @@ func (x *UpdateTenantRequest) String() string {
 func (*UpdateTenantRequest) ProtoMessage() {}
 
 func (x *UpdateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[10]
+	mi := &file_paddock_v1_manage_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +991,7 @@ func (x *UpdateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTenantRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{10}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateTenantRequest) GetId() string {
@@ -895,7 +1018,7 @@ type SuspendTenantRequest struct {
 
 func (x *SuspendTenantRequest) Reset() {
 	*x = SuspendTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[11]
+	mi := &file_paddock_v1_manage_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1030,7 @@ func (x *SuspendTenantRequest) String() string {
 func (*SuspendTenantRequest) ProtoMessage() {}
 
 func (x *SuspendTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[11]
+	mi := &file_paddock_v1_manage_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1043,7 @@ func (x *SuspendTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendTenantRequest.ProtoReflect.Descriptor instead.
 func (*SuspendTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{11}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SuspendTenantRequest) GetId() string {
@@ -946,7 +1069,7 @@ type DeleteTenantRequest struct {
 
 func (x *DeleteTenantRequest) Reset() {
 	*x = DeleteTenantRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[12]
+	mi := &file_paddock_v1_manage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1081,7 @@ func (x *DeleteTenantRequest) String() string {
 func (*DeleteTenantRequest) ProtoMessage() {}
 
 func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[12]
+	mi := &file_paddock_v1_manage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1094,7 @@ func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTenantRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTenantRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{12}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteTenantRequest) GetId() string {
@@ -993,7 +1116,7 @@ type DeleteTenantResponse struct {
 
 func (x *DeleteTenantResponse) Reset() {
 	*x = DeleteTenantResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[13]
+	mi := &file_paddock_v1_manage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1128,7 @@ func (x *DeleteTenantResponse) String() string {
 func (*DeleteTenantResponse) ProtoMessage() {}
 
 func (x *DeleteTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[13]
+	mi := &file_paddock_v1_manage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1141,7 @@ func (x *DeleteTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTenantResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTenantResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{13}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteTenantResponse) GetRevision() int64 {
@@ -1080,7 +1203,7 @@ type Function struct {
 
 func (x *Function) Reset() {
 	*x = Function{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[14]
+	mi := &file_paddock_v1_manage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1215,7 @@ func (x *Function) String() string {
 func (*Function) ProtoMessage() {}
 
 func (x *Function) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[14]
+	mi := &file_paddock_v1_manage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1228,7 @@ func (x *Function) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Function.ProtoReflect.Descriptor instead.
 func (*Function) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{14}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Function) GetName() string {
@@ -1228,7 +1351,7 @@ type Access struct {
 
 func (x *Access) Reset() {
 	*x = Access{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[15]
+	mi := &file_paddock_v1_manage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1363,7 @@ func (x *Access) String() string {
 func (*Access) ProtoMessage() {}
 
 func (x *Access) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[15]
+	mi := &file_paddock_v1_manage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1376,7 @@ func (x *Access) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Access.ProtoReflect.Descriptor instead.
 func (*Access) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{15}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Access) GetMode() string {
@@ -1290,7 +1413,7 @@ type UpdateFunctionRequest struct {
 
 func (x *UpdateFunctionRequest) Reset() {
 	*x = UpdateFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[16]
+	mi := &file_paddock_v1_manage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1425,7 @@ func (x *UpdateFunctionRequest) String() string {
 func (*UpdateFunctionRequest) ProtoMessage() {}
 
 func (x *UpdateFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[16]
+	mi := &file_paddock_v1_manage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1438,7 @@ func (x *UpdateFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFunctionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{16}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpdateFunctionRequest) GetName() string {
@@ -1350,7 +1473,7 @@ type UpdateFunctionResponse struct {
 
 func (x *UpdateFunctionResponse) Reset() {
 	*x = UpdateFunctionResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[17]
+	mi := &file_paddock_v1_manage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1485,7 @@ func (x *UpdateFunctionResponse) String() string {
 func (*UpdateFunctionResponse) ProtoMessage() {}
 
 func (x *UpdateFunctionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[17]
+	mi := &file_paddock_v1_manage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1498,7 @@ func (x *UpdateFunctionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFunctionResponse.ProtoReflect.Descriptor instead.
 func (*UpdateFunctionResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{17}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateFunctionResponse) GetFunction() *Function {
@@ -1418,7 +1541,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	mi := &file_paddock_v1_manage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1553,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[18]
+	mi := &file_paddock_v1_manage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1566,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{18}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Version) GetNumber() int64 {
@@ -1539,7 +1662,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	mi := &file_paddock_v1_manage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1674,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[19]
+	mi := &file_paddock_v1_manage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1687,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{19}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListVersionsRequest) GetName() string {
@@ -1584,7 +1707,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	mi := &file_paddock_v1_manage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1719,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[20]
+	mi := &file_paddock_v1_manage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1732,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{20}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*Version {
@@ -1637,7 +1760,7 @@ type GetVersionRequest struct {
 
 func (x *GetVersionRequest) Reset() {
 	*x = GetVersionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	mi := &file_paddock_v1_manage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1772,7 @@ func (x *GetVersionRequest) String() string {
 func (*GetVersionRequest) ProtoMessage() {}
 
 func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[21]
+	mi := &file_paddock_v1_manage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1785,7 @@ func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetVersionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{21}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetVersionRequest) GetName() string {
@@ -1690,7 +1813,7 @@ type VersionSource struct {
 
 func (x *VersionSource) Reset() {
 	*x = VersionSource{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	mi := &file_paddock_v1_manage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1825,7 @@ func (x *VersionSource) String() string {
 func (*VersionSource) ProtoMessage() {}
 
 func (x *VersionSource) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[22]
+	mi := &file_paddock_v1_manage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1838,7 @@ func (x *VersionSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionSource.ProtoReflect.Descriptor instead.
 func (*VersionSource) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{22}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VersionSource) GetVersion() *Version {
@@ -1745,7 +1868,7 @@ type DiffVersionsRequest struct {
 
 func (x *DiffVersionsRequest) Reset() {
 	*x = DiffVersionsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	mi := &file_paddock_v1_manage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +1880,7 @@ func (x *DiffVersionsRequest) String() string {
 func (*DiffVersionsRequest) ProtoMessage() {}
 
 func (x *DiffVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[23]
+	mi := &file_paddock_v1_manage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +1893,7 @@ func (x *DiffVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffVersionsRequest.ProtoReflect.Descriptor instead.
 func (*DiffVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{23}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DiffVersionsRequest) GetName() string {
@@ -1806,7 +1929,7 @@ type DiffVersionsResponse struct {
 
 func (x *DiffVersionsResponse) Reset() {
 	*x = DiffVersionsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	mi := &file_paddock_v1_manage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +1941,7 @@ func (x *DiffVersionsResponse) String() string {
 func (*DiffVersionsResponse) ProtoMessage() {}
 
 func (x *DiffVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[24]
+	mi := &file_paddock_v1_manage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +1954,7 @@ func (x *DiffVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffVersionsResponse.ProtoReflect.Descriptor instead.
 func (*DiffVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{24}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DiffVersionsResponse) GetFrom() int64 {
@@ -1869,7 +1992,7 @@ type ActivateVersionRequest struct {
 
 func (x *ActivateVersionRequest) Reset() {
 	*x = ActivateVersionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	mi := &file_paddock_v1_manage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2004,7 @@ func (x *ActivateVersionRequest) String() string {
 func (*ActivateVersionRequest) ProtoMessage() {}
 
 func (x *ActivateVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[25]
+	mi := &file_paddock_v1_manage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2017,7 @@ func (x *ActivateVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateVersionRequest.ProtoReflect.Descriptor instead.
 func (*ActivateVersionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{25}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ActivateVersionRequest) GetName() string {
@@ -1935,7 +2058,7 @@ type RollbackFunctionRequest struct {
 
 func (x *RollbackFunctionRequest) Reset() {
 	*x = RollbackFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	mi := &file_paddock_v1_manage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2070,7 @@ func (x *RollbackFunctionRequest) String() string {
 func (*RollbackFunctionRequest) ProtoMessage() {}
 
 func (x *RollbackFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[26]
+	mi := &file_paddock_v1_manage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2083,7 @@ func (x *RollbackFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackFunctionRequest.ProtoReflect.Descriptor instead.
 func (*RollbackFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{26}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RollbackFunctionRequest) GetName() string {
@@ -1987,7 +2110,7 @@ type DeleteVersionRequest struct {
 
 func (x *DeleteVersionRequest) Reset() {
 	*x = DeleteVersionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	mi := &file_paddock_v1_manage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2122,7 @@ func (x *DeleteVersionRequest) String() string {
 func (*DeleteVersionRequest) ProtoMessage() {}
 
 func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[27]
+	mi := &file_paddock_v1_manage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2135,7 @@ func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVersionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{27}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeleteVersionRequest) GetName() string {
@@ -2038,7 +2161,7 @@ type DeleteVersionResponse struct {
 
 func (x *DeleteVersionResponse) Reset() {
 	*x = DeleteVersionResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	mi := &file_paddock_v1_manage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2173,7 @@ func (x *DeleteVersionResponse) String() string {
 func (*DeleteVersionResponse) ProtoMessage() {}
 
 func (x *DeleteVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[28]
+	mi := &file_paddock_v1_manage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2186,7 @@ func (x *DeleteVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVersionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVersionResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{28}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeleteVersionResponse) GetRevision() int64 {
@@ -2091,7 +2214,7 @@ type Pipeline struct {
 
 func (x *Pipeline) Reset() {
 	*x = Pipeline{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	mi := &file_paddock_v1_manage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2226,7 @@ func (x *Pipeline) String() string {
 func (*Pipeline) ProtoMessage() {}
 
 func (x *Pipeline) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[29]
+	mi := &file_paddock_v1_manage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2239,7 @@ func (x *Pipeline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipeline.ProtoReflect.Descriptor instead.
 func (*Pipeline) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{29}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Pipeline) GetName() string {
@@ -2185,7 +2308,7 @@ type PipelineStep struct {
 
 func (x *PipelineStep) Reset() {
 	*x = PipelineStep{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	mi := &file_paddock_v1_manage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +2320,7 @@ func (x *PipelineStep) String() string {
 func (*PipelineStep) ProtoMessage() {}
 
 func (x *PipelineStep) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[30]
+	mi := &file_paddock_v1_manage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +2333,7 @@ func (x *PipelineStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PipelineStep.ProtoReflect.Descriptor instead.
 func (*PipelineStep) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{30}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PipelineStep) GetFunction() string {
@@ -2260,7 +2383,7 @@ type PutPipelineRequest struct {
 
 func (x *PutPipelineRequest) Reset() {
 	*x = PutPipelineRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	mi := &file_paddock_v1_manage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2395,7 @@ func (x *PutPipelineRequest) String() string {
 func (*PutPipelineRequest) ProtoMessage() {}
 
 func (x *PutPipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[31]
+	mi := &file_paddock_v1_manage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2408,7 @@ func (x *PutPipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPipelineRequest.ProtoReflect.Descriptor instead.
 func (*PutPipelineRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{31}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PutPipelineRequest) GetPipeline() *Pipeline {
@@ -2322,7 +2445,7 @@ type PublishPipelineRequest struct {
 
 func (x *PublishPipelineRequest) Reset() {
 	*x = PublishPipelineRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	mi := &file_paddock_v1_manage_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2334,7 +2457,7 @@ func (x *PublishPipelineRequest) String() string {
 func (*PublishPipelineRequest) ProtoMessage() {}
 
 func (x *PublishPipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[32]
+	mi := &file_paddock_v1_manage_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2347,7 +2470,7 @@ func (x *PublishPipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishPipelineRequest.ProtoReflect.Descriptor instead.
 func (*PublishPipelineRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{32}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PublishPipelineRequest) GetPipeline() *Pipeline {
@@ -2389,7 +2512,7 @@ type PublishPipelineResponse struct {
 
 func (x *PublishPipelineResponse) Reset() {
 	*x = PublishPipelineResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	mi := &file_paddock_v1_manage_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2524,7 @@ func (x *PublishPipelineResponse) String() string {
 func (*PublishPipelineResponse) ProtoMessage() {}
 
 func (x *PublishPipelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[33]
+	mi := &file_paddock_v1_manage_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2537,7 @@ func (x *PublishPipelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishPipelineResponse.ProtoReflect.Descriptor instead.
 func (*PublishPipelineResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{33}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PublishPipelineResponse) GetPipeline() *Pipeline {
@@ -2440,7 +2563,7 @@ type GetPipelineRequest struct {
 
 func (x *GetPipelineRequest) Reset() {
 	*x = GetPipelineRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	mi := &file_paddock_v1_manage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2575,7 @@ func (x *GetPipelineRequest) String() string {
 func (*GetPipelineRequest) ProtoMessage() {}
 
 func (x *GetPipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[34]
+	mi := &file_paddock_v1_manage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2588,7 @@ func (x *GetPipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPipelineRequest.ProtoReflect.Descriptor instead.
 func (*GetPipelineRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{34}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetPipelineRequest) GetName() string {
@@ -2485,7 +2608,7 @@ type ListPipelinesRequest struct {
 
 func (x *ListPipelinesRequest) Reset() {
 	*x = ListPipelinesRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	mi := &file_paddock_v1_manage_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2497,7 +2620,7 @@ func (x *ListPipelinesRequest) String() string {
 func (*ListPipelinesRequest) ProtoMessage() {}
 
 func (x *ListPipelinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[35]
+	mi := &file_paddock_v1_manage_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2510,7 +2633,7 @@ func (x *ListPipelinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPipelinesRequest.ProtoReflect.Descriptor instead.
 func (*ListPipelinesRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{35}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListPipelinesRequest) GetPageSize() int32 {
@@ -2537,7 +2660,7 @@ type ListPipelinesResponse struct {
 
 func (x *ListPipelinesResponse) Reset() {
 	*x = ListPipelinesResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[36]
+	mi := &file_paddock_v1_manage_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2549,7 +2672,7 @@ func (x *ListPipelinesResponse) String() string {
 func (*ListPipelinesResponse) ProtoMessage() {}
 
 func (x *ListPipelinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[36]
+	mi := &file_paddock_v1_manage_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2562,7 +2685,7 @@ func (x *ListPipelinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPipelinesResponse.ProtoReflect.Descriptor instead.
 func (*ListPipelinesResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{36}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListPipelinesResponse) GetPipelines() []*Pipeline {
@@ -2588,7 +2711,7 @@ type DeletePipelineRequest struct {
 
 func (x *DeletePipelineRequest) Reset() {
 	*x = DeletePipelineRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[37]
+	mi := &file_paddock_v1_manage_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2723,7 @@ func (x *DeletePipelineRequest) String() string {
 func (*DeletePipelineRequest) ProtoMessage() {}
 
 func (x *DeletePipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[37]
+	mi := &file_paddock_v1_manage_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2736,7 @@ func (x *DeletePipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePipelineRequest.ProtoReflect.Descriptor instead.
 func (*DeletePipelineRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{37}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DeletePipelineRequest) GetName() string {
@@ -2632,7 +2755,7 @@ type DeletePipelineResponse struct {
 
 func (x *DeletePipelineResponse) Reset() {
 	*x = DeletePipelineResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[38]
+	mi := &file_paddock_v1_manage_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2767,7 @@ func (x *DeletePipelineResponse) String() string {
 func (*DeletePipelineResponse) ProtoMessage() {}
 
 func (x *DeletePipelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[38]
+	mi := &file_paddock_v1_manage_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2780,7 @@ func (x *DeletePipelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePipelineResponse.ProtoReflect.Descriptor instead.
 func (*DeletePipelineResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{38}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeletePipelineResponse) GetRevision() int64 {
@@ -2686,7 +2809,7 @@ type DeployFunctionRequest struct {
 
 func (x *DeployFunctionRequest) Reset() {
 	*x = DeployFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[39]
+	mi := &file_paddock_v1_manage_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2698,7 +2821,7 @@ func (x *DeployFunctionRequest) String() string {
 func (*DeployFunctionRequest) ProtoMessage() {}
 
 func (x *DeployFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[39]
+	mi := &file_paddock_v1_manage_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2711,7 +2834,7 @@ func (x *DeployFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployFunctionRequest.ProtoReflect.Descriptor instead.
 func (*DeployFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{39}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DeployFunctionRequest) GetName() string {
@@ -2772,7 +2895,7 @@ type GetFunctionRequest struct {
 
 func (x *GetFunctionRequest) Reset() {
 	*x = GetFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[40]
+	mi := &file_paddock_v1_manage_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +2907,7 @@ func (x *GetFunctionRequest) String() string {
 func (*GetFunctionRequest) ProtoMessage() {}
 
 func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[40]
+	mi := &file_paddock_v1_manage_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +2920,7 @@ func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFunctionRequest.ProtoReflect.Descriptor instead.
 func (*GetFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{40}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetFunctionRequest) GetName() string {
@@ -2817,7 +2940,7 @@ type ListFunctionsRequest struct {
 
 func (x *ListFunctionsRequest) Reset() {
 	*x = ListFunctionsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[41]
+	mi := &file_paddock_v1_manage_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2829,7 +2952,7 @@ func (x *ListFunctionsRequest) String() string {
 func (*ListFunctionsRequest) ProtoMessage() {}
 
 func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[41]
+	mi := &file_paddock_v1_manage_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2842,7 +2965,7 @@ func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsRequest.ProtoReflect.Descriptor instead.
 func (*ListFunctionsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{41}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListFunctionsRequest) GetPageSize() int32 {
@@ -2869,7 +2992,7 @@ type ListFunctionsResponse struct {
 
 func (x *ListFunctionsResponse) Reset() {
 	*x = ListFunctionsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[42]
+	mi := &file_paddock_v1_manage_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +3004,7 @@ func (x *ListFunctionsResponse) String() string {
 func (*ListFunctionsResponse) ProtoMessage() {}
 
 func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[42]
+	mi := &file_paddock_v1_manage_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +3017,7 @@ func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsResponse.ProtoReflect.Descriptor instead.
 func (*ListFunctionsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{42}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListFunctionsResponse) GetFunctions() []*Function {
@@ -2920,7 +3043,7 @@ type DeleteFunctionRequest struct {
 
 func (x *DeleteFunctionRequest) Reset() {
 	*x = DeleteFunctionRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[43]
+	mi := &file_paddock_v1_manage_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2932,7 +3055,7 @@ func (x *DeleteFunctionRequest) String() string {
 func (*DeleteFunctionRequest) ProtoMessage() {}
 
 func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[43]
+	mi := &file_paddock_v1_manage_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2945,7 +3068,7 @@ func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{43}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeleteFunctionRequest) GetName() string {
@@ -2964,7 +3087,7 @@ type DeleteFunctionResponse struct {
 
 func (x *DeleteFunctionResponse) Reset() {
 	*x = DeleteFunctionResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[44]
+	mi := &file_paddock_v1_manage_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2976,7 +3099,7 @@ func (x *DeleteFunctionResponse) String() string {
 func (*DeleteFunctionResponse) ProtoMessage() {}
 
 func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[44]
+	mi := &file_paddock_v1_manage_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2989,7 +3112,7 @@ func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{44}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeleteFunctionResponse) GetRevision() int64 {
@@ -3016,7 +3139,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[45]
+	mi := &file_paddock_v1_manage_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3151,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[45]
+	mi := &file_paddock_v1_manage_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3164,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{45}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Secret) GetName() string {
@@ -3091,7 +3214,7 @@ type SetSecretRequest struct {
 
 func (x *SetSecretRequest) Reset() {
 	*x = SetSecretRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[46]
+	mi := &file_paddock_v1_manage_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +3226,7 @@ func (x *SetSecretRequest) String() string {
 func (*SetSecretRequest) ProtoMessage() {}
 
 func (x *SetSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[46]
+	mi := &file_paddock_v1_manage_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +3239,7 @@ func (x *SetSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSecretRequest.ProtoReflect.Descriptor instead.
 func (*SetSecretRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{46}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SetSecretRequest) GetName() string {
@@ -3148,7 +3271,7 @@ type ListSecretsRequest struct {
 
 func (x *ListSecretsRequest) Reset() {
 	*x = ListSecretsRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[47]
+	mi := &file_paddock_v1_manage_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3160,7 +3283,7 @@ func (x *ListSecretsRequest) String() string {
 func (*ListSecretsRequest) ProtoMessage() {}
 
 func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[47]
+	mi := &file_paddock_v1_manage_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3173,7 +3296,7 @@ func (x *ListSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsRequest.ProtoReflect.Descriptor instead.
 func (*ListSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{47}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{48}
 }
 
 type ListSecretsResponse struct {
@@ -3185,7 +3308,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[48]
+	mi := &file_paddock_v1_manage_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3197,7 +3320,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[48]
+	mi := &file_paddock_v1_manage_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3210,7 +3333,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{48}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListSecretsResponse) GetSecrets() []*Secret {
@@ -3230,7 +3353,7 @@ type DeleteSecretRequest struct {
 
 func (x *DeleteSecretRequest) Reset() {
 	*x = DeleteSecretRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[49]
+	mi := &file_paddock_v1_manage_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +3365,7 @@ func (x *DeleteSecretRequest) String() string {
 func (*DeleteSecretRequest) ProtoMessage() {}
 
 func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[49]
+	mi := &file_paddock_v1_manage_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +3378,7 @@ func (x *DeleteSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSecretRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSecretRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{49}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DeleteSecretRequest) GetName() string {
@@ -3281,7 +3404,7 @@ type DeleteSecretResponse struct {
 
 func (x *DeleteSecretResponse) Reset() {
 	*x = DeleteSecretResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[50]
+	mi := &file_paddock_v1_manage_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +3416,7 @@ func (x *DeleteSecretResponse) String() string {
 func (*DeleteSecretResponse) ProtoMessage() {}
 
 func (x *DeleteSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[50]
+	mi := &file_paddock_v1_manage_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +3429,7 @@ func (x *DeleteSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSecretResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSecretResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{50}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeleteSecretResponse) GetRevision() int64 {
@@ -3324,7 +3447,7 @@ type RotateDataKeyRequest struct {
 
 func (x *RotateDataKeyRequest) Reset() {
 	*x = RotateDataKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[51]
+	mi := &file_paddock_v1_manage_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3336,7 +3459,7 @@ func (x *RotateDataKeyRequest) String() string {
 func (*RotateDataKeyRequest) ProtoMessage() {}
 
 func (x *RotateDataKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[51]
+	mi := &file_paddock_v1_manage_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3349,7 +3472,7 @@ func (x *RotateDataKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateDataKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateDataKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{51}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{52}
 }
 
 type RotateDataKeyResponse struct {
@@ -3363,7 +3486,7 @@ type RotateDataKeyResponse struct {
 
 func (x *RotateDataKeyResponse) Reset() {
 	*x = RotateDataKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[52]
+	mi := &file_paddock_v1_manage_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3375,7 +3498,7 @@ func (x *RotateDataKeyResponse) String() string {
 func (*RotateDataKeyResponse) ProtoMessage() {}
 
 func (x *RotateDataKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[52]
+	mi := &file_paddock_v1_manage_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3388,7 +3511,7 @@ func (x *RotateDataKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateDataKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateDataKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{52}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RotateDataKeyResponse) GetSecrets() int32 {
@@ -3428,7 +3551,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[53]
+	mi := &file_paddock_v1_manage_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3563,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[53]
+	mi := &file_paddock_v1_manage_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3576,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{53}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Key) GetId() string {
@@ -3536,7 +3659,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[54]
+	mi := &file_paddock_v1_manage_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +3671,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[54]
+	mi := &file_paddock_v1_manage_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +3684,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{54}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CreateKeyRequest) GetTenant() string {
@@ -3618,7 +3741,7 @@ type CreateKeyResponse struct {
 
 func (x *CreateKeyResponse) Reset() {
 	*x = CreateKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[55]
+	mi := &file_paddock_v1_manage_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3630,7 +3753,7 @@ func (x *CreateKeyResponse) String() string {
 func (*CreateKeyResponse) ProtoMessage() {}
 
 func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[55]
+	mi := &file_paddock_v1_manage_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3643,7 +3766,7 @@ func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{55}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CreateKeyResponse) GetKey() *Key {
@@ -3676,7 +3799,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[56]
+	mi := &file_paddock_v1_manage_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3688,7 +3811,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[56]
+	mi := &file_paddock_v1_manage_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3701,7 +3824,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{56}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListKeysRequest) GetTenant() string {
@@ -3720,7 +3843,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[57]
+	mi := &file_paddock_v1_manage_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3732,7 +3855,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[57]
+	mi := &file_paddock_v1_manage_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3745,7 +3868,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{57}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -3764,7 +3887,7 @@ type RevokeKeyRequest struct {
 
 func (x *RevokeKeyRequest) Reset() {
 	*x = RevokeKeyRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[58]
+	mi := &file_paddock_v1_manage_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3776,7 +3899,7 @@ func (x *RevokeKeyRequest) String() string {
 func (*RevokeKeyRequest) ProtoMessage() {}
 
 func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[58]
+	mi := &file_paddock_v1_manage_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3789,7 +3912,7 @@ func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{58}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RevokeKeyRequest) GetId() string {
@@ -3808,7 +3931,7 @@ type RevokeKeyResponse struct {
 
 func (x *RevokeKeyResponse) Reset() {
 	*x = RevokeKeyResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[59]
+	mi := &file_paddock_v1_manage_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3820,7 +3943,7 @@ func (x *RevokeKeyResponse) String() string {
 func (*RevokeKeyResponse) ProtoMessage() {}
 
 func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[59]
+	mi := &file_paddock_v1_manage_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3833,7 +3956,7 @@ func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{59}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RevokeKeyResponse) GetRevision() int64 {
@@ -3851,7 +3974,7 @@ type RotateKEKRequest struct {
 
 func (x *RotateKEKRequest) Reset() {
 	*x = RotateKEKRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[60]
+	mi := &file_paddock_v1_manage_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3863,7 +3986,7 @@ func (x *RotateKEKRequest) String() string {
 func (*RotateKEKRequest) ProtoMessage() {}
 
 func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[60]
+	mi := &file_paddock_v1_manage_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3876,7 +3999,7 @@ func (x *RotateKEKRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKRequest.ProtoReflect.Descriptor instead.
 func (*RotateKEKRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{60}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{61}
 }
 
 type RotateKEKResponse struct {
@@ -3889,7 +4012,7 @@ type RotateKEKResponse struct {
 
 func (x *RotateKEKResponse) Reset() {
 	*x = RotateKEKResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[61]
+	mi := &file_paddock_v1_manage_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3901,7 +4024,7 @@ func (x *RotateKEKResponse) String() string {
 func (*RotateKEKResponse) ProtoMessage() {}
 
 func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[61]
+	mi := &file_paddock_v1_manage_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3914,7 +4037,7 @@ func (x *RotateKEKResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKEKResponse.ProtoReflect.Descriptor instead.
 func (*RotateKEKResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{61}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RotateKEKResponse) GetTenants() int32 {
@@ -3940,17 +4063,19 @@ type Container struct {
 	Assigned  *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=assigned,proto3" json:"assigned,omitempty"`
 	LastUsed  *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"`
 	// Why it drains or failed.
-	Cause         string `protobuf:"bytes,13,opt,name=cause,proto3" json:"cause,omitempty"`
-	MemoryBytes   int64  `protobuf:"varint,14,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	Image         string `protobuf:"bytes,15,opt,name=image,proto3" json:"image,omitempty"`
-	Controller    string `protobuf:"bytes,16,opt,name=controller,proto3" json:"controller,omitempty"`
+	Cause       string `protobuf:"bytes,13,opt,name=cause,proto3" json:"cause,omitempty"`
+	MemoryBytes int64  `protobuf:"varint,14,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	Image       string `protobuf:"bytes,15,opt,name=image,proto3" json:"image,omitempty"`
+	Controller  string `protobuf:"bytes,16,opt,name=controller,proto3" json:"controller,omitempty"`
+	// What it used of the CPUs lately, in thousandths of one; measured while calls of several tenants run.
+	CpuMillis     int64 `protobuf:"varint,17,opt,name=cpu_millis,json=cpuMillis,proto3" json:"cpu_millis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[62]
+	mi := &file_paddock_v1_manage_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3962,7 +4087,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[62]
+	mi := &file_paddock_v1_manage_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3975,7 +4100,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{62}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Container) GetId() string {
@@ -4090,6 +4215,13 @@ func (x *Container) GetController() string {
 	return ""
 }
 
+func (x *Container) GetCpuMillis() int64 {
+	if x != nil {
+		return x.CpuMillis
+	}
+	return 0
+}
+
 type ListContainersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "" = all.
@@ -4100,7 +4232,7 @@ type ListContainersRequest struct {
 
 func (x *ListContainersRequest) Reset() {
 	*x = ListContainersRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[63]
+	mi := &file_paddock_v1_manage_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4112,7 +4244,7 @@ func (x *ListContainersRequest) String() string {
 func (*ListContainersRequest) ProtoMessage() {}
 
 func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[63]
+	mi := &file_paddock_v1_manage_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4125,7 +4257,7 @@ func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
 func (*ListContainersRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{63}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListContainersRequest) GetTenant() string {
@@ -4144,7 +4276,7 @@ type ListContainersResponse struct {
 
 func (x *ListContainersResponse) Reset() {
 	*x = ListContainersResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[64]
+	mi := &file_paddock_v1_manage_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4156,7 +4288,7 @@ func (x *ListContainersResponse) String() string {
 func (*ListContainersResponse) ProtoMessage() {}
 
 func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[64]
+	mi := &file_paddock_v1_manage_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4169,7 +4301,7 @@ func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
 func (*ListContainersResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{64}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListContainersResponse) GetContainers() []*Container {
@@ -4187,7 +4319,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[65]
+	mi := &file_paddock_v1_manage_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4199,7 +4331,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[65]
+	mi := &file_paddock_v1_manage_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4212,7 +4344,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{65}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{66}
 }
 
 type PoolStatus struct {
@@ -4243,7 +4375,7 @@ type PoolStatus struct {
 
 func (x *PoolStatus) Reset() {
 	*x = PoolStatus{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[66]
+	mi := &file_paddock_v1_manage_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4255,7 +4387,7 @@ func (x *PoolStatus) String() string {
 func (*PoolStatus) ProtoMessage() {}
 
 func (x *PoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[66]
+	mi := &file_paddock_v1_manage_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4268,7 +4400,7 @@ func (x *PoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStatus.ProtoReflect.Descriptor instead.
 func (*PoolStatus) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{66}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PoolStatus) GetController() string {
@@ -4407,7 +4539,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[67]
+	mi := &file_paddock_v1_manage_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4419,7 +4551,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[67]
+	mi := &file_paddock_v1_manage_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4432,7 +4564,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{67}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ExplainRequest) GetTenant() string {
@@ -4458,7 +4590,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[68]
+	mi := &file_paddock_v1_manage_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4470,7 +4602,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[68]
+	mi := &file_paddock_v1_manage_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4483,7 +4615,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{68}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ExplainResponse) GetContainers() []*Explanation {
@@ -4508,7 +4640,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[69]
+	mi := &file_paddock_v1_manage_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4520,7 +4652,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[69]
+	mi := &file_paddock_v1_manage_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4533,7 +4665,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{69}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Explanation) GetContainer() *Container {
@@ -4582,7 +4714,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[70]
+	mi := &file_paddock_v1_manage_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4594,7 +4726,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[70]
+	mi := &file_paddock_v1_manage_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4607,7 +4739,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{70}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ResizeRequest) GetMinReady() int32 {
@@ -4643,7 +4775,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[71]
+	mi := &file_paddock_v1_manage_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4655,7 +4787,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[71]
+	mi := &file_paddock_v1_manage_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4668,7 +4800,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{71}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DrainRequest) GetContainer() string {
@@ -4701,7 +4833,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[72]
+	mi := &file_paddock_v1_manage_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4713,7 +4845,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[72]
+	mi := &file_paddock_v1_manage_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4726,7 +4858,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{72}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *DrainResponse) GetContainers() int32 {
@@ -4744,7 +4876,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[73]
+	mi := &file_paddock_v1_manage_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4756,7 +4888,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[73]
+	mi := &file_paddock_v1_manage_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4769,7 +4901,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{73}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{74}
 }
 
 type ListNodesResponse struct {
@@ -4781,7 +4913,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[74]
+	mi := &file_paddock_v1_manage_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4793,7 +4925,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[74]
+	mi := &file_paddock_v1_manage_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4806,7 +4938,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{74}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeStatus {
@@ -4826,7 +4958,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[75]
+	mi := &file_paddock_v1_manage_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4838,7 +4970,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[75]
+	mi := &file_paddock_v1_manage_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4851,7 +4983,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{75}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -4870,7 +5002,7 @@ type UndrainNodeRequest struct {
 
 func (x *UndrainNodeRequest) Reset() {
 	*x = UndrainNodeRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[76]
+	mi := &file_paddock_v1_manage_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4882,7 +5014,7 @@ func (x *UndrainNodeRequest) String() string {
 func (*UndrainNodeRequest) ProtoMessage() {}
 
 func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[76]
+	mi := &file_paddock_v1_manage_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4895,7 +5027,7 @@ func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{76}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *UndrainNodeRequest) GetNode() string {
@@ -4931,7 +5063,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[77]
+	mi := &file_paddock_v1_manage_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4943,7 +5075,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[77]
+	mi := &file_paddock_v1_manage_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4956,7 +5088,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{77}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *NodeStatus) GetId() string {
@@ -5069,7 +5201,7 @@ type RecycleRequest struct {
 
 func (x *RecycleRequest) Reset() {
 	*x = RecycleRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[78]
+	mi := &file_paddock_v1_manage_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5081,7 +5213,7 @@ func (x *RecycleRequest) String() string {
 func (*RecycleRequest) ProtoMessage() {}
 
 func (x *RecycleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[78]
+	mi := &file_paddock_v1_manage_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5094,7 +5226,7 @@ func (x *RecycleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleRequest.ProtoReflect.Descriptor instead.
 func (*RecycleRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{78}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RecycleRequest) GetAll() bool {
@@ -5137,7 +5269,7 @@ type RecycleProgress struct {
 
 func (x *RecycleProgress) Reset() {
 	*x = RecycleProgress{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[79]
+	mi := &file_paddock_v1_manage_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5149,7 +5281,7 @@ func (x *RecycleProgress) String() string {
 func (*RecycleProgress) ProtoMessage() {}
 
 func (x *RecycleProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[79]
+	mi := &file_paddock_v1_manage_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5162,7 +5294,7 @@ func (x *RecycleProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleProgress.ProtoReflect.Descriptor instead.
 func (*RecycleProgress) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{79}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *RecycleProgress) GetTotal() int32 {
@@ -5222,7 +5354,7 @@ type TailAuditRequest struct {
 
 func (x *TailAuditRequest) Reset() {
 	*x = TailAuditRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[80]
+	mi := &file_paddock_v1_manage_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5234,7 +5366,7 @@ func (x *TailAuditRequest) String() string {
 func (*TailAuditRequest) ProtoMessage() {}
 
 func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[80]
+	mi := &file_paddock_v1_manage_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5247,7 +5379,7 @@ func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailAuditRequest.ProtoReflect.Descriptor instead.
 func (*TailAuditRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{80}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *TailAuditRequest) GetFollow() bool {
@@ -5306,7 +5438,7 @@ type AuditRecord struct {
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[81]
+	mi := &file_paddock_v1_manage_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5318,7 +5450,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[81]
+	mi := &file_paddock_v1_manage_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5331,7 +5463,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{81}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *AuditRecord) GetSeq() int64 {
@@ -5523,14 +5655,30 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x16\n" +
 	"\x06header\x18\x02 \x01(\tR\x06header\x12\x16\n" +
 	"\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x16\n" +
-	"\x06secret\x18\x04 \x01(\tR\x06secret\"\xca\x01\n" +
+	"\x06secret\x18\x04 \x01(\tR\x06secret\"\xf9\x01\n" +
 	"\x06Tenant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12*\n" +
 	"\x06policy\x18\x03 \x01(\v2\x12.paddock.v1.PolicyR\x06policy\x124\n" +
 	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x03R\brevision\x12\x1c\n" +
-	"\tfunctions\x18\x06 \x01(\x05R\tfunctions\"Q\n" +
+	"\tfunctions\x18\x06 \x01(\x05R\tfunctions\x12-\n" +
+	"\x05usage\x18\a \x01(\v2\x17.paddock.v1.TenantUsageR\x05usage\"\xae\x02\n" +
+	"\vTenantUsage\x12\x1c\n" +
+	"\tfunctions\x18\x01 \x01(\x05R\tfunctions\x12\x1c\n" +
+	"\tpipelines\x18\x02 \x01(\x05R\tpipelines\x12!\n" +
+	"\fsource_bytes\x18\x03 \x01(\x03R\vsourceBytes\x12\x14\n" +
+	"\x05calls\x18\x04 \x01(\x05R\x05calls\x12(\n" +
+	"\x10calls_per_second\x18\x05 \x01(\x01R\x0ecallsPerSecond\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x06 \x01(\x05R\n" +
+	"containers\x12!\n" +
+	"\fmemory_bytes\x18\a \x01(\x03R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"cpu_millis\x18\b \x01(\x03R\tcpuMillis\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\t \x01(\tR\n" +
+	"incomplete\"Q\n" +
 	"\x13CreateTenantRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
 	"\x06policy\x18\x02 \x01(\v2\x12.paddock.v1.PolicyR\x06policy\"\"\n" +
@@ -5750,7 +5898,7 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\"\x12\n" +
 	"\x10RotateKEKRequest\"-\n" +
 	"\x11RotateKEKResponse\x12\x18\n" +
-	"\atenants\x18\x01 \x01(\x05R\atenants\"\xf7\x03\n" +
+	"\atenants\x18\x01 \x01(\x05R\atenants\"\x96\x04\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -5770,7 +5918,9 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x05image\x18\x0f \x01(\tR\x05image\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x10 \x01(\tR\n" +
-	"controller\"/\n" +
+	"controller\x12\x1d\n" +
+	"\n" +
+	"cpu_millis\x18\x11 \x01(\x03R\tcpuMillis\"/\n" +
 	"\x15ListContainersRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"O\n" +
 	"\x16ListContainersResponse\x125\n" +
@@ -5958,7 +6108,7 @@ func file_paddock_v1_manage_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_manage_proto_rawDescData
 }
 
-var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
+var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_paddock_v1_manage_proto_goTypes = []any{
 	(*Policy)(nil),                  // 0: paddock.v1.Policy
 	(*Names)(nil),                   // 1: paddock.v1.Names
@@ -5966,230 +6116,232 @@ var file_paddock_v1_manage_proto_goTypes = []any{
 	(*Injections)(nil),              // 3: paddock.v1.Injections
 	(*Injection)(nil),               // 4: paddock.v1.Injection
 	(*Tenant)(nil),                  // 5: paddock.v1.Tenant
-	(*CreateTenantRequest)(nil),     // 6: paddock.v1.CreateTenantRequest
-	(*GetTenantRequest)(nil),        // 7: paddock.v1.GetTenantRequest
-	(*ListTenantsRequest)(nil),      // 8: paddock.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),     // 9: paddock.v1.ListTenantsResponse
-	(*UpdateTenantRequest)(nil),     // 10: paddock.v1.UpdateTenantRequest
-	(*SuspendTenantRequest)(nil),    // 11: paddock.v1.SuspendTenantRequest
-	(*DeleteTenantRequest)(nil),     // 12: paddock.v1.DeleteTenantRequest
-	(*DeleteTenantResponse)(nil),    // 13: paddock.v1.DeleteTenantResponse
-	(*Function)(nil),                // 14: paddock.v1.Function
-	(*Access)(nil),                  // 15: paddock.v1.Access
-	(*UpdateFunctionRequest)(nil),   // 16: paddock.v1.UpdateFunctionRequest
-	(*UpdateFunctionResponse)(nil),  // 17: paddock.v1.UpdateFunctionResponse
-	(*Version)(nil),                 // 18: paddock.v1.Version
-	(*ListVersionsRequest)(nil),     // 19: paddock.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),    // 20: paddock.v1.ListVersionsResponse
-	(*GetVersionRequest)(nil),       // 21: paddock.v1.GetVersionRequest
-	(*VersionSource)(nil),           // 22: paddock.v1.VersionSource
-	(*DiffVersionsRequest)(nil),     // 23: paddock.v1.DiffVersionsRequest
-	(*DiffVersionsResponse)(nil),    // 24: paddock.v1.DiffVersionsResponse
-	(*ActivateVersionRequest)(nil),  // 25: paddock.v1.ActivateVersionRequest
-	(*RollbackFunctionRequest)(nil), // 26: paddock.v1.RollbackFunctionRequest
-	(*DeleteVersionRequest)(nil),    // 27: paddock.v1.DeleteVersionRequest
-	(*DeleteVersionResponse)(nil),   // 28: paddock.v1.DeleteVersionResponse
-	(*Pipeline)(nil),                // 29: paddock.v1.Pipeline
-	(*PipelineStep)(nil),            // 30: paddock.v1.PipelineStep
-	(*PutPipelineRequest)(nil),      // 31: paddock.v1.PutPipelineRequest
-	(*PublishPipelineRequest)(nil),  // 32: paddock.v1.PublishPipelineRequest
-	(*PublishPipelineResponse)(nil), // 33: paddock.v1.PublishPipelineResponse
-	(*GetPipelineRequest)(nil),      // 34: paddock.v1.GetPipelineRequest
-	(*ListPipelinesRequest)(nil),    // 35: paddock.v1.ListPipelinesRequest
-	(*ListPipelinesResponse)(nil),   // 36: paddock.v1.ListPipelinesResponse
-	(*DeletePipelineRequest)(nil),   // 37: paddock.v1.DeletePipelineRequest
-	(*DeletePipelineResponse)(nil),  // 38: paddock.v1.DeletePipelineResponse
-	(*DeployFunctionRequest)(nil),   // 39: paddock.v1.DeployFunctionRequest
-	(*GetFunctionRequest)(nil),      // 40: paddock.v1.GetFunctionRequest
-	(*ListFunctionsRequest)(nil),    // 41: paddock.v1.ListFunctionsRequest
-	(*ListFunctionsResponse)(nil),   // 42: paddock.v1.ListFunctionsResponse
-	(*DeleteFunctionRequest)(nil),   // 43: paddock.v1.DeleteFunctionRequest
-	(*DeleteFunctionResponse)(nil),  // 44: paddock.v1.DeleteFunctionResponse
-	(*Secret)(nil),                  // 45: paddock.v1.Secret
-	(*SetSecretRequest)(nil),        // 46: paddock.v1.SetSecretRequest
-	(*ListSecretsRequest)(nil),      // 47: paddock.v1.ListSecretsRequest
-	(*ListSecretsResponse)(nil),     // 48: paddock.v1.ListSecretsResponse
-	(*DeleteSecretRequest)(nil),     // 49: paddock.v1.DeleteSecretRequest
-	(*DeleteSecretResponse)(nil),    // 50: paddock.v1.DeleteSecretResponse
-	(*RotateDataKeyRequest)(nil),    // 51: paddock.v1.RotateDataKeyRequest
-	(*RotateDataKeyResponse)(nil),   // 52: paddock.v1.RotateDataKeyResponse
-	(*Key)(nil),                     // 53: paddock.v1.Key
-	(*CreateKeyRequest)(nil),        // 54: paddock.v1.CreateKeyRequest
-	(*CreateKeyResponse)(nil),       // 55: paddock.v1.CreateKeyResponse
-	(*ListKeysRequest)(nil),         // 56: paddock.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),        // 57: paddock.v1.ListKeysResponse
-	(*RevokeKeyRequest)(nil),        // 58: paddock.v1.RevokeKeyRequest
-	(*RevokeKeyResponse)(nil),       // 59: paddock.v1.RevokeKeyResponse
-	(*RotateKEKRequest)(nil),        // 60: paddock.v1.RotateKEKRequest
-	(*RotateKEKResponse)(nil),       // 61: paddock.v1.RotateKEKResponse
-	(*Container)(nil),               // 62: paddock.v1.Container
-	(*ListContainersRequest)(nil),   // 63: paddock.v1.ListContainersRequest
-	(*ListContainersResponse)(nil),  // 64: paddock.v1.ListContainersResponse
-	(*GetPoolRequest)(nil),          // 65: paddock.v1.GetPoolRequest
-	(*PoolStatus)(nil),              // 66: paddock.v1.PoolStatus
-	(*ExplainRequest)(nil),          // 67: paddock.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 68: paddock.v1.ExplainResponse
-	(*Explanation)(nil),             // 69: paddock.v1.Explanation
-	(*ResizeRequest)(nil),           // 70: paddock.v1.ResizeRequest
-	(*DrainRequest)(nil),            // 71: paddock.v1.DrainRequest
-	(*DrainResponse)(nil),           // 72: paddock.v1.DrainResponse
-	(*ListNodesRequest)(nil),        // 73: paddock.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 74: paddock.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 75: paddock.v1.DrainNodeRequest
-	(*UndrainNodeRequest)(nil),      // 76: paddock.v1.UndrainNodeRequest
-	(*NodeStatus)(nil),              // 77: paddock.v1.NodeStatus
-	(*RecycleRequest)(nil),          // 78: paddock.v1.RecycleRequest
-	(*RecycleProgress)(nil),         // 79: paddock.v1.RecycleProgress
-	(*TailAuditRequest)(nil),        // 80: paddock.v1.TailAuditRequest
-	(*AuditRecord)(nil),             // 81: paddock.v1.AuditRecord
-	nil,                             // 82: paddock.v1.PoolStatus.RecycledTotalEntry
-	nil,                             // 83: paddock.v1.AuditRecord.DetailEntry
-	(*durationpb.Duration)(nil),     // 84: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 85: google.protobuf.Timestamp
+	(*TenantUsage)(nil),             // 6: paddock.v1.TenantUsage
+	(*CreateTenantRequest)(nil),     // 7: paddock.v1.CreateTenantRequest
+	(*GetTenantRequest)(nil),        // 8: paddock.v1.GetTenantRequest
+	(*ListTenantsRequest)(nil),      // 9: paddock.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),     // 10: paddock.v1.ListTenantsResponse
+	(*UpdateTenantRequest)(nil),     // 11: paddock.v1.UpdateTenantRequest
+	(*SuspendTenantRequest)(nil),    // 12: paddock.v1.SuspendTenantRequest
+	(*DeleteTenantRequest)(nil),     // 13: paddock.v1.DeleteTenantRequest
+	(*DeleteTenantResponse)(nil),    // 14: paddock.v1.DeleteTenantResponse
+	(*Function)(nil),                // 15: paddock.v1.Function
+	(*Access)(nil),                  // 16: paddock.v1.Access
+	(*UpdateFunctionRequest)(nil),   // 17: paddock.v1.UpdateFunctionRequest
+	(*UpdateFunctionResponse)(nil),  // 18: paddock.v1.UpdateFunctionResponse
+	(*Version)(nil),                 // 19: paddock.v1.Version
+	(*ListVersionsRequest)(nil),     // 20: paddock.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),    // 21: paddock.v1.ListVersionsResponse
+	(*GetVersionRequest)(nil),       // 22: paddock.v1.GetVersionRequest
+	(*VersionSource)(nil),           // 23: paddock.v1.VersionSource
+	(*DiffVersionsRequest)(nil),     // 24: paddock.v1.DiffVersionsRequest
+	(*DiffVersionsResponse)(nil),    // 25: paddock.v1.DiffVersionsResponse
+	(*ActivateVersionRequest)(nil),  // 26: paddock.v1.ActivateVersionRequest
+	(*RollbackFunctionRequest)(nil), // 27: paddock.v1.RollbackFunctionRequest
+	(*DeleteVersionRequest)(nil),    // 28: paddock.v1.DeleteVersionRequest
+	(*DeleteVersionResponse)(nil),   // 29: paddock.v1.DeleteVersionResponse
+	(*Pipeline)(nil),                // 30: paddock.v1.Pipeline
+	(*PipelineStep)(nil),            // 31: paddock.v1.PipelineStep
+	(*PutPipelineRequest)(nil),      // 32: paddock.v1.PutPipelineRequest
+	(*PublishPipelineRequest)(nil),  // 33: paddock.v1.PublishPipelineRequest
+	(*PublishPipelineResponse)(nil), // 34: paddock.v1.PublishPipelineResponse
+	(*GetPipelineRequest)(nil),      // 35: paddock.v1.GetPipelineRequest
+	(*ListPipelinesRequest)(nil),    // 36: paddock.v1.ListPipelinesRequest
+	(*ListPipelinesResponse)(nil),   // 37: paddock.v1.ListPipelinesResponse
+	(*DeletePipelineRequest)(nil),   // 38: paddock.v1.DeletePipelineRequest
+	(*DeletePipelineResponse)(nil),  // 39: paddock.v1.DeletePipelineResponse
+	(*DeployFunctionRequest)(nil),   // 40: paddock.v1.DeployFunctionRequest
+	(*GetFunctionRequest)(nil),      // 41: paddock.v1.GetFunctionRequest
+	(*ListFunctionsRequest)(nil),    // 42: paddock.v1.ListFunctionsRequest
+	(*ListFunctionsResponse)(nil),   // 43: paddock.v1.ListFunctionsResponse
+	(*DeleteFunctionRequest)(nil),   // 44: paddock.v1.DeleteFunctionRequest
+	(*DeleteFunctionResponse)(nil),  // 45: paddock.v1.DeleteFunctionResponse
+	(*Secret)(nil),                  // 46: paddock.v1.Secret
+	(*SetSecretRequest)(nil),        // 47: paddock.v1.SetSecretRequest
+	(*ListSecretsRequest)(nil),      // 48: paddock.v1.ListSecretsRequest
+	(*ListSecretsResponse)(nil),     // 49: paddock.v1.ListSecretsResponse
+	(*DeleteSecretRequest)(nil),     // 50: paddock.v1.DeleteSecretRequest
+	(*DeleteSecretResponse)(nil),    // 51: paddock.v1.DeleteSecretResponse
+	(*RotateDataKeyRequest)(nil),    // 52: paddock.v1.RotateDataKeyRequest
+	(*RotateDataKeyResponse)(nil),   // 53: paddock.v1.RotateDataKeyResponse
+	(*Key)(nil),                     // 54: paddock.v1.Key
+	(*CreateKeyRequest)(nil),        // 55: paddock.v1.CreateKeyRequest
+	(*CreateKeyResponse)(nil),       // 56: paddock.v1.CreateKeyResponse
+	(*ListKeysRequest)(nil),         // 57: paddock.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),        // 58: paddock.v1.ListKeysResponse
+	(*RevokeKeyRequest)(nil),        // 59: paddock.v1.RevokeKeyRequest
+	(*RevokeKeyResponse)(nil),       // 60: paddock.v1.RevokeKeyResponse
+	(*RotateKEKRequest)(nil),        // 61: paddock.v1.RotateKEKRequest
+	(*RotateKEKResponse)(nil),       // 62: paddock.v1.RotateKEKResponse
+	(*Container)(nil),               // 63: paddock.v1.Container
+	(*ListContainersRequest)(nil),   // 64: paddock.v1.ListContainersRequest
+	(*ListContainersResponse)(nil),  // 65: paddock.v1.ListContainersResponse
+	(*GetPoolRequest)(nil),          // 66: paddock.v1.GetPoolRequest
+	(*PoolStatus)(nil),              // 67: paddock.v1.PoolStatus
+	(*ExplainRequest)(nil),          // 68: paddock.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 69: paddock.v1.ExplainResponse
+	(*Explanation)(nil),             // 70: paddock.v1.Explanation
+	(*ResizeRequest)(nil),           // 71: paddock.v1.ResizeRequest
+	(*DrainRequest)(nil),            // 72: paddock.v1.DrainRequest
+	(*DrainResponse)(nil),           // 73: paddock.v1.DrainResponse
+	(*ListNodesRequest)(nil),        // 74: paddock.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 75: paddock.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 76: paddock.v1.DrainNodeRequest
+	(*UndrainNodeRequest)(nil),      // 77: paddock.v1.UndrainNodeRequest
+	(*NodeStatus)(nil),              // 78: paddock.v1.NodeStatus
+	(*RecycleRequest)(nil),          // 79: paddock.v1.RecycleRequest
+	(*RecycleProgress)(nil),         // 80: paddock.v1.RecycleProgress
+	(*TailAuditRequest)(nil),        // 81: paddock.v1.TailAuditRequest
+	(*AuditRecord)(nil),             // 82: paddock.v1.AuditRecord
+	nil,                             // 83: paddock.v1.PoolStatus.RecycledTotalEntry
+	nil,                             // 84: paddock.v1.AuditRecord.DetailEntry
+	(*durationpb.Duration)(nil),     // 85: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 86: google.protobuf.Timestamp
 }
 var file_paddock_v1_manage_proto_depIdxs = []int32{
-	84, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	84, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
-	84, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
-	84, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
-	84, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
-	84, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
+	85, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	85, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
+	85, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
+	85, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
+	85, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
+	85, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
 	2,  // 6: paddock.v1.Policy.egress:type_name -> paddock.v1.Hosts
 	2,  // 7: paddock.v1.Policy.egress_private:type_name -> paddock.v1.Hosts
 	3,  // 8: paddock.v1.Policy.inject:type_name -> paddock.v1.Injections
 	2,  // 9: paddock.v1.Policy.hosts:type_name -> paddock.v1.Hosts
-	84, // 10: paddock.v1.Policy.log_retention:type_name -> google.protobuf.Duration
-	84, // 11: paddock.v1.Policy.pipeline_timeout:type_name -> google.protobuf.Duration
+	85, // 10: paddock.v1.Policy.log_retention:type_name -> google.protobuf.Duration
+	85, // 11: paddock.v1.Policy.pipeline_timeout:type_name -> google.protobuf.Duration
 	1,  // 12: paddock.v1.Policy.regions:type_name -> paddock.v1.Names
 	4,  // 13: paddock.v1.Injections.injections:type_name -> paddock.v1.Injection
 	0,  // 14: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
-	85, // 15: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
-	0,  // 16: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
-	5,  // 17: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
-	0,  // 18: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
-	85, // 19: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
-	15, // 20: paddock.v1.Function.access:type_name -> paddock.v1.Access
-	15, // 21: paddock.v1.UpdateFunctionRequest.access:type_name -> paddock.v1.Access
-	14, // 22: paddock.v1.UpdateFunctionResponse.function:type_name -> paddock.v1.Function
-	85, // 23: paddock.v1.Version.created:type_name -> google.protobuf.Timestamp
-	18, // 24: paddock.v1.ListVersionsResponse.versions:type_name -> paddock.v1.Version
-	18, // 25: paddock.v1.VersionSource.version:type_name -> paddock.v1.Version
-	30, // 26: paddock.v1.Pipeline.steps:type_name -> paddock.v1.PipelineStep
-	84, // 27: paddock.v1.Pipeline.timeout:type_name -> google.protobuf.Duration
-	85, // 28: paddock.v1.Pipeline.updated:type_name -> google.protobuf.Timestamp
-	84, // 29: paddock.v1.PipelineStep.timeout:type_name -> google.protobuf.Duration
-	29, // 30: paddock.v1.PutPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
-	29, // 31: paddock.v1.PublishPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
-	39, // 32: paddock.v1.PublishPipelineRequest.functions:type_name -> paddock.v1.DeployFunctionRequest
-	29, // 33: paddock.v1.PublishPipelineResponse.pipeline:type_name -> paddock.v1.Pipeline
-	14, // 34: paddock.v1.PublishPipelineResponse.functions:type_name -> paddock.v1.Function
-	29, // 35: paddock.v1.ListPipelinesResponse.pipelines:type_name -> paddock.v1.Pipeline
-	14, // 36: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
-	85, // 37: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
-	45, // 38: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
-	85, // 39: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
-	85, // 40: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
-	85, // 41: paddock.v1.Key.last_used:type_name -> google.protobuf.Timestamp
-	84, // 42: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
-	53, // 43: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
-	53, // 44: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
-	85, // 45: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
-	85, // 46: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
-	85, // 47: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
-	62, // 48: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
-	82, // 49: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
-	69, // 50: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
-	62, // 51: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
-	84, // 52: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
-	77, // 53: paddock.v1.ListNodesResponse.nodes:type_name -> paddock.v1.NodeStatus
-	85, // 54: paddock.v1.NodeStatus.drain_began:type_name -> google.protobuf.Timestamp
-	85, // 55: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
-	83, // 56: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
-	6,  // 57: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
-	7,  // 58: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
-	8,  // 59: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
-	10, // 60: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
-	11, // 61: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
-	12, // 62: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
-	39, // 63: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
-	40, // 64: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
-	41, // 65: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
-	43, // 66: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
-	16, // 67: paddock.v1.Catalog.UpdateFunction:input_type -> paddock.v1.UpdateFunctionRequest
-	19, // 68: paddock.v1.Catalog.ListVersions:input_type -> paddock.v1.ListVersionsRequest
-	21, // 69: paddock.v1.Catalog.GetVersion:input_type -> paddock.v1.GetVersionRequest
-	23, // 70: paddock.v1.Catalog.DiffVersions:input_type -> paddock.v1.DiffVersionsRequest
-	25, // 71: paddock.v1.Catalog.ActivateVersion:input_type -> paddock.v1.ActivateVersionRequest
-	26, // 72: paddock.v1.Catalog.RollbackFunction:input_type -> paddock.v1.RollbackFunctionRequest
-	27, // 73: paddock.v1.Catalog.DeleteVersion:input_type -> paddock.v1.DeleteVersionRequest
-	31, // 74: paddock.v1.Catalog.PutPipeline:input_type -> paddock.v1.PutPipelineRequest
-	32, // 75: paddock.v1.Catalog.PublishPipeline:input_type -> paddock.v1.PublishPipelineRequest
-	34, // 76: paddock.v1.Catalog.GetPipeline:input_type -> paddock.v1.GetPipelineRequest
-	35, // 77: paddock.v1.Catalog.ListPipelines:input_type -> paddock.v1.ListPipelinesRequest
-	37, // 78: paddock.v1.Catalog.DeletePipeline:input_type -> paddock.v1.DeletePipelineRequest
-	46, // 79: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
-	47, // 80: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
-	49, // 81: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
-	51, // 82: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
-	54, // 83: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
-	56, // 84: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
-	58, // 85: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
-	60, // 86: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
-	63, // 87: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
-	65, // 88: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
-	67, // 89: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
-	70, // 90: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
-	71, // 91: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
-	78, // 92: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
-	73, // 93: paddock.v1.Pools.ListNodes:input_type -> paddock.v1.ListNodesRequest
-	75, // 94: paddock.v1.Pools.DrainNode:input_type -> paddock.v1.DrainNodeRequest
-	76, // 95: paddock.v1.Pools.UndrainNode:input_type -> paddock.v1.UndrainNodeRequest
-	80, // 96: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
-	5,  // 97: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
-	5,  // 98: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
-	9,  // 99: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
-	5,  // 100: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
-	5,  // 101: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
-	13, // 102: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
-	14, // 103: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
-	14, // 104: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
-	42, // 105: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
-	44, // 106: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
-	17, // 107: paddock.v1.Catalog.UpdateFunction:output_type -> paddock.v1.UpdateFunctionResponse
-	20, // 108: paddock.v1.Catalog.ListVersions:output_type -> paddock.v1.ListVersionsResponse
-	22, // 109: paddock.v1.Catalog.GetVersion:output_type -> paddock.v1.VersionSource
-	24, // 110: paddock.v1.Catalog.DiffVersions:output_type -> paddock.v1.DiffVersionsResponse
-	14, // 111: paddock.v1.Catalog.ActivateVersion:output_type -> paddock.v1.Function
-	14, // 112: paddock.v1.Catalog.RollbackFunction:output_type -> paddock.v1.Function
-	28, // 113: paddock.v1.Catalog.DeleteVersion:output_type -> paddock.v1.DeleteVersionResponse
-	29, // 114: paddock.v1.Catalog.PutPipeline:output_type -> paddock.v1.Pipeline
-	33, // 115: paddock.v1.Catalog.PublishPipeline:output_type -> paddock.v1.PublishPipelineResponse
-	29, // 116: paddock.v1.Catalog.GetPipeline:output_type -> paddock.v1.Pipeline
-	36, // 117: paddock.v1.Catalog.ListPipelines:output_type -> paddock.v1.ListPipelinesResponse
-	38, // 118: paddock.v1.Catalog.DeletePipeline:output_type -> paddock.v1.DeletePipelineResponse
-	45, // 119: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
-	48, // 120: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
-	50, // 121: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
-	52, // 122: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
-	55, // 123: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
-	57, // 124: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
-	59, // 125: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
-	61, // 126: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
-	64, // 127: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
-	66, // 128: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
-	68, // 129: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
-	66, // 130: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
-	72, // 131: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
-	79, // 132: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
-	74, // 133: paddock.v1.Pools.ListNodes:output_type -> paddock.v1.ListNodesResponse
-	77, // 134: paddock.v1.Pools.DrainNode:output_type -> paddock.v1.NodeStatus
-	77, // 135: paddock.v1.Pools.UndrainNode:output_type -> paddock.v1.NodeStatus
-	81, // 136: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
-	97, // [97:137] is the sub-list for method output_type
-	57, // [57:97] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	86, // 15: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
+	6,  // 16: paddock.v1.Tenant.usage:type_name -> paddock.v1.TenantUsage
+	0,  // 17: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
+	5,  // 18: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
+	0,  // 19: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
+	86, // 20: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
+	16, // 21: paddock.v1.Function.access:type_name -> paddock.v1.Access
+	16, // 22: paddock.v1.UpdateFunctionRequest.access:type_name -> paddock.v1.Access
+	15, // 23: paddock.v1.UpdateFunctionResponse.function:type_name -> paddock.v1.Function
+	86, // 24: paddock.v1.Version.created:type_name -> google.protobuf.Timestamp
+	19, // 25: paddock.v1.ListVersionsResponse.versions:type_name -> paddock.v1.Version
+	19, // 26: paddock.v1.VersionSource.version:type_name -> paddock.v1.Version
+	31, // 27: paddock.v1.Pipeline.steps:type_name -> paddock.v1.PipelineStep
+	85, // 28: paddock.v1.Pipeline.timeout:type_name -> google.protobuf.Duration
+	86, // 29: paddock.v1.Pipeline.updated:type_name -> google.protobuf.Timestamp
+	85, // 30: paddock.v1.PipelineStep.timeout:type_name -> google.protobuf.Duration
+	30, // 31: paddock.v1.PutPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
+	30, // 32: paddock.v1.PublishPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
+	40, // 33: paddock.v1.PublishPipelineRequest.functions:type_name -> paddock.v1.DeployFunctionRequest
+	30, // 34: paddock.v1.PublishPipelineResponse.pipeline:type_name -> paddock.v1.Pipeline
+	15, // 35: paddock.v1.PublishPipelineResponse.functions:type_name -> paddock.v1.Function
+	30, // 36: paddock.v1.ListPipelinesResponse.pipelines:type_name -> paddock.v1.Pipeline
+	15, // 37: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
+	86, // 38: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
+	46, // 39: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
+	86, // 40: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
+	86, // 41: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
+	86, // 42: paddock.v1.Key.last_used:type_name -> google.protobuf.Timestamp
+	85, // 43: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
+	54, // 44: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
+	54, // 45: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
+	86, // 46: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
+	86, // 47: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
+	86, // 48: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
+	63, // 49: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
+	83, // 50: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
+	70, // 51: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
+	63, // 52: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
+	85, // 53: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
+	78, // 54: paddock.v1.ListNodesResponse.nodes:type_name -> paddock.v1.NodeStatus
+	86, // 55: paddock.v1.NodeStatus.drain_began:type_name -> google.protobuf.Timestamp
+	86, // 56: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	84, // 57: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
+	7,  // 58: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
+	8,  // 59: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
+	9,  // 60: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
+	11, // 61: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
+	12, // 62: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
+	13, // 63: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
+	40, // 64: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
+	41, // 65: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
+	42, // 66: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
+	44, // 67: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
+	17, // 68: paddock.v1.Catalog.UpdateFunction:input_type -> paddock.v1.UpdateFunctionRequest
+	20, // 69: paddock.v1.Catalog.ListVersions:input_type -> paddock.v1.ListVersionsRequest
+	22, // 70: paddock.v1.Catalog.GetVersion:input_type -> paddock.v1.GetVersionRequest
+	24, // 71: paddock.v1.Catalog.DiffVersions:input_type -> paddock.v1.DiffVersionsRequest
+	26, // 72: paddock.v1.Catalog.ActivateVersion:input_type -> paddock.v1.ActivateVersionRequest
+	27, // 73: paddock.v1.Catalog.RollbackFunction:input_type -> paddock.v1.RollbackFunctionRequest
+	28, // 74: paddock.v1.Catalog.DeleteVersion:input_type -> paddock.v1.DeleteVersionRequest
+	32, // 75: paddock.v1.Catalog.PutPipeline:input_type -> paddock.v1.PutPipelineRequest
+	33, // 76: paddock.v1.Catalog.PublishPipeline:input_type -> paddock.v1.PublishPipelineRequest
+	35, // 77: paddock.v1.Catalog.GetPipeline:input_type -> paddock.v1.GetPipelineRequest
+	36, // 78: paddock.v1.Catalog.ListPipelines:input_type -> paddock.v1.ListPipelinesRequest
+	38, // 79: paddock.v1.Catalog.DeletePipeline:input_type -> paddock.v1.DeletePipelineRequest
+	47, // 80: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
+	48, // 81: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
+	50, // 82: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
+	52, // 83: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
+	55, // 84: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
+	57, // 85: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
+	59, // 86: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
+	61, // 87: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
+	64, // 88: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
+	66, // 89: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
+	68, // 90: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
+	71, // 91: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
+	72, // 92: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
+	79, // 93: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
+	74, // 94: paddock.v1.Pools.ListNodes:input_type -> paddock.v1.ListNodesRequest
+	76, // 95: paddock.v1.Pools.DrainNode:input_type -> paddock.v1.DrainNodeRequest
+	77, // 96: paddock.v1.Pools.UndrainNode:input_type -> paddock.v1.UndrainNodeRequest
+	81, // 97: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
+	5,  // 98: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
+	5,  // 99: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
+	10, // 100: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
+	5,  // 101: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
+	5,  // 102: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
+	14, // 103: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
+	15, // 104: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
+	15, // 105: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
+	43, // 106: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
+	45, // 107: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
+	18, // 108: paddock.v1.Catalog.UpdateFunction:output_type -> paddock.v1.UpdateFunctionResponse
+	21, // 109: paddock.v1.Catalog.ListVersions:output_type -> paddock.v1.ListVersionsResponse
+	23, // 110: paddock.v1.Catalog.GetVersion:output_type -> paddock.v1.VersionSource
+	25, // 111: paddock.v1.Catalog.DiffVersions:output_type -> paddock.v1.DiffVersionsResponse
+	15, // 112: paddock.v1.Catalog.ActivateVersion:output_type -> paddock.v1.Function
+	15, // 113: paddock.v1.Catalog.RollbackFunction:output_type -> paddock.v1.Function
+	29, // 114: paddock.v1.Catalog.DeleteVersion:output_type -> paddock.v1.DeleteVersionResponse
+	30, // 115: paddock.v1.Catalog.PutPipeline:output_type -> paddock.v1.Pipeline
+	34, // 116: paddock.v1.Catalog.PublishPipeline:output_type -> paddock.v1.PublishPipelineResponse
+	30, // 117: paddock.v1.Catalog.GetPipeline:output_type -> paddock.v1.Pipeline
+	37, // 118: paddock.v1.Catalog.ListPipelines:output_type -> paddock.v1.ListPipelinesResponse
+	39, // 119: paddock.v1.Catalog.DeletePipeline:output_type -> paddock.v1.DeletePipelineResponse
+	46, // 120: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
+	49, // 121: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
+	51, // 122: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
+	53, // 123: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
+	56, // 124: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
+	58, // 125: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
+	60, // 126: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
+	62, // 127: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
+	65, // 128: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
+	67, // 129: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
+	69, // 130: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
+	67, // 131: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
+	73, // 132: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
+	80, // 133: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
+	75, // 134: paddock.v1.Pools.ListNodes:output_type -> paddock.v1.ListNodesResponse
+	78, // 135: paddock.v1.Pools.DrainNode:output_type -> paddock.v1.NodeStatus
+	78, // 136: paddock.v1.Pools.UndrainNode:output_type -> paddock.v1.NodeStatus
+	82, // 137: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
+	98, // [98:138] is the sub-list for method output_type
+	58, // [58:98] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_manage_proto_init() }
@@ -6198,14 +6350,14 @@ func file_paddock_v1_manage_proto_init() {
 		return
 	}
 	file_paddock_v1_manage_proto_msgTypes[0].OneofWrappers = []any{}
-	file_paddock_v1_manage_proto_msgTypes[70].OneofWrappers = []any{}
+	file_paddock_v1_manage_proto_msgTypes[71].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_manage_proto_rawDesc), len(file_paddock_v1_manage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   84,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
