@@ -104,7 +104,7 @@ func (c *Controller) HandOver(ctx context.Context) {
 
 // letGo gives a tenant up if it is warm elsewhere, or if it has waited for long enough.
 func (c *Controller) letGo(t tenant.ID, late bool) {
-	moved := c.others.servedElsewhere(t, c.others.self(), true)
+	moved := c.others.servedElsewhere(t, c.others.self())
 	if !moved && !late {
 		return
 	}

@@ -226,15 +226,15 @@ func above(t tenant.ID, p *tenant.Policy, a, b *catalog.ControllerView) bool {
 	return placement.Above(t, a.Candidate(), b.Candidate())
 }
 
-// servedElsewhere says whether another controller that stays holds a tenant. me need not be registered.
-func (o *others) servedElsewhere(t tenant.ID, me *catalog.ControllerView, extraToo bool) bool {
+// servedElsewhere says whether another controller that stays holds a tenant, if only as an extra. me need not be registered.
+func (o *others) servedElsewhere(t tenant.ID, me *catalog.ControllerView) bool {
 	view, ok := o.c.cfg.Catalogue.Tenant(t)
 	if !ok {
 		return false
 	}
 	return slices.ContainsFunc(o.view.Holdings(t), func(h catalog.Holding) bool {
 		_, ok := o.serving(h, view.Policy, me)
-		return ok && (extraToo || !h.Extra)
+		return ok
 	})
 }
 
@@ -244,8 +244,9 @@ func (o *others) self() *catalog.ControllerView {
 	return &catalog.ControllerView{ID: rec.GetId(), Region: rec.GetRegion(), TrustClass: rec.GetTrustClass(), Capacity: int(rec.GetCapacity())}
 }
 
-// yield gives up what others serve by now, before this controller registers. While it is not registered, nobody gives anything up
-// in its favour, so that not both of two do.
+// yield gives up what others serve by now, before this controller registers: what they added because it seemed full counts, since calls
+// that it did not answer are what had made it so. While it is not registered, nobody gives anything up in its favour, so that not both
+// of two do.
 func (o *others) yield(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, yieldWait)
 	defer cancel()
@@ -255,7 +256,7 @@ func (o *others) yield(ctx context.Context) {
 	}
 	me, gave := o.self(), false
 	for t := range o.held() {
-		if o.servedElsewhere(t, me, false) {
+		if o.servedElsewhere(t, me) {
 			o.c.giveUp(t, pool.CauseSurplus, "another controller has served it meanwhile")
 			gave = true
 		}

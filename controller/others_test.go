@@ -262,7 +262,7 @@ func TestYield(t *testing.T) {
 		if err := back.Release(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		r.must(other, id, "value 1", nil)
+		r.must(other, id, "value 1", func(q *call.Request) { q.Extra = i == 1 })
 		await(t, "the other's record is written", func() bool { return len(other.view.Holdings(id)) == 2 })
 		r.start(back)
 		await(t, "what is served elsewhere is given up", func() bool { return back.holds(id) == 0 })

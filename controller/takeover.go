@@ -45,7 +45,7 @@ func (o *others) takeOver(me *catalog.ControllerView) {
 // turn says whether it is this controller's turn to bind a tenant of from's.
 func (o *others) turn(t tenant.ID, from, me *catalog.ControllerView) bool {
 	view, ok := o.c.cfg.Catalogue.Tenant(t)
-	if !ok || view.Policy.Suspended || o.busy[t] || !o.takes(me, view.Policy, from) || o.servedElsewhere(t, from, true) || o.holdsNow(t) {
+	if !ok || view.Policy.Suspended || o.busy[t] || !o.takes(me, view.Policy, from) || o.servedElsewhere(t, from) || o.holdsNow(t) {
 		delete(o.waiting, t)
 		return false
 	}
