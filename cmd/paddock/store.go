@@ -43,6 +43,7 @@ func (a *app) storeCommand() *cobra.Command {
 	f.StringVar(&o.Peer, "peer", "", "URL at which the other members reach it")
 	f.StringVar(&o.ListenIP, "listen-ip", "", "address to listen at, where --client and --peer name hosts (0.0.0.0: all)")
 	f.StringToStringVar(&o.Members, "members", nil, "NAME=URL of every member's --peer, with commas")
+	f.BoolVar(&o.Join, "join", false, "the cluster serves already and has been told of this member (etcdctl member add): it takes the place of a lost one")
 	f.StringVar(&o.Cert, "cert", "", "certificate, PEM")
 	f.StringVar(&o.Key, "cert-key", "", "its key, PEM")
 	f.StringVar(&o.CA, "ca", "", "authority of all certificates, PEM")

@@ -168,6 +168,9 @@ func (s *Store) Commit(ctx context.Context, txn store.Txn) (int64, error) {
 }
 
 func compares(txn store.Txn) []clientv3.Cmp {
+	if guardsOff {
+		return nil
+	}
 	out := make([]clientv3.Cmp, len(txn.Guards))
 	for i, g := range txn.Guards {
 		out[i] = clientv3.Compare(clientv3.ModRevision(g.Key), "=", g.ModRevision)

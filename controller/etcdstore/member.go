@@ -23,6 +23,7 @@ type MemberOptions struct {
 	Client  string            // URL at which routers and controllers reach it
 	Peer    string            // URL at which the other members do
 	Members map[string]string // peer URLs of all of them by name, its own too
+	Join    bool              // the cluster serves already, and has been told of this member
 	// ListenIP is the address to listen at where Client and Peer name hosts; "": theirs, which then are addresses.
 	ListenIP string
 	Cert     string
@@ -75,6 +76,9 @@ func (o *MemberOptions) configure() (*embed.Config, error) {
 		all = append(all, name+"="+at)
 	}
 	c.InitialCluster = strings.Join(all, ",")
+	if o.Join {
+		c.ClusterState = embed.ClusterStateFlagExisting
+	}
 	c.QuotaBackendBytes = DefaultQuotaBytes
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, compactAfter
 	c.MaxTxnOps = store.MaxTxnOps

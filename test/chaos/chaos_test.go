@@ -21,6 +21,7 @@ var (
 	isolation = flag.String("chaos.isolation", "runc", "runc or gvisor")
 	tableFile = flag.String("chaos.table", "", "write the table here as well")
 	patience  = flag.Float64("chaos.patience", 1, "stretch the time limits, for machines that others use as well")
+	broken    = flag.Bool("chaos.broken", false, "run a build without latch and guards, whose failures the checkers must notice")
 	logDir    = flag.String("chaos.logs", "", "write what the processes say here")
 )
 
@@ -61,6 +62,9 @@ type chaos struct {
 // Faults in the order of the seed; nobody's promise is broken.
 func TestChaos(t *testing.T) {
 	bin, err := program()
+	if *broken {
+		bin, err = build("broken", "broken", "broken")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,13 +79,21 @@ func TestChaos(t *testing.T) {
 	}
 	rows, sum := run(t, bin)
 	table(out, rows)
-	for _, r := range brokenRows(rows) {
-		t.Errorf("%s (%s): %s: %s\n\t%s", r.fault, r.what, r.promise, r.measured, strings.Join(r.notes, "\n\t"))
-	}
 	if sum.faults == 0 {
 		t.Error("no fault was injected")
 	}
-	fmt.Fprintln(out, sum.summary(rows))
+	defer func() { fmt.Fprintln(out, sum.summary(rows)) }()
+	if *broken {
+		for _, what := range []string{promiseContainers, promiseVersions} {
+			if !slices.ContainsFunc(brokenRows(rows), func(r row) bool { return r.promise == what }) {
+				t.Errorf("a service without latch and guards passed: %s", what)
+			}
+		}
+		return
+	}
+	for _, r := range brokenRows(rows) {
+		t.Errorf("%s (%s): %s: %s\n\t%s", r.fault, r.what, r.promise, r.measured, strings.Join(r.notes, "\n\t"))
+	}
 }
 
 // run does everything and returns what came of it.

@@ -96,6 +96,12 @@ func (x *chaos) atRest() {
 	x.promise("every accepted call ended once, every slot came back", fmt.Sprintf("%d parts out of balance", len(wrong)), ok, wrong...)
 }
 
+// What porcupine judges.
+const (
+	promiseContainers = "containers: created, bound once, gone (porcupine)"
+	promiseVersions   = "versions of functions: linearizable (porcupine)"
+)
+
 // check judges the whole history.
 func (x *chaos) check(dir string) (checked int) {
 	x.current = &fault{id: "all", what: "the whole history"}
@@ -112,9 +118,9 @@ func (x *chaos) check(dir string) (checked int) {
 	add("every answer came from a container with a latch", len(all), "calls did not", x.bindings.unseen())
 	histories := x.bindings.histories()
 	n, bad := linearizable(bindingModel, histories, dir)
-	add("containers: created, bound once, used, gone (porcupine)", n, "histories are not", bad)
+	add(promiseContainers, n, "histories are not", bad)
 	m, bad := linearizable(versionModel, x.pointers.histories(), dir)
-	add("versions of functions are linearizable (porcupine)", m, "histories are not", bad)
+	add(promiseVersions, m, "histories are not", bad)
 	observed, stale := x.pointers.stale()
 	if observed > 0 || *long {
 		add("an acknowledged deploy is seen by calls that begin later", observed, "calls saw older", stale)

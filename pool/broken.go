@@ -1,0 +1,5 @@
+//go:build broken
+
+package pool
+
+const latchOff = true
