@@ -31,8 +31,13 @@ func (x *chaos) busiest() (n *node, tenants []string) {
 // elsewhere is when the tenants of a lost controller were served again: the last of them, since the loss. byBegin counts when the last
 // call began that failed, which is what is promised where calls hang on until their deadlines; else when it ended.
 func (x *chaos) elsewhere(tenants []string, lost time.Duration, byBegin bool) (all []time.Duration) {
-	calls := x.h.between(0, endless, func(s sample) bool { return slices.Contains(tenants, s.tenant) && !s.stream && s.ended > lost })
-	first := firstAnswer(calls, lost)
+	var calls []sample
+	var first map[string]time.Duration
+	x.await(20*time.Second, func() bool {
+		calls = x.h.between(0, endless, func(s sample) bool { return slices.Contains(tenants, s.tenant) && !s.stream && s.ended > lost })
+		first = firstAnswer(calls, lost)
+		return len(first) == len(tenants)
+	})
 	for _, t := range tenants {
 		at, ok := first[t]
 		if !ok {
