@@ -108,11 +108,6 @@ func (p *Pool) takeOver(c *container) (tenant.ID, time.Time, error) {
 	if err := p.open(c); err != nil {
 		return whose, since, err
 	}
-	if whose != "" { // the former process may have ended just before it did that
-		if err := stopYielding(c); err != nil {
-			return whose, since, err
-		}
-	}
 	return whose, since, p.hello(c, p.cfg.AdoptTimeout, whose != "")
 }
 

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -72,7 +71,7 @@ func (p *Pool) latch(c *container) error {
 		return err
 	}
 	p.awaitAwake(c)
-	if err := errors.Join(p.setCPU(c), stopYielding(c)); err != nil {
+	if err := p.setCPU(c); err != nil {
 		return err
 	}
 	p.mu.Lock()

@@ -43,14 +43,6 @@ func (p *Pool) setCPU(c *container) error {
 	return nil
 }
 
-// stopYielding gives c, which is about to serve a tenant, the weight of all that do.
-func stopYielding(c *container) error {
-	if y, ok := c.engine.(Yielder); ok {
-		return y.StopYielding()
-	}
-	return nil
-}
-
 // limitLiveLocked gives the tenant's containers what its policy says. What a found one has is not known: it is told anew.
 func (p *Pool) limitLiveLocked(t *tenantState) {
 	for _, c := range t.live {

@@ -86,13 +86,6 @@ type Container interface {
 	Destroy(ctx context.Context) error
 }
 
-// Yielder is a Container that is made with little weight on the CPU, so that the making of containers, which one tenant can cause
-// much of, gives way to calls on a machine without CPU to spare.
-type Yielder interface {
-	// StopYielding gives it the weight of those that serve calls. Idempotent.
-	StopYielding() error
-}
-
 // Engine makes containers on this machine for one controller and never sees anybody else's. Safe for concurrent use. One
 // contract suite, pool/enginetest, runs over every implementation.
 type Engine interface {

@@ -56,19 +56,10 @@ func (g Group) Ensure(l Limits) error {
 		}
 	}
 	if l.CPUWeight > 0 {
-		return g.SetWeight(l.CPUWeight)
-	}
-	return nil
-}
-
-// SetWeight says how much of a CPU that is short the group gets beside others, in v1's shares.
-func (g Group) SetWeight(shares int64) error {
-	file, n := "cpu.shares", shares
-	if g.fs.v2 {
-		file, n = "cpu.weight", sharesToWeight(shares)
-	}
-	if err := write(g.dir("cpu"), file, strconv.FormatInt(n, 10)); err != nil {
-		return fmt.Errorf("weigh cgroup %s: %w", g.path, err)
+		if g.fs.v2 {
+			return write(g.dir("cpu"), "cpu.weight", strconv.FormatInt(sharesToWeight(l.CPUWeight), 10))
+		}
+		return write(g.dir("cpu"), "cpu.shares", strconv.FormatInt(l.CPUWeight, 10))
 	}
 	return nil
 }

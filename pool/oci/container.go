@@ -143,9 +143,6 @@ func (c *container) Usage(context.Context) (pool.Usage, error) {
 // there is to it; what was made without the runtime having put it there would have no limit, which reading back shows.
 func (c *container) SetCPU(_ context.Context, millis int64) error { return c.group.SetCPU(millis) }
 
-// StopYielding implements pool.Yielder.
-func (c *container) StopYielding() error { return c.group.SetWeight(servingWeight) }
-
 // CPU implements pool.Container.
 func (c *container) CPU(context.Context) (time.Duration, error) { return c.group.CPU() }
 

@@ -35,13 +35,6 @@ const (
 // controller, the router and the rest of the host come first when the CPU is short.
 const parentWeight = 512
 
-// The CPU weight of a container among the others, until it is its tenant's and from then on. To boot one of gVisor takes up to a second
-// of CPU; those who are called meanwhile should not share with that.
-const (
-	yieldingWeight uint64 = 128
-	servingWeight  int64  = 1024
-)
-
 // Options of an Engine.
 type Options struct {
 	Runtime      string           // path of runsc or runc

@@ -197,12 +197,11 @@ func idMap(uid uint32) []specs.LinuxIDMapping {
 func resources(l cgroup.Limits, iso tenant.Isolation, v2 bool) *specs.LinuxResources {
 	quota, period := cgroup.CPUQuota(l.CPUMillis)
 	swap := l.MemoryBytes + l.SwapBytes // OCI counts memory in
-	weight := yieldingWeight
 	r := &specs.LinuxResources{
 		// the runtime adds null, zero, full, random, urandom, tty
 		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
 		Memory:  &specs.LinuxMemory{Limit: &l.MemoryBytes, Swap: &swap},
-		CPU:     &specs.LinuxCPU{Quota: &quota, Period: &period, Shares: &weight},
+		CPU:     &specs.LinuxCPU{Quota: &quota, Period: &period},
 		Pids:    &specs.LinuxPids{Limit: &l.Pids},
 	}
 	if v2 && iso == tenant.IsolationRunc {
