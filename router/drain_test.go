@@ -48,7 +48,7 @@ func TestDrainAnnouncesAndFinishes(t *testing.T) {
 	})
 	done := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		done <- g.router.Shutdown(ctx)
 	}()
@@ -203,7 +203,7 @@ func TestGRPCOnTheHTTPListener(t *testing.T) {
 	if m, err := s.Recv(); err != nil || string(m.GetResult().GetOutput()) != "2" {
 		t.Errorf("%v %v", m, err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := g.router.Shutdown(ctx); err != nil {
 		t.Errorf("shutdown: %v", err)

@@ -263,7 +263,7 @@ func TestStreamsOfAConnectionAreCapped(t *testing.T) {
 		}
 		eventually(t, func() bool { return g.router.InFlight() >= int(most) })
 		refused := 0
-		_ = h.conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+		_ = h.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 		_ = h.until(func(f http2.Frame) bool {
 			if _, ok := f.(*http2.RSTStreamFrame); ok {
 				refused++

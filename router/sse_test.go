@@ -72,7 +72,7 @@ func TestShutdownEndsLogStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-began
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := g.router.Shutdown(ctx); err != nil {
 		t.Errorf("%v", err)

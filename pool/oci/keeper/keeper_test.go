@@ -142,7 +142,7 @@ func (r *rig) run(t *testing.T, script string) (RunReply, error) {
 }
 
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience(10*time.Second))
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience(30*time.Second))
 	t.Cleanup(cancel)
 	return ctx
 }
