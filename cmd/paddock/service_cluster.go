@@ -79,7 +79,7 @@ func (s *service) openControllerStore(ctx context.Context) error {
 	if err := s.dialStore(ctx); err != nil {
 		return err
 	}
-	s.store.kek = catalog.NoKEK()
+	s.store.kek, s.store.servingOnly = catalog.NoKEK(), true
 	return s.openView(ctx)
 }
 

@@ -21,8 +21,10 @@ type storePart struct {
 	client store.Store
 	blobs  *catalog.Blobs
 	kek    catalog.KEK
-	pepper catalog.Pepper
-	view   *catalog.View
+	// servingOnly: this process is a controller, which needs no more of the catalogue than its tenants.
+	servingOnly bool
+	pepper      catalog.Pepper
+	view        *catalog.View
 }
 
 // openStore starts the embedded store and waits until the catalogue has seen it.
@@ -57,7 +59,10 @@ func (s *service) openStore(ctx context.Context) error {
 // openView follows the store, and waits until it has seen it.
 func (s *service) openView(ctx context.Context) (err error) {
 	p := &s.store
-	p.view, err = catalog.NewView(catalog.ViewOptions{Store: p.client, Blobs: p.blobs, KEK: p.kek, Maxima: s.cfg.Maxima.Tenant(), Logger: s.log.With("part", "catalogue")})
+	p.view, err = catalog.NewView(catalog.ViewOptions{
+		Store: p.client, Blobs: p.blobs, KEK: p.kek, ServingOnly: p.servingOnly, Maxima: s.cfg.Maxima.Tenant(),
+		Logger: s.log.With("part", "catalogue"),
+	})
 	if err != nil {
 		return err
 	}

@@ -75,11 +75,15 @@ func (a *apply) notice(kind ChangeKind, t tenant.ID, name string) {
 	a.notices = append(a.notices, Change{Kind: kind, Tenant: t, Name: name})
 }
 
-// put takes a record in. One that cannot be read leaves what was there, and raises an alarm.
-func (a *apply) put(key string, value []byte, rev int64) {
-	kind, parts := store.SplitKey(key)
+// put takes a record in. One that cannot be read leaves what was there, and raises an alarm. kept says that it is one of those
+// that the view holds, or holds out.
+func (a *apply) put(key string, value []byte, rev int64) (kept bool) {
 	if a.view.mods[key] == rev {
-		return
+		return true
+	}
+	kind, parts := store.SplitKey(key)
+	if a.view.opts.ServingOnly && kind != store.KindTenant && kind != store.KindController && kind != store.KindAssignment {
+		return false
 	}
 	var err error
 	switch kind {
@@ -100,7 +104,7 @@ func (a *apply) put(key string, value []byte, rev int64) {
 	default:
 		var done bool
 		if done, err = a.putFleet(kind, parts, value, rev); !done {
-			return
+			return false
 		}
 	}
 	a.view.mods[key] = rev
@@ -109,9 +113,23 @@ func (a *apply) put(key string, value []byte, rev int64) {
 		a.view.unreadable[key] = true
 		a.view.log.Error("catalogue: a record cannot be read; keeping the last good copy", "key", key, "revision", rev,
 			"err", err)
-		return
+		return true
 	}
 	delete(a.view.unreadable, key)
+	return true
+}
+
+// removeOthers takes out what is held and is not among all that there is at rev.
+func (a *apply) removeOthers(all []store.KV, rev int64) {
+	listed := make(map[string]bool, len(all))
+	for _, kv := range all {
+		listed[kv.Key] = true
+	}
+	for key := range a.view.mods {
+		if !listed[key] {
+			a.remove(key, rev)
+		}
+	}
 }
 
 // remove takes a record out that went with revision rev, or before it.
@@ -156,10 +174,11 @@ func (a *apply) remove(key string, rev int64) {
 }
 
 func (a *apply) putTenant(id string, value []byte, rev int64) error {
-	t, err := decodeTenant(id, value, rev, &a.view.opts.Maxima)
+	t, policy, err := decodeTenant(id, value, rev, &a.view.opts.Maxima)
 	if err != nil {
 		return err
 	}
+	t.Policy = a.view.policies.shared(policy, t.Policy)
 	old, had := a.tenants.get(t.ID)
 	a.members = a.members || !had
 	if had && old.State == t.State && reflect.DeepEqual(old.Policy, t.Policy) {
@@ -214,7 +233,11 @@ func (a *apply) putPipeline(t tenant.ID, name string, value []byte, rev int64) e
 	if err != nil {
 		return err
 	}
-	a.editSnapshot(t, rev).pipelines[name] = p
+	s := a.editSnapshot(t, rev)
+	if s.pipelines == nil {
+		s.pipelines = map[string]*PipelineView{}
+	}
+	s.pipelines[name] = p
 	a.notice(PipelineChanged, t, name)
 	return nil
 }

@@ -102,33 +102,33 @@ func (v *VersionView) isOf(kind call.Kind) bool { return v.Kind == call.KindAuto
 // What decode functions return an error for is a record of a newer Paddock, or garbage: it is kept out, and the last good
 // copy stays.
 
-func decodeTenant(id string, value []byte, revision int64, m *Maxima) (*TenantView, error) {
+func decodeTenant(id string, value []byte, revision int64, m *Maxima) (*TenantView, *pb.Policy, error) {
 	var r pb.TenantRecord
 	if err := proto.Unmarshal(value, &r); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	t, err := tenant.ParseID(id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if r.GetId() != id {
-		return nil, fmt.Errorf("it says that it is tenant %.80q", r.GetId())
+		return nil, nil, fmt.Errorf("it says that it is tenant %.80q", r.GetId())
 	}
 	state := State(r.GetState())
 	if state != StateActive && state != StateSuspended && state != StateDeleting {
-		return nil, fmt.Errorf("unknown state %.40q", state)
+		return nil, nil, fmt.Errorf("unknown state %.40q", state)
 	}
 	p := effectivePolicy(r.GetPolicy(), m)
 	switch p.Isolation {
 	case tenant.IsolationAny, tenant.IsolationGVisor, tenant.IsolationRunc:
 	default:
-		return nil, fmt.Errorf("unknown isolation %.40q", p.Isolation)
+		return nil, nil, fmt.Errorf("unknown isolation %.40q", p.Isolation)
 	}
 	p.Suspended = state != StateActive
 	return &TenantView{
 		ID: t, State: state, Policy: &p, Created: asTime(r.GetCreated()), Revision: revision, dataKey: r.GetWrappedKey(),
 		keyReplaced: asTime(r.GetKeyReplaced()),
-	}, nil
+	}, r.GetPolicy(), nil
 }
 
 func decodeKey(id string, value []byte) (*keyEntry, error) {

@@ -5,7 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	"paddock/internal/tenant"
 )
@@ -15,21 +15,31 @@ import (
 // readers can see.
 type snapshot struct {
 	functions map[string]*FunctionView
-	pipelines map[string]*PipelineView
-	revision  int64 // of the newest change that is in it
+	pipelines map[string]*PipelineView // nil: none
+	revision  int64                    // of the newest change that is in it
 
-	functionNames func() []string // sorted, made once for who lists them
-	pipelineNames func() []string
+	names atomic.Pointer[snapshotNames] // made when somebody lists them
+}
+
+// snapshotNames are sorted.
+type snapshotNames struct{ functions, pipelines []string }
+
+// sorted returns the names. Of two who make them at a time both have the same.
+func (s *snapshot) sorted() *snapshotNames {
+	n := s.names.Load()
+	if n == nil {
+		n = &snapshotNames{slices.Sorted(maps.Keys(s.functions)), slices.Sorted(maps.Keys(s.pipelines))}
+		s.names.Store(n)
+	}
+	return n
 }
 
 // newSnapshot returns a copy of old, which may be nil, to be changed before others see it.
 func newSnapshot(old *snapshot) *snapshot {
-	s := &snapshot{functions: map[string]*FunctionView{}, pipelines: map[string]*PipelineView{}}
+	s := &snapshot{functions: map[string]*FunctionView{}}
 	if old != nil {
 		s.functions, s.pipelines, s.revision = maps.Clone(old.functions), maps.Clone(old.pipelines), old.revision
 	}
-	s.functionNames = sync.OnceValue(func() []string { return slices.Sorted(maps.Keys(s.functions)) })
-	s.pipelineNames = sync.OnceValue(func() []string { return slices.Sorted(maps.Keys(s.pipelines)) })
 	return s
 }
 
@@ -163,7 +173,7 @@ func (v *View) Functions(t tenant.ID, last string, limit int) []*FunctionView {
 		return nil
 	}
 	var all []*FunctionView
-	for _, name := range after(s.functionNames(), last) {
+	for _, name := range after(s.sorted().functions, last) {
 		if len(all) == limit {
 			break
 		}
@@ -181,7 +191,7 @@ func (v *View) Pipelines(t tenant.ID, last string, limit int) []*PipelineView {
 		return nil
 	}
 	var all []*PipelineView
-	for _, name := range after(s.pipelineNames(), last) {
+	for _, name := range after(s.sorted().pipelines, last) {
 		if len(all) == limit {
 			break
 		}
@@ -197,7 +207,7 @@ func (v *View) usedBy(t tenant.ID, function string, number int64) []string {
 		return nil
 	}
 	var all []string
-	for _, name := range s.pipelineNames() {
+	for _, name := range s.sorted().pipelines {
 		if s.pipelines[name].names(function, number) {
 			all = append(all, name)
 		}

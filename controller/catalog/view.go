@@ -23,6 +23,9 @@ const (
 	DefaultCodeCacheBytes = 256 << 20
 	retryFirst            = 50 * time.Millisecond
 	retryMost             = 5 * time.Second
+	// reconcileShare is how much longer than it takes it is between two looks at everything: a large store must not be busy with
+	// being listed.
+	reconcileShare = 100
 )
 
 // ViewOptions say what a View follows.
@@ -30,10 +33,14 @@ type ViewOptions struct {
 	Store store.Store
 	Blobs *Blobs
 	KEK   KEK
-	// ReconcileEvery is how often everything is listed again, in case the watch missed something. 0 = the default.
+	// ReconcileEvery is how often everything is listed again, in case the watch missed something; more rarely where that takes
+	// more than a hundredth of the time. 0 = the default.
 	ReconcileEvery time.Duration
 	// AuthStaleMax is the age from which keys fail closed. 0 = the default.
 	AuthStaleMax time.Duration
+	// ServingOnly leaves out what only routers need: keys, functions, pipelines, secrets. Tenants, controllers and what they hold
+	// are a controller's business; of a million tenants the rest would be two gigabytes on every machine.
+	ServingOnly bool
 	// CodeCacheBytes bounds the decrypted code in memory. 0 = the default.
 	CodeCacheBytes int64
 	// Maxima bound what every tenant's policy says, also one that was stored when they were others. The zero value is
@@ -53,6 +60,7 @@ type View struct {
 	keys      *table[string, *keyEntry]
 	snapshots *table[tenant.ID, *snapshot]
 	hosts     *table[string, tenant.ID]
+	policies  *policyPool
 	serving   *fleetView
 	secrets   *table[tenant.ID, *secretSet]
 	opened    *sizedcache.Cache[functionKey, openedSet] // decrypted secrets
@@ -70,6 +78,7 @@ type View struct {
 
 	// Only the run goroutine:
 	mods       map[string]int64 // ModRevision of every record held, or held out
+	listing    time.Duration    // how long the last list took
 	unreadable map[string]bool
 
 	ready  chan struct{}
@@ -98,10 +107,20 @@ func NewView(o ViewOptions) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
+	v := newView(o)
+	v.code = newCodeCache(o.Blobs, seal, o.CodeCacheBytes)
+	ctx, cancel := context.WithCancel(context.Background())
+	v.cancel = cancel
+	go v.run(ctx)
+	return v, nil
+}
+
+// newView returns a view that follows nothing.
+func newView(o ViewOptions) *View {
 	v := &View{
 		opts: o, log: o.Logger,
 		tenants: newTable[tenant.ID, *TenantView](), keys: newTable[string, *keyEntry](),
-		snapshots: newTable[tenant.ID, *snapshot](), hosts: newTable[string, tenant.ID](), serving: newFleetView(),
+		snapshots: newTable[tenant.ID, *snapshot](), hosts: newTable[string, tenant.ID](), policies: newPolicyPool(), serving: newFleetView(),
 		secrets: newTable[tenant.ID, *secretSet](),
 		opened:  sizedcache.New[functionKey, openedSet](secretCacheBytes), changes: newBroadcaster(),
 		base: time.Now(), advance: make(chan struct{}),
@@ -109,11 +128,7 @@ func NewView(o ViewOptions) (*View, error) {
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
 	v.newTenantIDs()
-	v.code = newCodeCache(o.Blobs, seal, o.CodeCacheBytes)
-	ctx, cancel := context.WithCancel(context.Background())
-	v.cancel = cancel
-	go v.run(ctx)
-	return v, nil
+	return v
 }
 
 // Ready is closed when everything has been seen once.
@@ -292,27 +307,31 @@ func (v *View) run(ctx context.Context) {
 
 // load takes the whole picture and returns its revision.
 func (v *View) load(ctx context.Context) (int64, error) {
+	began := time.Now()
 	kvs, rev, err := v.opts.Store.List(ctx, store.Root)
 	if err != nil {
 		return 0, err
 	}
 	seen := v.revision.Load()
-	a := v.newApply()
-	listed := make(map[string]bool, len(kvs))
-	for _, kv := range kvs {
-		listed[kv.Key] = true
-		a.put(kv.Key, kv.Value, kv.ModRevision)
+	if len(v.mods) == 0 {
+		v.mods = make(map[string]int64, len(kvs))
 	}
-	for key := range v.mods {
-		if !listed[key] {
-			a.remove(key, rev)
+	a := v.newApply()
+	held := 0
+	for _, kv := range kvs {
+		if a.put(kv.Key, kv.Value, kv.ModRevision) {
+			held++
 		}
+	}
+	if held < len(v.mods) { // what is held and was not listed is gone
+		a.removeOthers(kvs, rev)
 	}
 	if missed := a.changedUpTo(seen); missed > 0 {
 		v.missed.Add(int64(missed))
 		v.log.Error("catalogue: the watch had missed changes", "changes", missed)
 	}
 	v.publish(a, rev)
+	v.listing = time.Since(began)
 	select {
 	case <-v.ready:
 	default:
@@ -330,7 +349,8 @@ func (v *View) follow(ctx context.Context, from int64) error {
 		for range batches {
 		}
 	}()
-	reconcile := time.NewTimer(v.opts.ReconcileEvery*9/10 + rand.N(v.opts.ReconcileEvery/5))
+	every := max(v.opts.ReconcileEvery, reconcileShare*v.listing)
+	reconcile := time.NewTimer(every*9/10 + rand.N(every/5))
 	defer reconcile.Stop()
 	for {
 		select {
