@@ -41,6 +41,8 @@ type assignments struct {
 	mu      sync.Mutex
 	wanted  map[string]*pb.AssignmentRecord // by store key
 	stored  map[string]int64                // believed to be there, with the revision of the write
+	puts    map[string]bool                 // wanted and not stored
+	deletes map[string]bool                 // stored and not wanted
 	read    bool                            // stored has been read and nothing since is in doubt
 	writes  int64                           // transactions that were acknowledged
 	urgent  bool                            // releases are not to linger
@@ -51,6 +53,7 @@ func newAssignments(controller string, s store.Store, log *slog.Logger) *assignm
 	return &assignments{
 		controller: controller, store: s, log: log, wake: make(chan struct{}, 1), healthy: true,
 		wanted: map[string]*pb.AssignmentRecord{}, stored: map[string]int64{},
+		puts: map[string]bool{}, deletes: map[string]bool{},
 	}
 }
 
@@ -64,6 +67,7 @@ func (a *assignments) want(as pool.Assignment) {
 	a.wanted[a.key(as)] = &pb.AssignmentRecord{
 		Isolation: string(as.Isolation), Since: timestamppb.New(as.Since), Extra: as.Extra,
 	}
+	a.differLocked(a.key(as))
 	a.mu.Unlock()
 	a.kick()
 }
@@ -72,6 +76,7 @@ func (a *assignments) want(as pool.Assignment) {
 func (a *assignments) drop(as pool.Assignment) {
 	a.mu.Lock()
 	delete(a.wanted, a.key(as))
+	a.differLocked(a.key(as))
 	a.mu.Unlock()
 	a.kick()
 }
@@ -89,6 +94,20 @@ func (a *assignments) takeUrgent() (was bool) {
 	defer a.mu.Unlock()
 	was, a.urgent = a.urgent, false
 	return was
+}
+
+// differLocked notes what there is to do for a key: a change costs the same whether there are ten containers or ten thousand.
+func (a *assignments) differLocked(key string) {
+	_, there := a.stored[key]
+	wanted := a.wanted[key] != nil
+	delete(a.puts, key)
+	delete(a.deletes, key)
+	switch {
+	case wanted && !there:
+		a.puts[key] = true
+	case there && !wanted:
+		a.deletes[key] = true
+	}
 }
 
 func (a *assignments) kick() {
@@ -183,6 +202,14 @@ func (a *assignments) ensureRead(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.stored, a.read = stored, true
+	clear(a.puts)
+	clear(a.deletes)
+	for key := range a.wanted {
+		a.differLocked(key)
+	}
+	for key := range a.stored {
+		a.differLocked(key)
+	}
 	return nil
 }
 
@@ -190,11 +217,11 @@ func (a *assignments) ensureRead(ctx context.Context) error {
 func (a *assignments) next(releases bool) (txn store.Txn, keys []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for key, rec := range a.wanted {
-		if _, there := a.stored[key]; there || len(txn.Puts) == writeBatch {
-			continue
+	for key := range a.puts {
+		if len(txn.Puts) == writeBatch {
+			break
 		}
-		value, err := proto.Marshal(rec)
+		value, err := proto.Marshal(a.wanted[key])
 		if err != nil {
 			a.log.Error("assignment record cannot be written", "key", key, "err", err)
 			continue
@@ -206,12 +233,12 @@ func (a *assignments) next(releases bool) (txn store.Txn, keys []string) {
 	if len(txn.Puts) == 0 && !releases {
 		return store.Txn{}, nil
 	}
-	for key, rev := range a.stored {
-		if a.wanted[key] != nil || len(txn.Deletes) == writeBatch {
-			continue
+	for key := range a.deletes {
+		if len(txn.Deletes) == writeBatch {
+			break
 		}
 		txn.Deletes = append(txn.Deletes, key)
-		txn.Guards = append(txn.Guards, store.Guard{Key: key, ModRevision: rev})
+		txn.Guards = append(txn.Guards, store.Guard{Key: key, ModRevision: a.stored[key]})
 		keys = append(keys, key)
 	}
 	return txn, keys
@@ -223,9 +250,11 @@ func (a *assignments) done(txn store.Txn, rev int64) {
 	a.writes++
 	for _, p := range txn.Puts {
 		a.stored[p.Key] = rev
+		a.differLocked(p.Key)
 	}
 	for _, key := range txn.Deletes {
 		delete(a.stored, key)
+		a.differLocked(key)
 	}
 }
 
@@ -237,15 +266,10 @@ func (a *assignments) doubt() {
 }
 
 // releases counts records that nobody wants any more.
-func (a *assignments) releases() (n int) {
+func (a *assignments) releases() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for key := range a.stored {
-		if a.wanted[key] == nil {
-			n++
-		}
-	}
-	return n
+	return len(a.deletes)
 }
 
 // complain logs the first failure of a row; recovered the end of it.
