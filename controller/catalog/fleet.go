@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -132,6 +133,9 @@ func (e *fleetEdit) putController(id string, value []byte, rev int64) error {
 	var r pb.ControllerRecord
 	if err := proto.Unmarshal(value, &r); err != nil {
 		return err
+	}
+	if r.GetId() != id || r.GetCapacity() < 0 {
+		return fmt.Errorf("it says that it is controller %.80q, with a capacity of %d", r.GetId(), r.GetCapacity())
 	}
 	e.controllers()[id] = &ControllerView{
 		ID: id, Address: r.GetAddress(), Region: r.GetRegion(), Version: r.GetVersion(), TrustClass: r.GetTrustClass(),
