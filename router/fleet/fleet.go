@@ -60,6 +60,7 @@ type Options struct {
 type Fleet struct {
 	o       Options
 	log     *slog.Logger
+	began   time.Time
 	members atomic.Pointer[members]
 	routes  *lru.Cache[tenant.ID, *route]
 
@@ -97,7 +98,7 @@ func New(o Options) (*Fleet, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	f := &Fleet{o: o, log: o.Logger}
+	f := &Fleet{o: o, log: o.Logger, began: time.Now()}
 	f.routes, _ = lru.New[tenant.ID, *route](rememberedRoute)
 	f.members.Store(newMembers())
 	f.ctx, f.cancel = context.WithCancel(context.Background())
@@ -143,7 +144,7 @@ func (f *Fleet) follow(changes *catalog.Subscription) {
 func (f *Fleet) reconcile() {
 	old := f.members.Load()
 	next := newMembers()
-	now := time.Now()
+	now := time.Since(f.began) // not the wall clock: it jumps
 	fleet := f.o.Catalogue.Fleet()
 	for _, c := range fleet.All {
 		if c.Address == "" {
@@ -163,10 +164,10 @@ func (f *Fleet) reconcile() {
 		if next.byID[id] != nil {
 			continue
 		}
-		if m.unlisted.CompareAndSwap(0, now.UnixNano()) {
+		if m.unlisted.CompareAndSwap(0, int64(now)) {
 			f.log.Warn("a controller is not registered any more", "controller", id, "answers", m.usable())
 		}
-		if m.usable() && now.Sub(time.Unix(0, m.unlisted.Load())) < unlistedTime {
+		if m.usable() && now-time.Duration(m.unlisted.Load()) < unlistedTime {
 			next.byID[id] = m
 		}
 	}

@@ -23,7 +23,7 @@ type member struct {
 	log         *slog.Logger
 
 	record   atomic.Pointer[catalog.ControllerView]
-	unlisted atomic.Int64 // since when it is not registered, in ns since 1970; 0: it is
+	unlisted atomic.Int64 // since when it is not registered, in ns since the fleet began; 0: it is
 	missed   atomic.Int32 // probes in a row
 	draining atomic.Bool
 	inFlight atomic.Int64 // calls from here
