@@ -9,7 +9,7 @@ GEN := $(CURDIR)/.cache/gen
 export PADDOCK_RUNSC ?= $(CURDIR)/bin/runsc
 export PADDOCK_RUNC ?= $(CURDIR)/bin/runc
 
-.PHONY: all build tools setup demo run cluster image test chaos chaos-broken vm-cgroup2 trace bench generate verify licences vulncheck sbom fuzz clean help
+.PHONY: simulate all build tools setup demo run cluster image test chaos chaos-broken vm-cgroup2 trace bench generate verify licences vulncheck sbom fuzz clean help
 
 all: build
 
@@ -76,6 +76,13 @@ chaos: build ## every fault on a cluster on this machine, in the order of SEED=n
 
 chaos-broken: tools ## a build without latch and guards in the same cluster: the checkers must notice (a minute and a half)
 	go test -count=1 -timeout 20m -v -run 'TestChaos|Checkers' ./test/chaos -chaos.broken -chaos.fault F3,F11
+
+simulate: CONTROLLERS ?= 1000
+simulate: SEED ?= 1
+simulate: ## a thousand controllers and a million tenants in virtual time, against bars (SEED=n, CONTROLLERS=n); docs/scale.md
+	@mkdir -p .cache && rm -f .cache/simulate.txt
+	@go test -count=1 -timeout 20m ./test/simulate -run TestFleet -simulate.controllers $(CONTROLLERS) -simulate.seed $(SEED) -simulate.table $(CURDIR)/.cache/simulate.txt; \
+	  status=$$?; cat .cache/simulate.txt; exit $$status
 
 bench: build ## the figures, against a bare node server in the same run
 	go run ./bench -paddock bin/paddock
