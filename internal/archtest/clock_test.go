@@ -24,6 +24,7 @@ var wallClocks = map[string]string{
 	"pool/docker/process.go":        "a deadline in the past, to end a read",
 	"pool/link/listen.go":           "a deadline in the past, to end an accept or a read",
 	"pool/link/logs.go":             "times of log lines by the agent's clock, believed as far as they can be true",
+	"router/admit.go":               "calls of the last whole second, shown to people",
 	"router/lane/conn.go":           "a deadline in the past, to end a read; the second of the Date header",
 	"runtimes/node/rootfs.go":       "the time of every file of an image, always the same",
 	"router/stream.go":              "a deadline in the past, to end a read",
