@@ -147,7 +147,7 @@ func TestStalledBodyStillGetsAnAnswer(t *testing.T) {
 	for _, protocol := range []string{"HTTP/1", "HTTP/2"} {
 		pr, pw := io.Pipe()
 		go pw.Write([]byte("the beginning"))
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		req, _ := http.NewRequestWithContext(ctx, "POST", g.url+"/v1/functions/echo/http/", pr)
 		req.Header.Set("Authorization", bearerOf("acme-invoke"))
@@ -169,11 +169,12 @@ func TestStalledBodyStillGetsAnAnswer(t *testing.T) {
 }
 
 func TestIdleStreamEnds(t *testing.T) {
-	g := newRig(t, func(c *Config) { c.StreamIdle = 40 * time.Millisecond })
+	const idle, parts = time.Second, 8
+	g := newRig(t, func(c *Config) { c.StreamIdle = idle })
 	g.node.do = func(ctx context.Context, _ *call.Request, sink call.Sink) (*call.Result, error) {
 		_ = sink.Head(200, nil)
-		for range 4 { // slower than nothing, faster than idle
-			time.Sleep(20 * time.Millisecond)
+		for range parts { // each within idle with much room, all together past it
+			time.Sleep(idle / (parts - 2))
 			if err := sink.Data([]byte("x")); err != nil {
 				return nil, err
 			}
@@ -188,7 +189,7 @@ func TestIdleStreamEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if b, err := io.ReadAll(res.Body); string(b) != "xxxx" || err == nil {
+	if b, err := io.ReadAll(res.Body); string(b) != strings.Repeat("x", parts) || err == nil {
 		t.Errorf("%q %v", b, err)
 	}
 	eventually(t, func() bool { return g.router.InFlight() == 0 })
@@ -229,7 +230,7 @@ func TestNodeReadsOnAfterTheAnswer(t *testing.T) {
 		if err == nil {
 			t.Error("the body ended well")
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the reader was never woken")
 	}
 	eventually(t, func() bool { return g.router.InFlight() == 0 })

@@ -230,9 +230,15 @@ func (s *site) cli(args ...string) result { return s.cliAs(nil, "", args...) }
 // cliAs runs a client command with an environment and a standard input.
 func (s *site) cliAs(env map[string]string, stdin string, args ...string) result {
 	s.t.Helper()
-	var out, stderr lockedBuffer
+	var out lockedBuffer
+	return s.cliInto(&out, env, stdin, args...)
+}
+
+// cliInto is cliAs with an output that can be read while the command runs.
+func (s *site) cliInto(out *lockedBuffer, env map[string]string, stdin string, args ...string) result {
+	var stderr lockedBuffer
 	a := &app{
-		stdin: strings.NewReader(stdin), stdout: &out, stderr: &stderr,
+		stdin: strings.NewReader(stdin), stdout: out, stderr: &stderr,
 		getenv: func(name string) string {
 			if name == "PADDOCK_RUN_DIR" && env["PADDOCK_RUN_DIR"] == "" {
 				return s.run
