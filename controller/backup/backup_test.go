@@ -145,11 +145,15 @@ func TestBadFiles(t *testing.T) {
 		check("empty", nil, passphrase, ErrForeign)
 		check("foreign", []byte("PK\x03\x04 something else altogether, long enough"), passphrase, ErrForeign)
 		check("the line alone", whole[:line], passphrase, ErrDamaged)
-		for _, part := range []int{8, 3, 2} {
+		parts, flips := []int{8, 3, 2}, []int{line + 530, len(whole) / 2, len(whole) / 3}
+		if passphrase != "" { // deriving the key takes its time, by design
+			parts, flips = parts[1:2], flips[1:2]
+		}
+		for _, part := range parts {
 			check(fmt.Sprintf("a %dth", part), whole[:len(whole)/part], passphrase, ErrDamaged)
 		}
 		check("without its last entry", whole[:len(whole)-3000], passphrase, ErrDamaged)
-		for _, at := range []int{line + 530, len(whole) / 2, len(whole) / 3} {
+		for _, at := range flips {
 			bent := bytes.Clone(whole)
 			bent[at] ^= 1
 			check(fmt.Sprintf("changed at %d", at), bent, passphrase, nil)
