@@ -131,6 +131,9 @@ func (c *Container) runSteps(ctx context.Context, m *memoryStage, p *progress) (
 	for i := p.next; i < len(p.req.Steps); i++ {
 		s := &p.req.Steps[i]
 		after, err := c.runStep(ctx, m, p, i, s.Code, state)
+		if ctx.Err() != nil || c.ctx.Err() != nil { // nothing more begins for who is gone, or in a container that has ended
+			return nil, context.Canceled
+		}
 		outcome, why := call.StepOK, errs.From(err)
 		if s.Rest != nil {
 			why = s.Rest
