@@ -170,6 +170,7 @@ func PipelineFunc[In, Out any](c Caller, pipeline string) func(context.Context, 
 
 func typed[In, Out any](c Caller, call Call) func(context.Context, In) (Out, error) {
 	return func(ctx context.Context, in In) (out Out, err error) {
+		call := call // several calls at once each have their own input
 		if call.Input, err = json.Marshal(in); err != nil {
 			e := invalid("the input cannot be JSON: " + err.Error())
 			e.Err = err

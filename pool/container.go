@@ -182,6 +182,9 @@ type container struct {
 // quiet says that nothing of the tenant runs in c.
 func (c *container) quiet() bool { return c.inflight == 0 && c.running == 0 }
 
+// ending says that c is being killed or taken down.
+func (c *container) ending() bool { return c.loss != nil || c.tearing }
+
 // serving says that c takes calls, now or after a moment.
 func (c *container) serving() bool { return c.state == Assigned && !c.fresh }
 

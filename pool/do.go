@@ -123,7 +123,6 @@ func (p *Pool) leaveLocked(f *flight, slot, ended bool, now time.Time) {
 		p.teardownLocked(c, now)
 	case c.state == Draining && slot && !ended:
 		p.lingerLocked(c, now)
-		p.soonerLocked(&c.timer, now.Add(stuckCheck))
 	}
 	if p.phase == phaseReleased && p.inflight == 0 {
 		p.stillLocked()

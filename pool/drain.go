@@ -124,11 +124,7 @@ func (p *Pool) unlistLocked(c *container, now time.Time) {
 	p.wantLocked(t, now)
 }
 
-// stuckCheck is how soon a tainted container is looked at again when a call on it was given up: its connection has told of a
-// milder taint already and says no more by itself.
-const stuckCheck = 300 * time.Millisecond
-
-// visitDrainingLocked ends calls that outlive a draining container's time, or that cannot be stopped.
+// visitDrainingLocked ends calls that outlive a draining container's time.
 func (p *Pool) visitDrainingLocked(c *container, now time.Time) {
 	if !now.Before(c.drainUntil) {
 		if c.inflight == 0 {
@@ -141,9 +137,4 @@ func (p *Pool) visitDrainingLocked(c *container, now time.Time) {
 		return
 	}
 	p.setTimerLocked(&c.timer, c.drainUntil)
-	p.laterLocked(func() {
-		if c.conn.Stuck() {
-			p.lose(c, loss{lossKilled, CauseStuck})
-		}
-	})
 }

@@ -35,4 +35,3 @@ func (l linkListener) Accept(ctx context.Context, o LinkOptions) (Conn, error) {
 type linkConn struct{ *link.Conn }
 
 func (c linkConn) Breached() bool { return errors.Is(c.Err(), link.ErrBreach) }
-func (c linkConn) Stuck() bool    { return c.TaintReason() == link.TaintStuck }

@@ -100,15 +100,26 @@ func classify(x Exit, breached, alive bool) loss {
 	return loss{lossCrashed, CauseCrashed}
 }
 
+func closed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
 // watch follows c from Ready to its end. One goroutine per container, asleep.
 func (p *Pool) watch(c *container) {
 	tainted := c.conn.Tainted()
 	for {
 		select {
+		case <-c.conn.Stuck():
+			p.lose(c, loss{lossKilled, CauseStuck})
+			return
 		case <-tainted:
-			if c.conn.Stuck() {
-				p.lose(c, loss{lossKilled, CauseStuck})
-				return
+			if closed(c.conn.Stuck()) {
+				continue
 			}
 			p.taint(c)
 			tainted = nil

@@ -33,10 +33,10 @@ type Conn interface {
 	Done() <-chan struct{}
 	Err() error
 	Breached() bool
-	// Tainted is closed when the container must not be used any more; Stuck then says that its event loop does not answer:
-	// kill it now. Else its calls may finish.
+	// Tainted is closed when the container must not be used any more; its calls may finish. Stuck is closed as well, then or
+	// later, when its event loop does not answer: kill it now.
 	Tainted() <-chan struct{}
-	Stuck() bool
+	Stuck() <-chan struct{}
 	// Ping asks whether the agent's event loop turns.
 	Ping(ctx context.Context) error
 	Close() error

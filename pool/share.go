@@ -102,10 +102,15 @@ func (p *Pool) share(looks []*shareLook) {
 		l.ok = err == nil // of one that has ended nobody wants to know
 	}
 	for _, l := range p.shared(looks) {
-		if err := l.c.engine.Yield(ctx, l.yield); err == nil {
-			p.mu.Lock()
-			l.c.yielding = l.yield
-			p.mu.Unlock()
+		if err := l.c.engine.Yield(ctx, l.yield); err != nil {
+			continue
+		}
+		p.mu.Lock()
+		l.c.yielding = l.yield
+		ending := l.c.ending()
+		p.mu.Unlock()
+		if ending && l.yield { // killed meanwhile: what yields dies only when nobody else wants to run
+			_ = l.c.engine.Yield(ctx, false)
 		}
 	}
 	p.mu.Lock()
@@ -137,7 +142,7 @@ func (p *Pool) shared(looks []*shareLook) (changes []*shareLook) {
 		}
 	}
 	for _, l := range looks {
-		if l.yield = l.c.tenant.yielding; l.ok && l.yield != l.c.yielding {
+		if l.yield = l.c.tenant.yielding; l.ok && l.yield != l.c.yielding && !l.c.ending() {
 			changes = append(changes, l)
 		}
 	}

@@ -3,6 +3,7 @@ package janitor
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -53,6 +54,13 @@ func (c *club) elected() string {
 	return string(kv.Value)
 }
 
+// swept is how often each has swept.
+func (c *club) swept() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.sweeps)
+}
+
 func TestOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClub(t)
@@ -66,18 +74,18 @@ func TestOneAtATime(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		first := c.elected()
-		if first == "" || len(c.sweeps) != 1 || c.sweeps[first] != 1 {
-			t.Fatalf("%q is elected, sweeps %v", first, c.sweeps)
+		if sweeps := c.swept(); first == "" || len(sweeps) != 1 || sweeps[first] != 1 {
+			t.Fatalf("%q is elected, sweeps %v", first, sweeps)
 		}
 		stops[first]()
 		time.Sleep(time.Minute)
 		second := c.elected()
-		if second == "" || second == first || c.sweeps[second] != 1 {
-			t.Fatalf("after %q has gone %q is elected, sweeps %v", first, second, c.sweeps)
+		if sweeps := c.swept(); second == "" || second == first || sweeps[second] != 1 {
+			t.Fatalf("after %q has gone %q is elected, sweeps %v", first, second, sweeps)
 		}
 		time.Sleep(2*sweepEvery + time.Minute)
-		if n := c.sweeps[second]; n != 3 || len(c.sweeps) != 2 {
-			t.Errorf("sweeps in two hours: %v", c.sweeps)
+		if sweeps := c.swept(); sweeps[second] != 3 || len(sweeps) != 2 {
+			t.Errorf("sweeps in two hours: %v", sweeps)
 		}
 		for _, stop := range stops {
 			stop()

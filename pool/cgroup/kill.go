@@ -97,8 +97,12 @@ func procsOf(dir string) ([]int, error) {
 }
 
 // Kill sends SIGKILL to every process that is in the group now, then thaws it (on v1 a frozen process does not die). What
-// forks meanwhile may be missed: Remove loops. A group that is gone is no error.
+// forks meanwhile may be missed: Remove loops. A group that is gone is no error. One that SetIdle made idle is not any more: a
+// process dies on the CPU, and an idle one gets that only when nobody else wants to run.
 func (g Group) Kill() error {
+	if idle, err := g.Idle(); err == nil && idle {
+		_ = g.SetIdle(false) // the processes are killed all the same
+	}
 	if g.fs.v2 {
 		err := write(g.dir(""), "cgroup.kill", "1")
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {

@@ -65,7 +65,7 @@ func (l *listener) Accept(ctx context.Context, o pool.LinkOptions) (pool.Conn, e
 	defer l.Close()
 	select {
 	case c := <-l.agents:
-		n := &conn{c: c, o: o, done: make(chan struct{}), tainted: make(chan struct{})}
+		n := &conn{c: c, o: o, done: make(chan struct{}), tainted: make(chan struct{}), seized: make(chan struct{})}
 		n.ctx, n.cancel = context.WithCancel(c.ctx)
 		if !c.joined(n) {
 			return nil, errEOF
@@ -161,6 +161,7 @@ type conn struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 	tainted chan struct{}
+	seized  chan struct{} // the pool has been told that it is stuck
 
 	mu      sync.Mutex
 	err     error
@@ -172,6 +173,7 @@ type conn struct {
 
 func (n *conn) Done() <-chan struct{}    { return n.done }
 func (n *conn) Tainted() <-chan struct{} { return n.tainted }
+func (n *conn) Stuck() <-chan struct{}   { return n.seized }
 
 func (n *conn) Err() error {
 	n.mu.Lock()
@@ -180,12 +182,6 @@ func (n *conn) Err() error {
 }
 
 func (n *conn) Breached() bool { return n.Err() == errBreach }
-
-func (n *conn) Stuck() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.reason == "stuck"
-}
 
 func (n *conn) Close() error {
 	n.end(errClosed)
@@ -228,6 +224,9 @@ func (n *conn) taint(reason string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	first := n.reason == ""
+	if reason == "stuck" && n.reason != reason {
+		close(n.seized)
+	}
 	if first || reason == "stuck" {
 		n.reason = reason
 	}

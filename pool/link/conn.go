@@ -29,6 +29,7 @@ type Conn struct {
 	hello     Hello
 	done      chan struct{}
 	tainted   chan struct{}
+	stuck     chan struct{}
 	wg        sync.WaitGroup
 	unsettled atomic.Int64 // == len(table); read without the mutex
 	secrets   secrets
@@ -64,7 +65,7 @@ func newConn(nc *net.UnixConn, o Options, h Hello, rest []byte) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{
-		o: o, nc: nc, raw: raw, hello: h, done: make(chan struct{}), tainted: make(chan struct{}), now: time.Now, next: 1,
+		o: o, nc: nc, raw: raw, hello: h, done: make(chan struct{}), tainted: make(chan struct{}), stuck: make(chan struct{}), now: time.Now, next: 1,
 		table: map[StreamID]*exchange{}, loads: map[StreamID]*loading{}, codes: map[string]struct{}{},
 		pings: map[uint64]chan struct{}{},
 	}

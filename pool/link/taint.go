@@ -43,8 +43,14 @@ func (c *Conn) TaintReason() string {
 	return c.taint.reason
 }
 
+// Stuck is closed when TaintReason is TaintStuck, be it long after another reason.
+func (c *Conn) Stuck() <-chan struct{} { return c.stuck }
+
 func (c *Conn) taintLocked(reason string) {
 	first := c.taint.reason == ""
+	if reason == TaintStuck && c.taint.reason != reason {
+		close(c.stuck)
+	}
 	if first || reason == TaintStuck {
 		c.taint.reason = reason
 	}
