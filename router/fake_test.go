@@ -20,19 +20,20 @@ import (
 
 // fakeCatalogue is a catalogue in a map. Tokens are "ID.SECRET".
 type fakeCatalogue struct {
-	mu        sync.Mutex
-	tenants   map[tenant.ID]*catalog.TenantView
-	keys      map[string]*catalog.KeyView
-	functions map[string]*catalog.VersionView      // "tenant/name"
-	secrets   map[string]*catalog.Secrets          // "tenant/function"
-	pipelines map[string]*catalog.ResolvedPipeline // "tenant/name"
-	revision  int64
-	access    map[string]*catalog.AccessView // "tenant/function"
-	urlKeys   map[string]string              // "tenant/function"
-	hosts     map[string]tenant.ID
-	stale     atomic.Bool
-	matches   atomic.Int64
-	urlChecks atomic.Int64 // of URL keys
+	mu         sync.Mutex
+	tenants    map[tenant.ID]*catalog.TenantView
+	keys       map[string]*catalog.KeyView
+	functions  map[string]*catalog.VersionView      // "tenant/name"
+	secrets    map[string]*catalog.Secrets          // "tenant/function"
+	secretsNow func() *catalog.Secrets              // every function's, as they are then; nil: secrets
+	pipelines  map[string]*catalog.ResolvedPipeline // "tenant/name"
+	revision   int64
+	access     map[string]*catalog.AccessView // "tenant/function"
+	urlKeys    map[string]string              // "tenant/function"
+	hosts      map[string]tenant.ID
+	stale      atomic.Bool
+	matches    atomic.Int64
+	urlChecks  atomic.Int64 // of URL keys
 }
 
 func (c *fakeCatalogue) Tenant(id tenant.ID) (*catalog.TenantView, bool) {
@@ -128,6 +129,9 @@ func (c *fakeCatalogue) Source(context.Context, tenant.ID, string) ([]byte, erro
 }
 
 func (c *fakeCatalogue) Secrets(_ context.Context, t tenant.ID, function string) (*catalog.Secrets, error) {
+	if c.secretsNow != nil {
+		return c.secretsNow(), nil
+	}
 	if c.secrets == nil {
 		return nil, nil
 	}

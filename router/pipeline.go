@@ -95,7 +95,27 @@ func (inv *invocation) setPipeline(ctx context.Context, name string, minRevision
 	if err != nil {
 		return err
 	}
-	return inv.setSteps(ctx, r, timed, inv.storedStep)
+	if err := inv.setSteps(ctx, r, timed, inv.storedStep); err != nil {
+		return err
+	}
+	return inv.steadySecrets(ctx)
+}
+
+// steadySecrets reads the secrets of all steps again until none has changed meanwhile, so that they are those of one moment: a
+// pipeline never sees the old value in one step and the new one in the next.
+func (inv *invocation) steadySecrets(ctx context.Context) error {
+	for steady := len(inv.req.Steps) < 2; !steady; {
+		steady = true
+		for i := range inv.req.Steps {
+			s := &inv.req.Steps[i]
+			before := s.SecretsRev
+			if err := inv.stepSecrets(ctx, s); err != nil {
+				return err
+			}
+			steady = steady && s.SecretsRev == before
+		}
+	}
+	return nil
 }
 
 // setSteps points the call at what a pipeline was resolved to; step makes each of those that are enabled.
@@ -161,10 +181,14 @@ func (inv *invocation) codeOf(ctx context.Context, r *catalog.ResolvedStep) (s c
 // stepSecrets gives a step what its function gets.
 func (inv *invocation) stepSecrets(ctx context.Context, s *call.Step) error {
 	secrets, err := inv.router.cfg.Catalogue.Secrets(ctx, inv.req.Tenant, s.Function)
-	if err == nil && secrets != nil {
+	if err != nil {
+		return err
+	}
+	s.Secrets, s.SecretsRev = nil, ""
+	if secrets != nil {
 		s.Secrets, s.SecretsRev = secrets.Values, secrets.Revision
 	}
-	return err
+	return nil
 }
 
 // completePipeline puts the disabled steps between those that ran, and adds a warning for each that was skipped or replaced.

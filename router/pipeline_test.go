@@ -66,3 +66,36 @@ func TestPipelineAnswer(t *testing.T) {
 	}
 	g.idle()
 }
+
+// TestPipelineSecretsAreOfOneMoment: a secret that changes, or goes, while the steps are put together is the same in all of them.
+func TestPipelineSecretsAreOfOneMoment(t *testing.T) {
+	g := newRig(t, nil)
+	loginPipeline(g)
+	var got *call.Request
+	g.node.do = func(_ context.Context, req *call.Request, _ call.Sink) (*call.Result, error) {
+		got = req
+		return okResult([]byte(`{}`)), nil
+	}
+	one, two := &catalog.Secrets{Values: map[string]string{"A": "1"}, Revision: "1"}, &catalog.Secrets{Values: map[string]string{"A": "2"}, Revision: "2"}
+	for name, then := range map[string][]*catalog.Secrets{
+		"changed once":             {one, two},
+		"changed while read again": {one, one, one, two},
+		"made":                     {nil, two},
+		"removed":                  {one, nil},
+	} {
+		reads := 0
+		g.cat.secretsNow = func() *catalog.Secrets {
+			reads++
+			return then[min(reads, len(then))-1]
+		}
+		if a := g.do("POST", "/v1/pipelines/login/invoke", `{}`); a.status != 200 {
+			t.Fatalf("%s: %d %s", name, a.status, a.body)
+		}
+		if a, b := got.Steps[0], got.Steps[1]; a.SecretsRev != b.SecretsRev || a.Secrets["A"] != b.Secrets["A"] {
+			t.Errorf("%s: %q and %q", name, a.SecretsRev, b.SecretsRev)
+		}
+		if last := then[len(then)-1]; reads >= len(then)+2 && last != nil && got.Steps[0].SecretsRev != last.Revision {
+			t.Errorf("%s: %q", name, got.Steps[0].SecretsRev)
+		}
+	}
+}
