@@ -12,6 +12,7 @@ import (
 	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	pb "paddock/proto/paddock/v1"
 )
 
@@ -63,7 +64,7 @@ func TestCallsThatWere(t *testing.T) {
 	if _, err := r.cat.DeleteTenant(t.Context(), "acme"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "calls go", func() bool { return r.Controller.calls.Stats() == (logs.CallStats{}) })
+	testenv.Await(t, "calls go", func() bool { return r.Controller.calls.Stats() == (logs.CallStats{}) })
 }
 
 // TestEndedByTheRouter: what the router ends for a reason of its own has that reason in the history as well.
@@ -84,7 +85,7 @@ func TestEndedByTheRouter(t *testing.T) {
 			}, nil)
 			ended <- err
 		}()
-		await(t, "the call runs", func() bool { return len(r.logs.Kept("acme", logs.Filter{Call: id}, 1, time.Now())) == 1 })
+		testenv.Await(t, "the call runs", func() bool { return len(r.logs.Kept("acme", logs.Filter{Call: id}, 1, time.Now())) == 1 })
 		cancel(cause)
 		<-ended
 		if c := r.history("acme")[0]; c.GetOutcome() != want || c.GetCallId() != string(id) {

@@ -18,6 +18,7 @@ import (
 	"paddock/internal/errs"
 	"paddock/internal/identity"
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	"paddock/pool"
 	"paddock/pool/fake"
 	pb "paddock/proto/paddock/v1"
@@ -81,17 +82,22 @@ func newRig(t *testing.T) *rig {
 // start begins a controller over the same engine and store, as a new process would.
 func (r *rig) start() {
 	r.t.Helper()
-	cfg := r.cfg
+	r.Controller = started(r.t, r.cfg)
+}
+
+// started is a controller that is ready.
+func started(t *testing.T, cfg Config) *Controller {
+	t.Helper()
 	cfg.Logs = logs.New(logs.Options{})
 	c, err := New(cfg)
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	if err := c.Start(r.t.Context()); err != nil {
-		r.t.Fatal(err)
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	r.Controller = c
 	<-c.Ready()
+	return c
 }
 
 func (r *rig) RemoveTenant(ctx context.Context, t tenant.ID) (int, error) {
@@ -121,16 +127,6 @@ func (r *rig) run(t tenant.ID, program string) (string, error) {
 	return string(res.Value), nil
 }
 
-// await waits until f says yes.
-func await(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within 30 s: %s", what)
-		}
-	}
-}
-
 func (r *rig) records() (keys []string) {
 	kvs, _, _ := r.store.List(r.t.Context(), store.AssignmentsOf("c1"))
 	for _, kv := range kvs {
@@ -142,12 +138,12 @@ func (r *rig) records() (keys []string) {
 func TestInvokeAssignsAndRecords(t *testing.T) {
 	r := newRig(t)
 	r.tenant("acme")
-	await(t, "registration", r.Registered)
+	testenv.Await(t, "registration", r.Registered)
 	before := r.store.Stats()
 	if got, err := r.run("acme", "value 42"); err != nil || got != "42" {
 		t.Fatalf("%q, %v", got, err)
 	}
-	await(t, "the record", func() bool { return len(r.records()) == 1 })
+	testenv.Await(t, "the record", func() bool { return len(r.records()) == 1 })
 	for range 100 {
 		if _, err := r.run("acme", "value 42"); err != nil {
 			t.Fatal(err)
@@ -184,14 +180,14 @@ func TestSuspensionCancelsAndResumes(t *testing.T) {
 		_, err := r.run("acme", "log begun;gate never")
 		failed <- err
 	}()
-	await(t, "the call runs", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 1, time.Now())) == 1 })
+	testenv.Await(t, "the call runs", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 1, time.Now())) == 1 })
 	if _, err := r.cat.SuspendTenant(t.Context(), "acme", false); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-failed; !errs.Is(err, errs.Cancelled) {
 		t.Errorf("the call in flight: %v", err)
 	}
-	await(t, "its containers go", func() bool { return len(r.pool.Containers("acme")) == 0 })
+	testenv.Await(t, "its containers go", func() bool { return len(r.pool.Containers("acme")) == 0 })
 	if len(r.logs.Kept("acme", logs.Filter{}, 1, time.Now())) != 1 {
 		t.Error("a suspended tenant lost its logs")
 	}
@@ -214,7 +210,7 @@ func TestDeletionTakesEverything(t *testing.T) {
 		_, err := r.run("acme", "log begun;gate never")
 		failed <- err
 	}()
-	await(t, "the call runs", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 9, time.Now())) == 2 })
+	testenv.Await(t, "the call runs", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 9, time.Now())) == 2 })
 	d, err := r.cat.DeleteTenant(t.Context(), "acme")
 	if err != nil || d.Containers != 1 {
 		t.Errorf("deleted %+v, %v", d, err)
@@ -225,7 +221,7 @@ func TestDeletionTakesEverything(t *testing.T) {
 	if left := r.pool.Containers("acme"); len(left) != 0 {
 		t.Errorf("containers are left: %+v", left)
 	}
-	await(t, "logs go", func() bool { return r.logs.Stats() == (logs.Stats{}) })
+	testenv.Await(t, "logs go", func() bool { return r.logs.Stats() == (logs.Stats{}) })
 	if _, err := r.run("acme", "value 1"); !errs.Is(err, errs.NotFound) {
 		t.Errorf("a call afterwards: %v", err)
 	}
@@ -241,7 +237,7 @@ func TestIsolationChangeDrains(t *testing.T) {
 	if _, err := r.cat.UpdateTenant(t.Context(), "acme", &pb.Policy{Isolation: &gvisor}); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "its container drains", func() bool { return len(r.pool.Containers("acme")) == 0 })
+	testenv.Await(t, "its container drains", func() bool { return len(r.pool.Containers("acme")) == 0 })
 }
 
 func TestStoreAwayStopsNobody(t *testing.T) {
@@ -251,7 +247,7 @@ func TestStoreAwayStopsNobody(t *testing.T) {
 	if _, err := r.run("old", "value 1"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the record", func() bool { return len(r.records()) == 1 })
+	testenv.Await(t, "the record", func() bool { return len(r.records()) == 1 })
 	r.store.SetAway(true)
 	for _, id := range []tenant.ID{"old", "new"} { // warm, and one that needs a container
 		if got, err := r.run(id, "value 2"); err != nil || got != "2" {
@@ -259,7 +255,7 @@ func TestStoreAwayStopsNobody(t *testing.T) {
 		}
 	}
 	r.store.SetAway(false)
-	await(t, "what was missed is written", func() bool { return len(r.records()) == 2 })
+	testenv.Await(t, "what was missed is written", func() bool { return len(r.records()) == 2 })
 }
 
 func TestRestartKeepsRecordsAndEndsStrangers(t *testing.T) {
@@ -271,7 +267,7 @@ func TestRestartKeepsRecordsAndEndsStrangers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await(t, "the records", func() bool { return len(r.records()) == 2 })
+	testenv.Await(t, "the records", func() bool { return len(r.records()) == 2 })
 	if err := r.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +289,7 @@ func TestRestartKeepsRecordsAndEndsStrangers(t *testing.T) {
 	puts := r.store.Stats().Puts
 	r.down = false
 	r.start()
-	await(t, "strangers go", func() bool { return len(r.pool.Containers("gone")) == 0 })
+	testenv.Await(t, "strangers go", func() bool { return len(r.pool.Containers("gone")) == 0 })
 	if err := r.assignments.flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -314,8 +310,8 @@ func TestShutdownLeavesNothing(t *testing.T) {
 	if _, err := r.run("acme", "value 1"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "registration", r.Registered)
-	await(t, "the record", func() bool { return len(r.records()) == 1 })
+	testenv.Await(t, "registration", r.Registered)
+	testenv.Await(t, "the record", func() bool { return len(r.records()) == 1 })
 	_, tail := r.logs.Subscribe("acme", logs.Filter{}, 0, time.Now())
 	if err := r.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
@@ -418,7 +414,7 @@ func TestTailShowsOnesOwnKeptAndLive(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await(t, "lines", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 1, time.Now())) == 1 })
+	testenv.Await(t, "lines", func() bool { return len(r.logs.Kept("acme", logs.Filter{}, 1, time.Now())) == 1 })
 	got := make(chan *pb.LogLine, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

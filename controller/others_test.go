@@ -10,12 +10,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"paddock/controller/catalog"
-	"paddock/controller/logs"
 	"paddock/controller/memstore"
 	"paddock/controller/store"
 	"paddock/internal/call"
 	"paddock/internal/placement"
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	"paddock/pool"
 	"paddock/pool/fake"
 	pb "paddock/proto/paddock/v1"
@@ -84,18 +84,8 @@ func newFleetRig(t *testing.T, ids ...string) *fleetRig {
 
 func (r *fleetRig) start(p *peer) {
 	r.t.Helper()
-	cfg := p.cfg
-	cfg.Logs = logs.New(logs.Options{})
-	c, err := New(cfg)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if err := c.Start(r.t.Context()); err != nil {
-		r.t.Fatal(err)
-	}
-	p.Controller = c
-	<-c.Ready()
-	await(r.t, "all see it registered", func() bool {
+	p.Controller = started(r.t, p.cfg)
+	testenv.Await(r.t, "all see it registered", func() bool {
 		for _, o := range r.all {
 			if _, ok := o.view.Fleet().Controller(p.cfg.ID); !ok {
 				return false
@@ -114,7 +104,7 @@ func (r *fleetRig) tenants(ids ...tenant.ID) {
 	}
 	for _, p := range r.all {
 		for _, id := range ids {
-			await(r.t, "the tenant is seen", func() bool { _, ok := p.view.Tenant(id); return ok })
+			testenv.Await(r.t, "the tenant is seen", func() bool { _, ok := p.view.Tenant(id); return ok })
 		}
 	}
 }
@@ -171,7 +161,7 @@ func TestSurplus(t *testing.T) {
 		for _, p := range [][]*peer{{first, second}, {second, first}}[i] {
 			r.must(p, id, "value 1", nil)
 		}
-		await(t, "the lower in rank gives it up", func() bool { return second.holds(id) == 0 })
+		testenv.Await(t, "the lower in rank gives it up", func() bool { return second.holds(id) == 0 })
 		if first.holds(id) != 1 || first.recycled(pool.CauseSurplus) != 0 {
 			t.Errorf("%s: the higher in rank holds %d", id, first.holds(id))
 		}
@@ -182,7 +172,7 @@ func TestSurplus(t *testing.T) {
 	first, second := r.ranked("wide", "c1", "c2")
 	r.must(first, "wide", "value 1", nil)
 	r.must(second, "wide", "value 1", func(q *call.Request) { q.Extra = true })
-	await(t, "both records are seen", func() bool { return len(second.view.Holdings("wide")) == 2 })
+	testenv.Await(t, "both records are seen", func() bool { return len(second.view.Holdings("wide")) == 2 })
 	if h := second.view.Holdings("wide"); h[0].Extra == h[1].Extra {
 		t.Errorf("holdings %+v: one of them is extra", h)
 	}
@@ -223,7 +213,7 @@ func TestSurplusWantsASignOfLife(t *testing.T) {
 	r.record(store.Assignment("dead", "acme", "node", "c"), &pb.AssignmentRecord{})
 	p := r.all["c1"]
 	r.must(p, "acme", "value 1", nil)
-	await(t, "its own record is seen", func() bool { return len(p.view.Holdings("acme")) == 2 })
+	testenv.Await(t, "its own record is seen", func() bool { return len(p.view.Holdings("acme")) == 2 })
 	me, _ := p.view.Fleet().Controller("c1")
 	if lower, _ := p.others.surplus("acme", me, time.Now()); lower {
 		t.Fatal("given up in favour of one that may be dead")
@@ -243,7 +233,7 @@ func TestSurplusWantsASignOfLife(t *testing.T) {
 	}
 	dead.TrustClass = ""
 	r.record(store.Controller("dead"), dead)
-	await(t, "given up once the other shows life", func() bool { return p.holds("acme") == 0 })
+	testenv.Await(t, "given up once the other shows life", func() bool { return p.holds("acme") == 0 })
 }
 
 // Who comes back finds its tenants served elsewhere: it gives those up, whatever the rank, keeps the others, and then registers.
@@ -258,14 +248,14 @@ func TestYield(t *testing.T) {
 		}
 		r.must(back, id, "value 1", nil)
 		r.must(back, id+"-kept", "value 1", nil)
-		await(t, "the records are written", func() bool { return len(other.view.Holdings(id+"-kept")) == 1 })
+		testenv.Await(t, "the records are written", func() bool { return len(other.view.Holdings(id+"-kept")) == 1 })
 		if err := back.Release(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		r.must(other, id, "value 1", func(q *call.Request) { q.Extra = i == 1 })
-		await(t, "the other's record is written", func() bool { return len(other.view.Holdings(id)) == 2 })
+		testenv.Await(t, "the other's record is written", func() bool { return len(other.view.Holdings(id)) == 2 })
 		r.start(back)
-		await(t, "what is served elsewhere is given up", func() bool { return back.holds(id) == 0 })
+		testenv.Await(t, "what is served elsewhere is given up", func() bool { return back.holds(id) == 0 })
 		if back.holds(id+"-kept") != 1 || other.holds(id) != 1 {
 			t.Errorf("%s: %d of the idle tenant, %d at the other", id, back.holds(id+"-kept"), other.holds(id))
 		}
@@ -284,11 +274,11 @@ func TestDrainedController(t *testing.T) {
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- r.run(p, "t1", "gate end", nil) }()
-	await(t, "the long call runs", func() bool { return p.Stats().InFlight == 1 })
+	testenv.Await(t, "the long call runs", func() bool { return p.Stats().InFlight == 1 })
 	p.Drain()
 	p.startHandOver()
 	elsewhere := func(id tenant.ID) bool { return r.all["c2"].holds(id)+r.all["c3"].holds(id) > 0 }
-	await(t, "its tenants are elsewhere", func() bool {
+	testenv.Await(t, "its tenants are elsewhere", func() bool {
 		left := 0
 		for _, id := range ids {
 			if n := p.holds(id); n > 0 {
@@ -309,14 +299,14 @@ func TestDrainedController(t *testing.T) {
 	if err := <-failed; err != nil {
 		t.Errorf("the call in flight: %v", err)
 	}
-	await(t, "it is empty", func() bool { return p.nodeStatus().GetState() == "drained" })
+	testenv.Await(t, "it is empty", func() bool { return p.nodeStatus().GetState() == "drained" })
 	for _, id := range ids {
 		if n := r.all["c2"].holds(id) + r.all["c3"].holds(id); n != 1 {
 			t.Errorf("%s has %d containers elsewhere", id, n)
 		}
 	}
 	p.Undrain()
-	await(t, "it is warm again", func() bool { return p.Stats().Ready == 2 })
+	testenv.Await(t, "it is warm again", func() bool { return p.Stats().Ready == 2 })
 	if st := p.nodeStatus(); st.GetState() != "serving" {
 		t.Errorf("%v", st)
 	}
@@ -329,7 +319,7 @@ func TestOutOfSight(t *testing.T) {
 	r.tenants("acme")
 	first, second := r.ranked("acme", "c1", "c2")
 	r.store.SetAway(true)
-	await(t, "the store is out of sight", func() bool { return second.view.Age() > outOfSight && first.view.Age() > outOfSight })
+	testenv.Await(t, "the store is out of sight", func() bool { return second.view.Age() > outOfSight && first.view.Age() > outOfSight })
 	r.must(first, "acme", "value 1", nil)
 	r.must(second, "acme", "value 1", nil)
 	second.HandOver(t.Context()) // returns at once: nobody would hear of it
@@ -338,7 +328,7 @@ func TestOutOfSight(t *testing.T) {
 		t.Error("given up while the store is away")
 	}
 	r.store.SetAway(false)
-	await(t, "the surplus goes", func() bool { return second.holds("acme") == 0 && first.holds("acme") == 1 })
+	testenv.Await(t, "the surplus goes", func() bool { return second.holds("acme") == 0 && first.holds("acme") == 1 })
 }
 
 // A store in trouble may revoke every lease at once: nobody's containers go, and all are registered again.
@@ -351,12 +341,12 @@ func TestAllLeasesLostAtOnce(t *testing.T) {
 	for id, p := range r.all {
 		c, _ := p.view.Fleet().Controller(id)
 		before[id] = c.Revision
-		await(t, "the records are seen", func() bool { return len(p.view.Holdings("acme"))+len(p.view.Holdings("globex")) == 2 })
+		testenv.Await(t, "the records are seen", func() bool { return len(p.view.Holdings("acme"))+len(p.view.Holdings("globex")) == 2 })
 	}
 	r.store.Expire(1)
 	r.store.Expire(2)
 	for id, p := range r.all {
-		await(t, "it is registered again", func() bool {
+		testenv.Await(t, "it is registered again", func() bool {
 			c, ok := p.view.Fleet().Controller(id)
 			return ok && c.Revision > before[id] && p.Registered()
 		})

@@ -9,6 +9,7 @@ import (
 	"paddock/controller/logs"
 	"paddock/internal/errs"
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 )
 
 // Whoever ends a tenant ends its calls: each is answered soon and says why, every slot and container comes back, and nobody
@@ -38,7 +39,7 @@ func TestEndOfATenantEndsItsCalls(t *testing.T) {
 					failed <- err
 				})
 			}
-			await(t, "most calls run", func() bool {
+			testenv.Await(t, "most calls run", func() bool {
 				return len(r.logs.Kept("acme", logs.Filter{}, calls, time.Now())) >= tenant.DefaultCallsPerContainer
 			})
 			began := time.Now()
@@ -60,7 +61,7 @@ func TestEndOfATenantEndsItsCalls(t *testing.T) {
 					t.Errorf("%v", e)
 				}
 			}
-			await(t, "its containers go", func() bool { return len(r.pool.Containers("acme")) == 0 })
+			testenv.Await(t, "its containers go", func() bool { return len(r.pool.Containers("acme")) == 0 })
 			if s := r.Stats(); s.InFlight != 0 || s.Waiting != 0 || s.Demand != 0 {
 				t.Errorf("slots are missing: %+v", s)
 			}

@@ -14,6 +14,7 @@ import (
 
 	"paddock/internal/errs"
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	"paddock/pool"
 	"paddock/pool/fake"
 )
@@ -365,10 +366,5 @@ func TestGoroutinesReturnToBaseline(t *testing.T) {
 	}
 	wg.Wait()
 	r.stop()
-	for end := time.Now().Add(30 * time.Second); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			buf := make([]byte, 1<<16)
-			t.Fatalf("%d goroutines, before %d\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
-		}
-	}
+	testenv.AwaitGoroutines(t, before)
 }

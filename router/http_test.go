@@ -364,11 +364,7 @@ func TestCallerGoneFreesTheSlot(t *testing.T) {
 // eventually waits for what another goroutine is about to do.
 func eventually(t testing.TB, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(testenv.Patience(20 * time.Second)); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it did not come to that")
-		}
-	}
+	testenv.Await(t, "what the test waits for", ok)
 }
 
 func TestMinRevisionWaits(t *testing.T) {

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -34,7 +32,7 @@ type rig struct {
 	source   *fakeSource
 	keys     *fakeKeys
 	registry *prometheus.Registry
-	logs     *lockedBuffer
+	logs     *testenv.Log
 	audit    *audit.Log
 	url      string
 	grpcAddr string
@@ -42,35 +40,10 @@ type rig struct {
 	client   *http.Client
 }
 
-// lockedBuffer is a log that can be read while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-// Reset drops what was written.
-func (b *lockedBuffer) Reset() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.buf = bytes.Buffer{}
-}
-
 func newRig(t testing.TB, change func(*Config)) *rig {
 	t.Helper()
 	g := &rig{t: t, node: &fakeNode{}, cat: newCatalogue(), services: &fakeServices{}, source: &fakeSource{name: "c1"}, keys: &fakeKeys{},
-		registry: prometheus.NewRegistry(), logs: &lockedBuffer{}}
+		registry: prometheus.NewRegistry(), logs: &testenv.Log{}}
 	cfg := Config{
 		Catalogue: g.cat, Keyring: g.cat, Nodes: OneNode(g.node),
 		Catalog: g.services, Keys: g.keys, Pools: g.services, Logs: OneLogSource(g.source),

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"paddock/internal/testenv"
 )
 
 // TestAuthor goes through what an author of rules does, against one running service.
@@ -70,7 +72,7 @@ func (f *folder) replace(name, text string) {
 type running struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	out    lockedBuffer
+	out    testenv.Log
 	exited chan error
 }
 
@@ -146,11 +148,11 @@ func testDev(t *testing.T, s *site) {
 			t.Fatal(err)
 		}
 		defer res.Body.Close()
-		var b lockedBuffer
-		if _, err := b.b.ReadFrom(res.Body); err != nil {
+		text, err := io.ReadAll(res.Body)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return res.StatusCode, b.String()
+		return res.StatusCode, string(text)
 	}
 	for i, text := range []string{"10", "20"} { // each request runs what is on disk, whether or not the loop has seen it
 		f.replace("twice.js", "module.exports = (n) => n + "+text+";")

@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"paddock/internal/testenv"
 )
 
 // What init and issue leave is what controllers and routers take.
@@ -12,7 +14,7 @@ func TestCerts(t *testing.T) {
 	ca, out := filepath.Join(dir, "ca"), filepath.Join(dir, "node")
 	run := func(code int, want string, argv ...string) string {
 		t.Helper()
-		var text lockedBuffer
+		var text testenv.Log
 		a := &app{stdin: strings.NewReader(""), stdout: &text, stderr: &text, getenv: func(string) string { return "" }}
 		r := result{code: a.main(argv), out: text.String()}
 		if r.code != code || !strings.Contains(r.out+r.stderr, want) {

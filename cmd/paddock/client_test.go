@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"paddock/internal/testenv"
 )
 
 // TestClient goes through the client commands against one running service, as a user would.
@@ -105,7 +107,7 @@ func testTenants(t *testing.T, s *site) {
 	slow := source(t, `module.exports = () => new Promise(r => { console.log("begun"); setTimeout(r, 1900) })`)
 	done := make(chan result, 1)
 	go func() { done <- s.cli("run", slow, "-t", "acme") }()
-	eventually(t, "the call runs", func() bool { return strings.Contains(s.cli("logs", "-t", "acme").out, "begun") })
+	testenv.Await(t, "the call runs", func() bool { return strings.Contains(s.cli("logs", "-t", "acme").out, "begun") })
 	s.cli("tenants", "suspend", "acme").want(t, 0, "acme is suspended", "")
 	if r := <-done; r.code == 0 {
 		t.Errorf("the call of a suspended tenant ended well: %+v", r)
@@ -118,7 +120,7 @@ func testTenants(t *testing.T, s *site) {
 	s.cliAs(nil, counter, "deploy", "-", "--name", "count", "-t", "acme").want(t, 0, "count@1", "")
 	key := strings.TrimSpace(s.cli("keys", "create", "-t", "acme").want(t, 0, "", "").out)
 	go func() { done <- s.cli("run", slow, "-t", "acme") }()
-	eventually(t, "the call runs", func() bool { return strings.Count(s.cli("logs", "-t", "acme").out, "begun") == 2 })
+	testenv.Await(t, "the call runs", func() bool { return strings.Count(s.cli("logs", "-t", "acme").out, "begun") == 2 })
 	r = s.cli("tenants", "delete", "acme").want(t, 0, "acme is gone: 1 container, 1 key, 1 function", "")
 	if r := <-done; r.code == 0 {
 		t.Errorf("the call of a deleted tenant ended well: %+v", r)
@@ -160,11 +162,11 @@ func testLogs(t *testing.T, s *site) {
 	s.cli("tenants", "create", "chatty").want(t, 0, "", "")
 	// A follower in this process, cut off with the tenant.
 	follower := make(chan result, 1)
-	var heard lockedBuffer
+	var heard testenv.Log
 	go func() {
 		follower <- s.cliInto(&heard, nil, "", "logs", "-f", "-t", "chatty", "--level", "warn", "--json")
 	}()
-	eventually(t, "the follower gets a line", func() bool {
+	testenv.Await(t, "the follower gets a line", func() bool {
 		s.cliAs(nil, `module.exports = () => { console.log("quiet"); console.error("\u001b[31mloud\nsecond") }`, "run", "-", "-t", "chatty")
 		return strings.Contains(heard.String(), "loud")
 	})
@@ -299,7 +301,7 @@ func testEgress(t *testing.T, s *site) {
 	s.cli("tenants", "update", "out", "--egress", addr).want(t, 0, "", "")
 	s.cli("run", fetch, "-t", "out", "-i", input).want(t, exitUser, "", "") // loopback is not reached by an ordinary rule
 	s.cli("tenants", "update", "out", "--egress", addr, "--egress-private", addr).want(t, 0, "", "")
-	eventually(t, "the new rules are in force", func() bool {
+	testenv.Await(t, "the new rules are in force", func() bool {
 		return s.cli("run", fetch, "-t", "out", "-i", input).code == 0
 	})
 	s.cli("run", fetch, "-t", "out", "-i", input).want(t, 0, "from outside", "")

@@ -30,7 +30,7 @@ type part struct {
 	args    []string
 	env     []string
 	ready   string
-	log     lockedBuffer
+	log     testenv.Log
 	process *os.Process
 	exited  chan error
 	HTTP    string // set by the first start
@@ -76,9 +76,9 @@ func (p *part) start() {
 		select {
 		case err := <-exited:
 			p.process = nil
-			p.t.Fatalf("%s ended before it was ready: %v\n%s", p.name, err, tail(p.log.String(), 30))
+			p.t.Fatalf("%s ended before it was ready: %v\n%s", p.name, err, p.log.Tail(30))
 		case <-deadline:
-			p.t.Fatalf("%s is not ready in time\n%s", p.name, tail(p.log.String(), 30))
+			p.t.Fatalf("%s is not ready in time\n%s", p.name, p.log.Tail(30))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -95,11 +95,11 @@ func (p *part) stop(sig syscall.Signal) {
 	select {
 	case err := <-p.exited:
 		if err != nil {
-			p.t.Errorf("%s after %v: %v\n%s", p.name, sig, err, tail(p.log.String(), 20))
+			p.t.Errorf("%s after %v: %v\n%s", p.name, sig, err, p.log.Tail(20))
 		}
 	case <-time.After(2 * time.Minute):
 		_ = process.Kill()
-		p.t.Errorf("%s still runs two minutes after %v\n%s", p.name, sig, tail(p.log.String(), 20))
+		p.t.Errorf("%s still runs two minutes after %v\n%s", p.name, sig, p.log.Tail(20))
 	}
 }
 
@@ -209,7 +209,7 @@ func (c *smallCluster) await(what string, f func() bool) {
 	for end := time.Now().Add(2 * time.Minute); !f(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			for _, p := range c.controllers {
-				c.t.Logf("%s:\n%s", p.name, tail(p.log.String(), 20))
+				c.t.Logf("%s:\n%s", p.name, p.log.Tail(20))
 			}
 			c.t.Fatalf("not within two minutes: %s", what)
 		}
@@ -284,7 +284,7 @@ func (l *traffic) end() {
 	if len(l.failed) > 0 {
 		l.c.t.Errorf("%d of %d calls failed: %s", len(l.failed), l.calls.Load(), strings.Join(l.failed[:min(len(l.failed), 5)], "\n"))
 		for _, p := range l.c.controllers {
-			l.c.t.Logf("%s:\n%s", p.name, tail(p.log.String(), 30))
+			l.c.t.Logf("%s:\n%s", p.name, p.log.Tail(30))
 		}
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
@@ -49,8 +48,8 @@ type site struct {
 	flags  []string
 	ready  string
 	cmd    *exec.Cmd
-	out    *lockedBuffer // standard output
-	log    *lockedBuffer // standard error
+	out    *testenv.Log // standard output
+	log    *testenv.Log // standard error
 	exited chan error
 	HTTP   string `json:"http"`
 	GRPC   string `json:"grpc"`
@@ -111,7 +110,7 @@ func (s *site) cleanup() {
 		}
 	}
 	if s.t.Failed() && s.log != nil {
-		s.t.Logf("standard output:\n%s\nstandard error:\n%s", s.out, tail(s.log.String(), 40))
+		s.t.Logf("standard output:\n%s\nstandard error:\n%s", s.out, s.log.Tail(40))
 	}
 }
 
@@ -119,7 +118,7 @@ func (s *site) cleanup() {
 func (s *site) start() {
 	s.t.Helper()
 	if err := s.tryStart(); err != nil {
-		s.t.Fatalf("paddock up: %v\n%s\n%s", err, s.out, tail(s.log.String(), 30))
+		s.t.Fatalf("paddock up: %v\n%s\n%s", err, s.out, s.log.Tail(30))
 	}
 }
 
@@ -127,7 +126,7 @@ func (s *site) tryStart(more ...string) error {
 	s.t.Helper()
 	os.Remove(s.ready)
 	cmd := s.command(append(s.flags, more...)...)
-	s.out, s.log = &lockedBuffer{}, &lockedBuffer{}
+	s.out, s.log = &testenv.Log{}, &testenv.Log{}
 	cmd.Stdout, cmd.Stderr = s.out, s.log
 	if err := cmd.Start(); err != nil {
 		return err
@@ -230,13 +229,13 @@ func (s *site) cli(args ...string) result { return s.cliAs(nil, "", args...) }
 // cliAs runs a client command with an environment and a standard input.
 func (s *site) cliAs(env map[string]string, stdin string, args ...string) result {
 	s.t.Helper()
-	var out lockedBuffer
+	var out testenv.Log
 	return s.cliInto(&out, env, stdin, args...)
 }
 
 // cliInto is cliAs with an output that can be read while the command runs.
-func (s *site) cliInto(out *lockedBuffer, env map[string]string, stdin string, args ...string) result {
-	var stderr lockedBuffer
+func (s *site) cliInto(out *testenv.Log, env map[string]string, stdin string, args ...string) result {
+	var stderr testenv.Log
 	a := &app{
 		stdin: strings.NewReader(stdin), stdout: out, stderr: &stderr,
 		getenv: func(name string) string {
@@ -269,39 +268,7 @@ func source(t *testing.T, text string) string {
 	return path
 }
 
-// lockedBuffer is written by a process's copier while the test reads.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func tail(s string, n int) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}
-
-// eventually waits until f says yes.
-func eventually(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for !f() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not within 20 s: %s", what)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }

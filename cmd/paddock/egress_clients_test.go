@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"paddock/internal/testenv"
 )
 
 // clients calls url with every client that code finds in its sandbox, and answers what each one got or why not.
@@ -146,7 +148,7 @@ func testInjectedSecret(t *testing.T, s *site, addr, key string) {
 	}
 	s.cliAs(nil, "another\nline", "secrets", "set", "API_KEY", "-", "--tenant", "acme").want(t, 0, "", "")
 	refused := source(t, `module.exports = async (url) => { const r = await fetch(url); return r.status + await r.text() }`)
-	eventually(t, "the new secret is in force", func() bool {
+	testenv.Await(t, "the new secret is in force", func() bool {
 		out := s.cli("run", refused, "-t", "acme", "-i", fmt.Sprintf("%q", "http://"+addr)).out
 		return strings.Contains(out, `502the secret \"API_KEY\"`) && !strings.Contains(out, "another")
 	})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"paddock/client"
+	"paddock/internal/testenv"
 )
 
 // What Go programs see of the service with real sandboxes: management, calls one by one and on a stream, HTTP, logs, and a stop in
@@ -93,7 +94,7 @@ func goFunctions(ctx context.Context, t *testing.T, c *client.Client) {
 	if out, err := c.Run(ctx, "n => n + 1", []byte("1")); err != nil || string(out) != "2" {
 		t.Errorf("%s %v", out, err)
 	}
-	eventually(t, "the call's line in the log", func() bool {
+	testenv.Await(t, "the call's line in the log", func() bool {
 		for l, err := range c.Logs().Tail(ctx, &client.Tail{CallId: res.GetCallId()}) {
 			if err != nil {
 				t.Fatal(err)
@@ -104,7 +105,7 @@ func goFunctions(ctx context.Context, t *testing.T, c *client.Client) {
 		}
 		return false
 	})
-	eventually(t, "the call in the history", func() bool {
+	testenv.Await(t, "the call in the history", func() bool {
 		calls, missing, err := c.Logs().Calls(ctx, &client.CallFilter{CallId: res.GetCallId()})
 		if err != nil {
 			t.Fatal(err)

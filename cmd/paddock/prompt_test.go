@@ -7,13 +7,15 @@ import (
 	"testing"
 	"time"
 
+	"paddock/internal/testenv"
+
 	"golang.org/x/sys/unix"
 )
 
 // TestPromptWithoutEcho: at a terminal the value is asked for, and what is typed does not appear there.
 func TestPromptWithoutEcho(t *testing.T) {
 	keyboard, screen := terminal(t)
-	var stderr lockedBuffer
+	var stderr testenv.Log
 	a := &app{stdin: screen, stderr: &stderr}
 	type answer struct {
 		value string
@@ -24,7 +26,7 @@ func TestPromptWithoutEcho(t *testing.T) {
 		v, err := a.readSecret("KEY", "", false)
 		answered <- answer{v, err}
 	}()
-	eventually(t, "the terminal does not echo", func() bool {
+	testenv.Await(t, "the terminal does not echo", func() bool {
 		settings, err := unix.IoctlGetTermios(int(screen.Fd()), unix.TCGETS)
 		return err == nil && settings.Lflag&unix.ECHO == 0
 	})

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"paddock/internal/testenv"
 	pb "paddock/proto/paddock/v1"
 )
 
@@ -260,7 +261,7 @@ func testLastGood(t *testing.T, c *tenantAPI) {
 	if r := run(input); told(r) != "ok good:ok" {
 		t.Fatalf("%v", r)
 	}
-	eventually(t, "the version has proved itself", func() bool { return proven(1) })
+	testenv.Await(t, "the version has proved itself", func() bool { return proven(1) })
 	for _, bad := range []string{`throw new Error("second")`, `for (;;);`, `context.x = 1n; callback(null, user, context)`} {
 		c.deploy("good", rule(`context.left = 1; `+bad), "rule")
 		r := run(input)

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"paddock/internal/testenv"
 )
 
 // keeping captures a secret as its module is evaluated, says it in its log and in its errors, and answers with hashes.
@@ -64,7 +66,7 @@ func TestSecretsOfBeforeAreWithheld(t *testing.T) {
 	s.cli("invoke", "ticking").want(t, 0, "1", "")
 	says := func(what string) {
 		t.Helper()
-		eventually(t, what, func() bool {
+		testenv.Await(t, what, func() bool {
 			r := s.cli("logs", "--lines", "1000").want(t, 0, "", "")
 			if strings.Contains(r.out, secret) {
 				t.Fatalf("the secret is in the log:\n%s", r.out)

@@ -131,7 +131,7 @@ func TestProgressInLines(t *testing.T) {
 
 func TestProgressInPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out lockedBuffer
+		var out testenv.Log
 		p := newProgress(&out, true)
 		p.begin("filling")
 		time.Sleep(350 * time.Millisecond)
@@ -162,7 +162,7 @@ func TestBriefDurations(t *testing.T) {
 
 // Every command has a short text and an example; help of all works.
 func TestHelp(t *testing.T) {
-	var out lockedBuffer
+	var out testenv.Log
 	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out, getenv: func(string) string { return "" }}
 	for _, c := range a.rootCommand().Commands() {
 		if c.Short == "" {

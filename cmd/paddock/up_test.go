@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"paddock/internal/testenv"
 )
 
 // counter keeps a number in its container: it shows whether a call met the same one.
@@ -59,7 +61,7 @@ func TestRestartsAdopt(t *testing.T) {
 	}
 	s.start()
 	s.cliAs(nil, counter, "run", "-").want(t, 0, "2\n", "")
-	eventually(t, "a former version's runtime image goes", func() bool {
+	testenv.Await(t, "a former version's runtime image goes", func() bool {
 		_, err := os.Stat(old)
 		return os.IsNotExist(err)
 	})
@@ -92,13 +94,13 @@ func TestSIGTERMWhileItStarts(t *testing.T) {
 	s.start()
 	s.cliAs(nil, counter, "run", "-").want(t, 0, "1\n", "")
 	s.stop(syscall.SIGKILL)
-	cmd, out := s.command(s.flags...), &lockedBuffer{}
+	cmd, out := s.command(s.flags...), &testenv.Log{}
 	cmd.Stdout = out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer cmd.Process.Kill()
-	eventually(t, "it fills its pool", func() bool { return strings.Contains(out.String(), "filling the pool") })
+	testenv.Await(t, "it fills its pool", func() bool { return strings.Contains(out.String(), "filling the pool") })
 	cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -129,9 +131,9 @@ func TestSecondSignalCutsShort(t *testing.T) {
 	go func() {
 		done <- s.cliAs(nil, `module.exports = () => new Promise(r => { console.log("begun"); setTimeout(r, 25000) })`, "run", "-", "--timeout", "28s")
 	}()
-	eventually(t, "the call runs", func() bool { return strings.Contains(s.cli("logs").out, "begun") })
+	testenv.Await(t, "the call runs", func() bool { return strings.Contains(s.cli("logs").out, "begun") })
 	s.cmd.Process.Signal(syscall.SIGTERM)
-	eventually(t, "it says that it stops", func() bool { return strings.Contains(s.out.String(), "stopping") })
+	testenv.Await(t, "it says that it stops", func() bool { return strings.Contains(s.out.String(), "stopping") })
 	s.stop(syscall.SIGTERM)
 	if r := <-done; r.code == 0 {
 		t.Errorf("the call that was cut ended well: %+v", r)
@@ -148,7 +150,7 @@ func TestCallsInFlightFinishAtSIGTERM(t *testing.T) {
 	go func() {
 		done <- s.cliAs(nil, `module.exports = () => new Promise(r => { console.log("begun"); setTimeout(() => r("whole"), 1500) })`, "run", "-")
 	}()
-	eventually(t, "the call runs", func() bool { return strings.Contains(s.cli("logs").out, "begun") })
+	testenv.Await(t, "the call runs", func() bool { return strings.Contains(s.cli("logs").out, "begun") })
 	s.stop(syscall.SIGTERM)
 	(<-done).want(t, 0, `"whole"`, "")
 }

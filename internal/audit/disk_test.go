@@ -6,7 +6,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
+
+	"paddock/internal/testenv"
 
 	"golang.org/x/sys/unix"
 )
@@ -115,11 +116,7 @@ func TestBrokenDiskLosesNothingThatFitsInMemory(t *testing.T) {
 		t.Error("the log does not say that it fails")
 	}
 	disk.broken.Store(false)
-	for end := time.Now().Add(20 * time.Second); l.Stats().Failing; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it is not written again")
-		}
-	}
+	testenv.Await(t, "it is written again", func() bool { return !l.Stats().Failing })
 	write(t, l, "after")
 	_ = l.Close()
 	r := verify(t, dir, Expect{})

@@ -4,7 +4,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"paddock/internal/testenv"
 )
 
 // Whoever comes after the group is gone knows from the watch how it was, and only then.
@@ -66,11 +67,7 @@ func TestRealOOMOfAnotherIsNotHeard(t *testing.T) {
 		if u, err := hog.Usage(); err != nil || u.OOMKills != 1 {
 			t.Fatalf("the hog: %+v, %v", u, err)
 		}
-		for began := time.Now(); w.unexplained(); time.Sleep(time.Millisecond) {
-			if time.Since(began) > 10*time.Second {
-				t.Fatal("the ring of the group above is not told from its own")
-			}
-		}
+		testenv.Await(t, "the ring of the group above is told from its own", func() bool { return !w.unexplained() })
 		_ = bystander.Process.Kill()
 		_ = bystander.Wait()
 		if err := other.Remove(deadline(t)); err != nil {

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"paddock/internal/testenv"
 )
 
 // world is a proxy with one door, a fake resolver and a fake network in which every address leads to an echo server.
@@ -61,11 +63,7 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 				t.Errorf("left over of %s: %+v", id, a)
 			}
 		}
-		for deadline := time.Now().Add(30 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
-			}
-		}
+		testenv.AwaitGoroutines(t, before)
 	})
 	return w
 }
@@ -363,11 +361,7 @@ func TestEarlyBytesAndHalfClose(t *testing.T) {
 
 func waitUntil(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("never")
-		}
-	}
+	testenv.Await(t, "what the test waits for", ok)
 }
 
 // closed waits for the tunnel's end.

@@ -16,6 +16,7 @@ import (
 
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/testenv"
 	"paddock/pool/link"
 )
 
@@ -155,7 +156,7 @@ func TestNodeAgent(t *testing.T) {
 	t.Run("http", func(t *testing.T) { nodeHTTP(t, c) })
 	t.Run("still well", func(t *testing.T) {
 		wantValue(t, c, nodeCall("(x) => x", "1"), "1")
-		waitFor(t, "all settled", func() bool { return c.Running() == 0 })
+		testenv.Await(t, "all settled", func() bool { return c.Running() == 0 })
 		if c.Err() != nil || c.TaintReason() != "" {
 			t.Errorf("%v, tainted %q", c.Err(), c.TaintReason())
 		}

@@ -245,7 +245,7 @@ func TestAgentReadsNothing(t *testing.T) {
 			}
 		})
 		if kind == errs.Timeout {
-			waitFor(t, "the call is queued", func() bool { return c.Running() > running })
+			testenv.Await(t, "the call is queued", func() bool { return c.Running() > running })
 		}
 	}
 	for c.Queued() == 0 { // until the socket is full and a batch of one call waits for it

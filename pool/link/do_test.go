@@ -13,6 +13,7 @@ import (
 
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/testenv"
 	"paddock/pool/link"
 	"paddock/pool/link/linktest"
 )
@@ -312,7 +313,7 @@ func TestTooLarge(t *testing.T) {
 	if _, err = c.Do(context.Background(), r, &recorder{}, nil); err != nil {
 		t.Errorf("streamed answers have no limit: %v", err)
 	}
-	waitFor(t, "everything settled", func() bool { return c.Running() == 0 })
+	testenv.Await(t, "everything settled", func() bool { return c.Running() == 0 })
 	if _, err := c.Do(context.Background(), request("1"), nil, nil); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}

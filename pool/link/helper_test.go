@@ -18,6 +18,7 @@ import (
 	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	"paddock/pool/link"
 	"paddock/pool/link/linktest"
 )
@@ -55,22 +56,9 @@ func pair(t testing.TB, lo link.Options, ao linktest.Options) (*link.Conn, *link
 	t.Cleanup(func() {
 		c.Close()
 		d.a.Close()
-		noMoreGoroutines(t, before)
+		testenv.AwaitGoroutines(t, before)
 	})
 	return c, d.a
-}
-
-func noMoreGoroutines(t testing.TB, before int) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for runtime.NumGoroutine() > before {
-		if time.Now().After(deadline) {
-			buf := make([]byte, 1<<16)
-			t.Errorf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
 }
 
 // shortDir is a directory whose sockets fit into a socket address.
@@ -149,18 +137,6 @@ func wantKind(t testing.TB, err error, k errs.Kind, started errs.Started) *errs.
 		t.Errorf("message for the caller: %q", e.Message)
 	}
 	return e
-}
-
-// waitFor polls a state that has no channel of its own.
-func waitFor(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
 }
 
 func equalJSON(a, b any) bool {

@@ -12,6 +12,7 @@ import (
 
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/testenv"
 	"paddock/pool/link"
 	"paddock/pool/link/linktest"
 )
@@ -34,7 +35,7 @@ func TestLateFrames(t *testing.T) {
 	k := <-calls
 	k.Forge(link.TypeHead, 0, []byte(`{"status":200,"headers":[]}`), nil)
 	k.Forge(link.TypeData, 0, nil, []byte("late"))
-	waitFor(t, "both are counted", func() bool { return c.Stats().LateFrames == 2 })
+	testenv.Await(t, "both are counted", func() bool { return c.Stats().LateFrames == 2 })
 	if err := c.Ping(context.Background()); err != nil {
 		t.Fatalf("late frames ended the connection: %v", err)
 	}

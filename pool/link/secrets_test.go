@@ -8,6 +8,7 @@ import (
 
 	"paddock/internal/call"
 	"paddock/internal/errs"
+	"paddock/internal/testenv"
 	"paddock/pool/link"
 	"paddock/pool/link/linktest"
 )
@@ -61,7 +62,7 @@ func TestSecretsAreTakenOut(t *testing.T) {
 		t.Errorf("%+v", e.Thrown)
 	}
 	agent.Log("info", "left behind: "+first+" "+second) // by a timer of the first call, say
-	waitFor(t, "the last line", func() bool {
+	testenv.Await(t, "the last line", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(hub) == 7

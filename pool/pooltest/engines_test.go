@@ -302,12 +302,10 @@ func testFreezeAndThaw(t *testing.T, h *host) {
 
 func (h *host) untilFrozen(id tenant.ID) {
 	h.t.Helper()
-	for end := time.Now().Add(testenv.Patience(20 * time.Second)); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if all := h.Containers(id); len(all) == 1 && all[0].Frozen {
-			return
-		}
-	}
-	h.t.Fatalf("never frozen: %+v", h.Containers(id))
+	testenv.Await(h.t, string(id)+" is frozen", func() bool {
+		all := h.Containers(id)
+		return len(all) == 1 && all[0].Frozen
+	})
 }
 
 // A restart finds the containers, gives them to nobody else, and what they had in memory is there.

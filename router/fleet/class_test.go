@@ -12,6 +12,7 @@ import (
 	"paddock/controller/catalog"
 	"paddock/internal/placement"
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	pb "paddock/proto/paddock/v1"
 )
 
@@ -85,7 +86,7 @@ func TestLargeFleets(t *testing.T) {
 		m.stop() // no probe takes it back
 		m.missed.Store(missedProbes)
 	}
-	eventually(t, "with 30 gone the next in order is asked", func() bool {
+	testenv.Await(t, "with 30 gone the next in order is asked", func() bool {
 		for _, m := range order[:30] { // one probe may have been on its way
 			m.missed.Store(missedProbes)
 		}

@@ -23,6 +23,7 @@ import (
 	"paddock/internal/identity"
 	"paddock/internal/nodewire"
 	"paddock/internal/tenant"
+	"paddock/internal/testenv"
 	pb "paddock/proto/paddock/v1"
 	"paddock/router"
 	"paddock/router/remote"
@@ -211,22 +212,13 @@ func (r *rig) must(req *call.Request, want string) {
 // have started.
 func (r *rig) elsewhere(id tenant.ID, want string) {
 	r.t.Helper()
-	eventually(r.t, "served by "+want, func() bool {
+	testenv.Await(r.t, "served by "+want, func() bool {
 		got, err := r.invoke(r.request(id))
 		if e := errs.From(err); e != nil && (e.Kind != errs.SandboxLost || e.WhetherStarted() != errs.StartedMaybe) {
 			r.t.Fatal(err)
 		}
 		return got == want
 	})
-}
-
-func eventually(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("never: %s", what)
-		}
-	}
 }
 
 // A tenant goes home, and stays where its containers are.
@@ -260,7 +252,7 @@ func TestBusyTenantsSpread(t *testing.T) {
 	}
 	for i, want := range [][3]int{{1, 0, 0}, {2, 0, 0}, {2, 1, 0}, {2, 2, 0}, {3, 2, 0}, {3, 3, 0}} {
 		over.Go(func() { _, _ = r.invoke(r.request("acme")) })
-		eventually(t, fmt.Sprintf("call %d makes it %v", i, want), func() bool { return where() == want })
+		testenv.Await(t, fmt.Sprintf("call %d makes it %v", i, want), func() bool { return where() == want })
 	}
 	if extra := r.machines[order[1]].calls[0].Extra; !extra || r.machines[order[0]].calls[0].Extra {
 		t.Error("the first container is extra, or the second is not")
@@ -297,7 +289,7 @@ func TestLostControllers(t *testing.T) {
 	r.must(r.request("acme"), order[1])
 	r.start(home, home.view.Address)
 	m := r.fleet.members.Load().byID[home.id]
-	eventually(t, "it answers again", m.usable)
+	testenv.Await(t, "it answers again", m.usable)
 	r.must(r.request("elsewhere"), r.order("elsewhere")[0])
 }
 
@@ -310,7 +302,7 @@ func TestSilentControllers(t *testing.T) {
 	home.gone.Store(true)
 	m := r.fleet.members.Load().byID[home.id]
 	began := time.Now()
-	eventually(t, "it is given up", func() bool { return !m.usable() })
+	testenv.Await(t, "it is given up", func() bool { return !m.usable() })
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it took %s", took)
 	}
@@ -325,7 +317,7 @@ func TestDrainingControllers(t *testing.T) {
 	home := r.machines[order[0]]
 	r.must(r.request("acme"), home.id)
 	home.draining.Store(true)
-	eventually(t, "its draining is seen", func() bool { return r.fleet.members.Load().byID[home.id].drains() })
+	testenv.Await(t, "its draining is seen", func() bool { return r.fleet.members.Load().byID[home.id].drains() })
 	r.must(r.request("acme"), home.id)
 	for _, id := range []tenant.ID{"t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8"} {
 		if got, err := r.invoke(r.request(id)); err != nil || got == home.id {
@@ -350,7 +342,7 @@ func TestDrainingControllers(t *testing.T) {
 	home.mu.Unlock()
 	for _, id := range order[1:] {
 		r.machines[id].draining.Store(true)
-		eventually(t, "its draining is seen", func() bool { return r.fleet.members.Load().byID[id].drains() })
+		testenv.Await(t, "its draining is seen", func() bool { return r.fleet.members.Load().byID[id].drains() })
 	}
 	if _, err := r.invoke(r.request("acme")); err != nil {
 		t.Errorf("when all drain, nobody serves: %v", err)
@@ -382,7 +374,7 @@ func TestTrustClassesAndRegions(t *testing.T) {
 	r.must(far, "c2")
 	r.machines["c2"].server.Stop()
 	r.machines["c3"].refuse = nil
-	eventually(t, "served by c3", func() bool { got, _ := r.invoke(far); return got == "c3" })
+	testenv.Await(t, "served by c3", func() bool { got, _ := r.invoke(far); return got == "c3" })
 	strict := r.request("acme")
 	s := tenant.DefaultPolicy()
 	s.Isolation, strict.Policy = tenant.IsolationGVisor, &s

@@ -320,7 +320,7 @@ func readyAt(url string) bool {
 func (x *chaos) writeLogs(dir string) {
 	_ = os.MkdirAll(dir, 0o755)
 	for _, p := range x.processes() {
-		_ = os.WriteFile(dir+"/"+p.name+".log", []byte(p.log.text()), 0o644)
+		_ = os.WriteFile(dir+"/"+p.name+".log", []byte(p.log.String()), 0o644)
 	}
 	x.h.mu.Lock()
 	defer x.h.mu.Unlock()

@@ -226,7 +226,7 @@ func (x *chaos) fullDisk() {
 		x.fail("there is room again", err)
 	}
 	x.untouched("0 failed calls", began, nil)
-	x.promise("it runs on", fmt.Sprint(n.running()), n.running(), n.log.tail())
+	x.promise("it runs on", fmt.Sprint(n.running()), n.running(), n.log.Tail(15))
 }
 
 // fill writes until nothing more goes in.

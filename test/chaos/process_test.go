@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,10 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"paddock/internal/testenv"
 )
 
 // program is the real program: PADDOCK_BIN, else it is built once per test run.
@@ -43,7 +43,7 @@ type process struct {
 	args  []string
 	env   []string
 	ready string // the file that it writes when it serves, "" if it writes none
-	log   logBuffer
+	log   testenv.Log
 
 	bin    string // what starts next
 	cmd    *exec.Cmd
@@ -94,9 +94,9 @@ func (p *process) awaitReady() error {
 		}
 		select {
 		case <-p.exited:
-			return fmt.Errorf("%s ended before it was ready: %v\n%s", p.name, p.err, p.log.tail())
+			return fmt.Errorf("%s ended before it was ready: %v\n%s", p.name, p.err, p.log.Tail(15))
 		case <-late:
-			return fmt.Errorf("%s was not ready in time\n%s", p.name, p.log.tail())
+			return fmt.Errorf("%s was not ready in time\n%s", p.name, p.log.Tail(15))
 		case <-tick.C:
 		}
 	}
@@ -136,33 +136,10 @@ func (p *process) awaitExit(limit time.Duration) error {
 	select {
 	case <-p.exited:
 		if p.err != nil {
-			return fmt.Errorf("%s ended with %w\n%s", p.name, p.err, p.log.tail())
+			return fmt.Errorf("%s ended with %w\n%s", p.name, p.err, p.log.Tail(15))
 		}
 		return nil
 	case <-time.After(limit):
-		return fmt.Errorf("%s did not end within %v\n%s", p.name, limit, p.log.tail())
+		return fmt.Errorf("%s did not end within %v\n%s", p.name, limit, p.log.Tail(15))
 	}
-}
-
-// logBuffer keeps what a process says.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logBuffer) tail() string {
-	lines := strings.Split(strings.TrimSpace(l.text()), "\n")
-	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }

@@ -163,7 +163,7 @@ func (x *chaos) loseQuorum() {
 		}
 	}
 	if _, ok := x.await(20*time.Second, func() bool { return x.healthy(lost[0]) && x.healthy(lost[1]) }); !ok {
-		x.fail("members start again", fmt.Errorf("%s", lost[0].log.tail()))
+		x.fail("members start again", fmt.Errorf("%s", lost[0].log.Tail(15)))
 	}
 	x.h.mark("the store has its quorum")
 	x.written(10 * time.Second)

@@ -134,7 +134,7 @@ func (b *battery) run(a *attack) {
 		at.dispose(&r)
 		r.wrong = at.wrong
 		if !r.stopped() {
-			r.story = b.service.log.about(at.container)
+			r.story = about(&b.service.log, at.container)
 		}
 		b.add(r)
 	})
@@ -174,7 +174,7 @@ func tenantName(id string) string {
 func (at *attempt) execute() result {
 	b := at.battery
 	_, failures := b.canary.complaints(0)
-	from := b.service.log.len()
+	from := b.service.log.Len()
 	before, _ := b.own[0].resident()
 	b.own[0].forgetPeak()
 	cpu := b.cpu()
@@ -244,7 +244,7 @@ func (at *attempt) checkHost(failures, from int) {
 	at.answer.header.Write(&head)
 	at.wrong = append(at.wrong, b.leaks("the answer", head.String()+string(at.answer.body)+string(at.answer.excess))...)
 	at.wrong = append(at.wrong, b.leaks("the attacker's log", log)...)
-	operators := b.service.log.from(from)
+	operators := b.service.log.From(from)
 	at.wrong = append(at.wrong, b.leaks("the operator's log", operators)...)
 	at.wrong = append(at.wrong, wellFormed(operators)...)
 }
@@ -296,7 +296,7 @@ func (at *attempt) dispose(r *result) {
 // awaitReason waits until the operator's log says why the container was recycled: soon after it is gone.
 func (at *attempt) awaitReason() bool {
 	for end := time.Now().Add(goneWithin); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		for line := range strings.Lines(at.service.log.about(at.container)) {
+		for line := range strings.Lines(about(&at.service.log, at.container)) {
 			if strings.Contains(line, `"container recycled"`) && strings.Contains(line, `"cause":`) {
 				return true
 			}

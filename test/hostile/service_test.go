@@ -79,9 +79,9 @@ type service struct {
 	ready   string // the file that it writes when it serves
 	cmd     *exec.Cmd
 	exited  chan error
-	log     logBuffer // its standard error: JSON lines
-	id      string    // the controller's
-	key     string    // the operator's
+	log     testenv.Log // its standard error: JSON lines
+	id      string      // the controller's
+	key     string      // the operator's
 	http    *http.Client
 	URL     string `json:"http"`
 	GRPC    string `json:"grpc"`
@@ -173,9 +173,9 @@ func (s *service) awaitReady(file string) {
 		}
 		select {
 		case err := <-s.exited:
-			s.t.Fatalf("%v ended before it was ready: %v\n%s", s.engine, err, s.log.tail())
+			s.t.Fatalf("%v ended before it was ready: %v\n%s", s.engine, err, s.log.Tail(30))
 		case <-deadline:
-			s.t.Fatalf("%v: not ready in time\n%s", s.engine, s.log.tail())
+			s.t.Fatalf("%v: not ready in time\n%s", s.engine, s.log.Tail(30))
 		case <-tick.C:
 		}
 	}
@@ -190,11 +190,11 @@ func (s *service) stop() {
 	select {
 	case err := <-s.exited:
 		if err != nil {
-			s.t.Errorf("%v: after SIGTERM: %v\n%s", s.engine, err, s.log.tail())
+			s.t.Errorf("%v: after SIGTERM: %v\n%s", s.engine, err, s.log.Tail(30))
 		}
 	case <-time.After(time.Minute):
 		s.cmd.Process.Kill()
-		s.t.Errorf("%v did not stop within a minute\n%s", s.engine, s.log.tail())
+		s.t.Errorf("%v did not stop within a minute\n%s", s.engine, s.log.Tail(30))
 	}
 	s.cmd = nil
 	for _, left := range s.remains() {
@@ -317,43 +317,13 @@ func (s *service) boxes(tenant string) ([]box, error) {
 	return list.Containers, err
 }
 
-// logBuffer keeps the operator's log.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// from returns what was written after the first n bytes.
-func (l *logBuffer) from(n int) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.b.Bytes()[n:])
-}
-
-func (l *logBuffer) len() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Len()
-}
-
-// about returns the lines that name something.
-func (l *logBuffer) about(name string) string {
+// about returns the lines of a log that name something.
+func about(log *testenv.Log, name string) string {
 	var found strings.Builder
-	for line := range strings.Lines(l.from(0)) {
+	for line := range strings.Lines(log.String()) {
 		if strings.Contains(line, name) {
 			found.WriteString(line)
 		}
 	}
 	return found.String()
-}
-
-func (l *logBuffer) tail() string {
-	lines := strings.Split(strings.TrimSpace(l.from(0)), "\n")
-	return strings.Join(lines[max(0, len(lines)-30):], "\n")
 }

@@ -3,7 +3,6 @@
 package trace
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,7 +31,7 @@ type service struct {
 	files  []string // strace's
 	cmd    *exec.Cmd
 	exited chan error
-	log    logBuffer
+	log    testenv.Log
 	seen   map[int]bool // keepers that are traced
 	http   http.Client
 	URL    string `json:"http"`
@@ -71,7 +69,7 @@ func newService(t *testing.T, engine, isolation string) *service {
 			s.stop(syscall.SIGTERM)
 		}
 		if t.Failed() {
-			t.Logf("the service's log ends:\n%s", s.log.tail())
+			t.Logf("the service's log ends:\n%s", s.log.Tail(30))
 		}
 	})
 	return s
@@ -153,7 +151,7 @@ func (s *service) watchKeeper() {
 		}
 		s.seen[pid] = true
 		cmd := s.strace("-p", fmt.Sprint(pid))
-		said := &logBuffer{}
+		said := &testenv.Log{}
 		cmd.Stderr = said
 		if err := cmd.Start(); err != nil {
 			s.t.Fatal(err)
@@ -167,11 +165,7 @@ func (s *service) watchKeeper() {
 				s.t.Errorf("keeper %d stays: %v", pid, cmd.Process.Kill())
 			}
 		})
-		for end := time.Now().Add(20 * time.Second); !strings.Contains(said.String(), "attached"); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				s.t.Fatalf("strace does not attach to the keeper: %s", said.String())
-			}
-		}
+		testenv.Await(s.t, "strace attaches to the keeper", func() bool { return strings.Contains(said.String(), "attached") })
 	}
 }
 
@@ -316,13 +310,10 @@ func (s *service) checkOwners() {
 
 func (s *service) untilFrozen(tenant string) {
 	s.t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if _, body := s.do("GET", "/v1/pool/containers?tenant="+tenant, "", ""); strings.Contains(body, `"frozen":true`) {
-			return
-		}
-	}
-	_, body := s.do("GET", "/v1/pool/containers?tenant="+tenant, "", "")
-	s.t.Fatalf("%s is never frozen: %s", tenant, body)
+	testenv.Await(s.t, tenant+" is frozen", func() bool {
+		_, body := s.do("GET", "/v1/pool/containers?tenant="+tenant, "", "")
+		return strings.Contains(body, `"frozen":true`)
+	})
 }
 
 func (s *service) run(tenant, source string, input any) string {
@@ -386,27 +377,4 @@ func (s *service) do(method, path, tenant, body string) (int, string) {
 		s.t.Fatal(err)
 	}
 	return res.StatusCode, string(text)
-}
-
-// logBuffer is written by a process's copier while the test reads.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logBuffer) tail() string {
-	lines := strings.Split(strings.TrimSpace(l.String()), "\n")
-	return strings.Join(lines[max(0, len(lines)-30):], "\n")
 }

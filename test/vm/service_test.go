@@ -3,7 +3,6 @@
 package vm
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -104,7 +102,7 @@ type service struct {
 	cmd    *exec.Cmd
 	data   string
 	exited chan error
-	log    logBuffer
+	log    testenv.Log
 	URL    string `json:"http"`
 }
 
@@ -203,22 +201,4 @@ func (s *service) stop(t *testing.T) {
 		t.Error("paddock up does not stop", s.cmd.Process.Kill())
 	}
 	s.cmd = nil
-}
-
-// logBuffer is written by the process's copier while the test reads.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

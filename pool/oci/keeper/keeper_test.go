@@ -122,12 +122,7 @@ func (r *rig) next(t *testing.T) Status {
 // gone waits until the keeper does not answer.
 func (r *rig) gone(t *testing.T) {
 	t.Helper()
-	for ctx := soon(t); r.Alive(ctx); {
-		if ctx.Err() != nil {
-			t.Fatal("the keeper stays")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	testenv.Await(t, "the keeper is gone", func() bool { return !r.Alive(soon(t)) })
 }
 
 // run plays a runtime that starts what the script says and detaches.
@@ -415,14 +410,10 @@ func TestEndsWhatNobodyAdopts(t *testing.T) {
 		t.Error("the container lives though its keeper ended")
 	}
 	for _, left := range []string{filepath.Dir(group), r.RunDir} { // its lock is gone a moment before they are
-		for ctx := soon(t); ; time.Sleep(time.Millisecond) {
-			if _, err := os.Stat(left); errors.Is(err, os.ErrNotExist) {
-				break
-			}
-			if ctx.Err() != nil {
-				t.Fatalf("%s is left", left)
-			}
-		}
+		testenv.Await(t, left+" is gone", func() bool {
+			_, err := os.Stat(left)
+			return errors.Is(err, os.ErrNotExist)
+		})
 	}
 }
 
