@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -223,6 +224,24 @@ func TestOptions(t *testing.T) {
 		}
 	}
 	if _, err := New(Options{Address: "h:1", Key: "k\n"}); err == nil || strings.Contains(err.Error(), "k\n") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Services that are called on the connection itself say statuses; ErrorOf reads them as the client's own calls are read.
+func TestErrorOfTheConnection(t *testing.T) {
+	c := serve(t, &service{unary: func(int, *pb.InvokeRequest) (*pb.InvokeResponse, error) {
+		return nil, failure(codes.ResourceExhausted, Limited, StartedNo, time.Second)
+	}})
+	_, err := pb.NewSandboxClient(c.Conn()).Invoke(t.Context(), &pb.InvokeRequest{})
+	var e *Error
+	if err = ErrorOf(err); !errors.As(err, &e) || e.Kind != Limited || e.Started != StartedNo || e.RetryAfter != time.Second || e.CallID != "c1" {
+		t.Errorf("%#v", err)
+	}
+	if again := ErrorOf(fmt.Errorf("again: %w", err)); again != error(e) {
+		t.Errorf("%v", again)
+	}
+	if err := ErrorOf(nil); err != nil {
 		t.Errorf("%v", err)
 	}
 }

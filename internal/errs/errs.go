@@ -6,7 +6,6 @@ package errs
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -207,11 +206,3 @@ func KindOf(err error) Kind {
 
 // Is says whether err is of kind k.
 func Is(err error, k Kind) bool { return err != nil && KindOf(err) == k }
-
-// StatusText returns the title of an HTTP status for kinds that net/http has no name for.
-func StatusText(status int) string {
-	if s := http.StatusText(status); s != "" {
-		return s
-	}
-	return "Client Closed Request"
-}

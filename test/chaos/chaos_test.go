@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -303,17 +302,6 @@ func (x *chaos) untouched(text string, since time.Duration, allowed func(sample)
 	bad := x.struck(since, allowed)
 	n := len(x.h.between(since, endless, ofLoad))
 	x.promise(text, fmt.Sprintf("%d of %d calls failed", len(bad), n), len(bad) == 0, notes(bad)...)
-}
-
-// ready says whether a status page says so.
-func readyAt(url string) bool {
-	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	res, err := client.Get(url)
-	if err != nil {
-		return false
-	}
-	res.Body.Close()
-	return res.StatusCode == http.StatusOK
 }
 
 // writeLogs leaves what the processes said, and what was done when.
