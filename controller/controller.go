@@ -34,6 +34,9 @@ type Config struct {
 	ID      string // 8 hex digits, from the data directory
 	Address string // where routers on other machines reach it, "" = nowhere
 	Region  string
+	// DrainFile stands for as long as an operator has this controller drained, so that a restart does not put it back into service;
+	// "": nothing is kept.
+	DrainFile string
 	// TrustClass is the class of tenants that this machine runs; see tenant.Policy.
 	TrustClass string
 	Version    string
@@ -104,8 +107,13 @@ func New(cfg Config) (*Controller, error) {
 	return c, nil
 }
 
-// Start adopts what a former process left, ends what is no tenant's any more, registers and begins to fill the pool.
+// Start adopts what a former process left, ends what is no tenant's any more, registers and begins to fill the pool. What an operator
+// drained goes on draining.
 func (c *Controller) Start(ctx context.Context) error {
+	drained, err := c.keptDrain()
+	if err != nil {
+		return err
+	}
 	changes := c.cfg.Catalogue.Subscribe()
 	if err := c.pool.Start(ctx); err != nil {
 		changes.Close()
@@ -136,6 +144,9 @@ func (c *Controller) Start(ctx context.Context) error {
 	c.tasks.Go(func() { c.sweepKept(c.ctx) })
 	if c.others != nil {
 		c.tasks.Go(func() { c.others.run(c.ctx) })
+	}
+	if drained {
+		c.startHandOver()
 	}
 	return nil
 }

@@ -96,7 +96,9 @@ func started(t *testing.T, cfg Config) *Controller {
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	<-c.Ready()
+	if !c.Draining() {
+		<-c.Ready()
+	}
 	return c
 }
 

@@ -2,6 +2,9 @@ package controller
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -31,7 +34,8 @@ type drain struct {
 	stop       context.CancelFunc
 }
 
-// Drain tells routers and other controllers that this one takes no new work: what runs goes on. Undrain takes it back.
+// Drain tells routers and other controllers that this one takes no new work: what runs goes on. Undrain takes it back. A restart puts
+// it back into service, unless an operator drained it.
 func (c *Controller) Drain() {
 	c.drain.mu.Lock()
 	first := !c.drain.on
@@ -46,8 +50,13 @@ func (c *Controller) Drain() {
 	}
 }
 
-// Undrain takes new work again. What was handed over stays where it is.
-func (c *Controller) Undrain() {
+// Undrain takes new work again. What was handed over stays where it is. It fails, and changes nothing, where the next start would drain.
+func (c *Controller) Undrain() error {
+	if c.cfg.DrainFile != "" {
+		if err := os.Remove(c.cfg.DrainFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("forget that it drains: %w", err)
+		}
+	}
 	c.drain.mu.Lock()
 	was, stop := c.drain.on, c.drain.stop
 	c.drain.on, c.drain.stop = false, nil
@@ -60,6 +69,33 @@ func (c *Controller) Undrain() {
 		c.pool.Retire(false)
 		c.membership.update(func(r *pb.ControllerRecord) { r.Draining = false })
 	}
+	return nil
+}
+
+// keepDrain notes for the next start that an operator has this controller drained. A machine whose disk is full is drained all the same.
+func (c *Controller) keepDrain() {
+	if c.cfg.DrainFile == "" {
+		return
+	}
+	if err := os.WriteFile(c.cfg.DrainFile, nil, 0o600); err != nil {
+		c.log.Error("that it drains cannot be kept: a restart will put it back into service", "err", err)
+	}
+}
+
+// keptDrain drains if an operator wanted so before this start: the first registration says so, and no warm container is made.
+func (c *Controller) keptDrain() (bool, error) {
+	if c.cfg.DrainFile == "" || c.others == nil {
+		return false, nil
+	}
+	if _, err := os.Stat(c.cfg.DrainFile); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return false, nil
+		}
+		return false, fmt.Errorf("whether this controller drains: %w", err)
+	}
+	c.Drain()
+	c.pool.Retire(true)
+	return true, nil
 }
 
 // Draining says whether it drains, or has.
@@ -183,6 +219,7 @@ func (s *PoolsServer) DrainNode(ctx context.Context, req *pb.DrainNodeRequest) (
 		return nil, errs.New(errs.Invalid, "controller %s is the only one of its service: nobody could take its tenants; SIGTERM to the "+
 			"process drains and stops it", s.c.cfg.ID)
 	}
+	s.c.keepDrain()
 	s.c.Drain()
 	s.c.startHandOver()
 	return s.c.nodeStatus(), nil
@@ -193,7 +230,9 @@ func (s *PoolsServer) UndrainNode(ctx context.Context, req *pb.UndrainNodeReques
 	if err := s.asked(ctx, req.GetNode()); err != nil {
 		return nil, err
 	}
-	s.c.Undrain()
+	if err := s.c.Undrain(); err != nil {
+		return nil, errs.Wrap(errs.Internal, "undrain", err, "controller %s cannot be put back into service: %s", s.c.cfg.ID, err)
+	}
 	return s.c.nodeStatus(), nil
 }
 

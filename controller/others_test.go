@@ -305,7 +305,9 @@ func TestDrainedController(t *testing.T) {
 			t.Errorf("%s has %d containers elsewhere", id, n)
 		}
 	}
-	p.Undrain()
+	if err := p.Undrain(); err != nil {
+		t.Fatal(err)
+	}
 	testenv.Await(t, "it is warm again", func() bool { return p.Stats().Ready == 2 })
 	if st := p.nodeStatus(); st.GetState() != "serving" {
 		t.Errorf("%v", st)
@@ -323,7 +325,9 @@ func TestOutOfSight(t *testing.T) {
 	r.must(first, "acme", "value 1", nil)
 	r.must(second, "acme", "value 1", nil)
 	second.HandOver(t.Context()) // returns at once: nobody would hear of it
-	second.Undrain()
+	if err := second.Undrain(); err != nil {
+		t.Fatal(err)
+	}
 	if second.holds("acme") != 1 {
 		t.Error("given up while the store is away")
 	}

@@ -64,7 +64,7 @@ func (a *app) printCalls(res *pb.ListCallsResponse) error {
 // saySourcesMissing tells of controllers whose part is not there.
 func (a *app) saySourcesMissing(names []string) {
 	if len(names) > 0 {
-		fmt.Fprintf(a.stderr, "without what these controllers keep, which do not answer: %s\n", strings.Join(names, ", "))
+		fmt.Fprintf(a.stderr, "without what these controllers have, which do not answer: %s\n", strings.Join(names, ", "))
 	}
 }
 

@@ -56,6 +56,7 @@ func (a *app) printPool(st *pb.PoolStatus) error {
 	if a.jsonOut {
 		return a.printProto(st)
 	}
+	a.saySourcesMissing(st.GetMissing())
 	return table(a.stdout, [][]string{
 		{"controller", st.GetController()}, {"engine", st.GetEngine()}, {"isolation", st.GetIsolation()}, {"image", shortID(st.GetImage())},
 		{"containers", fmt.Sprintf("%d ready, %d creating, %d assigned (%d frozen), %d draining", st.GetReady(), st.GetCreating(),
@@ -100,6 +101,7 @@ func (a *app) poolList() *cobra.Command {
 				if a.jsonOut {
 					return a.printProto(r)
 				}
+				a.saySourcesMissing(r.GetMissing())
 				return table(a.stdout, containerRows(r.GetContainers()))
 			})
 		}),
@@ -153,6 +155,7 @@ func (a *app) poolExplain() *cobra.Command {
 			if a.jsonOut {
 				return a.printProto(r)
 			}
+			a.saySourcesMissing(r.GetMissing())
 			for _, e := range r.GetContainers() {
 				fmt.Fprintf(a.stdout, "%s %s %s: %s\n", shortID(e.GetContainer().GetId()), e.GetContainer().GetState(),
 					orDash(e.GetContainer().GetTenant()), orDefault(e.GetNext(), "nothing is due"))

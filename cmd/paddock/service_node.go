@@ -225,7 +225,8 @@ func (s *service) startController(ctx context.Context) error {
 		others = s.store.view
 	}
 	c, err := controller.New(controller.Config{
-		Neighbours: others, ID: s.data.ID, Address: s.cluster.advertised, Region: s.cfg.Region, TrustClass: s.cfg.Cluster.TrustClass, Version: release(), Store: s.store.client, Catalogue: s.store.view,
+		Neighbours: others, ID: s.data.ID, Address: s.cluster.advertised, DrainFile: s.data.DrainFile(), Region: s.cfg.Region,
+		TrustClass: s.cfg.Cluster.TrustClass, Version: release(), Store: s.store.client, Catalogue: s.store.view,
 		Logs: logs.New(logs.Options{}), Audit: s.audit.events, Logger: s.log.With("part", "controller"),
 		Pool: pool.Config{
 			Engine: s.node.engine, Image: s.node.image, RunDir: s.run.Path, UIDBase: s.cfg.UIDBase,
@@ -282,7 +283,7 @@ const tooManyFailures = 5
 
 func (s *service) warmEnough(st pool.Stats, waited time.Duration) bool {
 	switch {
-	case st.Ready >= st.MinReady, st.Ready+st.Assigned >= st.Limit:
+	case st.Ready >= st.MinReady, st.Ready+st.Assigned >= st.Limit, s.node.controller.Draining():
 		return true
 	case s.cfg.ReadyFile != "" && st.Ready > 0: // somebody waits for the first one
 		return true

@@ -428,8 +428,16 @@ func TestPoolsOfAllMachines(t *testing.T) {
 		t.Errorf("%d containers, %v", n, err)
 	}
 	r.machines["c2"].server.Stop()
-	if _, err := r.fleet.Pools().ListContainers(ctx, &pb.ListContainersRequest{}); !errs.Is(err, errs.NoCapacity) || !strings.Contains(err.Error(), "c2") {
-		t.Errorf("with a machine gone: %v", err)
+	all, err = r.fleet.Pools().ListContainers(ctx, &pb.ListContainersRequest{})
+	if err != nil || len(all.GetContainers()) != 2 || !slices.Equal(all.GetMissing(), []string{"c2"}) {
+		t.Errorf("with a machine gone: %v, %v", all, err)
+	}
+	sum, err = r.fleet.Pools().GetPool(ctx, &pb.GetPoolRequest{})
+	if err != nil || sum.GetReady() != 4 || !slices.Equal(sum.GetMissing(), []string{"c2"}) {
+		t.Errorf("with a machine gone: %v, %v", sum, err)
+	}
+	if _, err := r.fleet.Pools().Drain(ctx, &pb.DrainRequest{All: true}); !errs.Is(err, errs.NoCapacity) || !strings.Contains(err.Error(), "c2") {
+		t.Errorf("draining with a machine gone: %v", err)
 	}
 	if n, err := r.fleet.RemoveTenant(ctx, "acme"); err != nil || n != 2 {
 		t.Errorf("with a machine gone: %d containers, %v", n, err)
@@ -445,6 +453,10 @@ type fakePools struct {
 func (p fakePools) ListContainers(ctx context.Context, _ *pb.ListContainersRequest) (*pb.ListContainersResponse, error) {
 	who, _ := identity.From(ctx)
 	return &pb.ListContainersResponse{Containers: []*pb.Container{{Id: string(who.Role) + " of " + p.m.id}}}, nil
+}
+
+func (p fakePools) Drain(context.Context, *pb.DrainRequest) (*pb.DrainResponse, error) {
+	return &pb.DrainResponse{Containers: 1}, nil
 }
 
 func (p fakePools) GetPool(context.Context, *pb.GetPoolRequest) (*pb.PoolStatus, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,9 +20,9 @@ import (
 	"paddock/router/remote"
 )
 
-// each asks every controller at a time and returns the answers in the order of their ids. An error is the first one's by id,
-// with the answers of the others.
-func each[T any](f *Fleet, ctx context.Context, ask func(context.Context, *remote.Node) (T, error)) (answers []T, err error) {
+// each asks every controller at a time and returns the answers in the order of their ids, and who gave none. An error is what the first
+// one by id said instead.
+func each[T any](f *Fleet, ctx context.Context, ask func(context.Context, *remote.Node) (T, error)) (answers []T, missing []string, err error) {
 	ms := f.members.Load().all
 	all, failed := make([]T, len(ms)), make([]error, len(ms))
 	var over sync.WaitGroup
@@ -30,18 +31,39 @@ func each[T any](f *Fleet, ctx context.Context, ask func(context.Context, *remot
 	}
 	over.Wait()
 	for i := range ms {
-		if failed[i] == nil {
+		switch {
+		case failed[i] == nil:
 			answers = append(answers, all[i])
-		} else if err == nil {
-			err = named(ms[i].id, failed[i])
+		case silent(failed[i]):
+			missing = append(missing, ms[i].id)
+		case err == nil:
+			err = failed[i]
 		}
 	}
-	return answers, err
+	return answers, missing, err
+}
+
+// look is each for questions that are answered at once: a controller has no longer than lookTimeout.
+func look[T any](f *Fleet, ctx context.Context, ask func(context.Context, *remote.Node) (T, error)) (answers []T, missing []string, err error) {
+	return each(f, ctx, func(ctx context.Context, n *remote.Node) (T, error) {
+		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+		defer cancel()
+		return ask(ctx, n)
+	})
+}
+
+// lookTimeout is how long one controller is waited for that is only asked what it has.
+const lookTimeout = 2 * time.Second
+
+// silent says that a controller did not answer.
+func silent(err error) bool {
+	code := status.Code(err)
+	return code == codes.Unavailable || code == codes.DeadlineExceeded
 }
 
 // named says of which controller an error is.
 func named(id string, err error) error {
-	if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
+	if silent(err) {
 		e := errs.Wrap(errs.NoCapacity, "controller "+id, err, "controller %s does not answer", id)
 		e.Cause = "controller"
 		return e
@@ -52,16 +74,18 @@ func named(id string, err error) error {
 // RemoveTenant ends what a tenant has on every controller that answers. One that does not hears of it from the store when it is
 // back, and does the same by itself.
 func (f *Fleet) RemoveTenant(ctx context.Context, t tenant.ID) (containers int, err error) {
-	answers, err := each(f, ctx, func(ctx context.Context, n *remote.Node) (int, error) {
+	answers, missing, err := each(f, ctx, func(ctx context.Context, n *remote.Node) (int, error) {
 		res, err := n.Client().RemoveTenant(ctx, &pb.RemoveTenantRequest{Tenant: string(t)})
 		return int(res.GetContainers()), err
 	})
 	for _, n := range answers {
 		containers += n
 	}
-	if errs.Is(err, errs.NoCapacity) && ctx.Err() == nil {
-		f.log.Warn("a controller did not answer when a tenant was removed; it will hear of it from the store", "tenant", t, "err", err)
-		err = nil
+	if len(missing) > 0 && ctx.Err() != nil {
+		return containers, errs.Wrap(errs.Timeout, "remove tenant", ctx.Err(), "controllers %s have not answered yet: try again", strings.Join(missing, ", "))
+	}
+	if len(missing) > 0 {
+		f.log.Warn("controllers did not answer when a tenant was removed; they will hear of it from the store", "tenant", t, "controllers", missing)
 	}
 	return containers, err
 }
@@ -77,30 +101,32 @@ func (f *Fleet) Pools() *Pools { return &Pools{fleet: f} }
 
 func poolsOf(n *remote.Node) pb.PoolsClient { return pb.NewPoolsClient(n.Conn()) }
 
-// ListContainers lists those of all controllers that answer, and fails if one does not: a list with gaps would look whole.
+// ListContainers lists those of all controllers that answer, and says who does not.
 func (p *Pools) ListContainers(ctx context.Context, req *pb.ListContainersRequest) (*pb.ListContainersResponse, error) {
-	answers, err := each(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.ListContainersResponse, error) {
+	answers, missing, err := look(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.ListContainersResponse, error) {
 		return poolsOf(n).ListContainers(ctx, req)
 	})
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.ListContainersResponse{}
+	out := &pb.ListContainersResponse{Missing: missing}
 	for _, a := range answers {
 		out.Containers = append(out.Containers, a.GetContainers()...)
 	}
 	return out, nil
 }
 
-// GetPool sums up.
+// GetPool sums up what the controllers say that answer.
 func (p *Pools) GetPool(ctx context.Context, req *pb.GetPoolRequest) (*pb.PoolStatus, error) {
-	answers, err := each(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.PoolStatus, error) {
+	answers, missing, err := look(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.PoolStatus, error) {
 		return poolsOf(n).GetPool(ctx, req)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return sum(answers), nil
+	out := sum(answers)
+	out.Missing = missing
+	return out, nil
 }
 
 func sum(all []*pb.PoolStatus) *pb.PoolStatus {
@@ -143,12 +169,12 @@ func joined(all []string) string {
 	return text
 }
 
-// Explain is of all controllers, or of the one that has the container.
+// Explain is of all controllers that answer, or of the one that has the container.
 func (p *Pools) Explain(ctx context.Context, req *pb.ExplainRequest) (*pb.ExplainResponse, error) {
-	answers, err := each(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.ExplainResponse, error) {
+	answers, missing, err := look(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.ExplainResponse, error) {
 		return poolsOf(n).Explain(ctx, req)
 	})
-	out := &pb.ExplainResponse{}
+	out := &pb.ExplainResponse{Missing: missing}
 	for _, a := range answers {
 		out.Containers = append(out.Containers, a.GetContainers()...)
 	}
@@ -163,11 +189,16 @@ func (p *Pools) Resize(context.Context, *pb.ResizeRequest) (*pb.PoolStatus, erro
 	return nil, errs.New(errs.Invalid, "bounds are each controller's own: set them where it is started (--min-ready, --max-containers)")
 }
 
-// Drain recycles what is named, wherever it is.
+// Drain recycles what is named, wherever it is. It fails where a controller does not answer that may have some of it.
 func (p *Pools) Drain(ctx context.Context, req *pb.DrainRequest) (*pb.DrainResponse, error) {
-	answers, err := each(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.DrainResponse, error) {
+	answers, missing, err := each(p.fleet, ctx, func(ctx context.Context, n *remote.Node) (*pb.DrainResponse, error) {
 		return poolsOf(n).Drain(ctx, req)
 	})
+	if len(missing) > 0 {
+		e := errs.New(errs.NoCapacity, "controllers do not answer: %s", strings.Join(missing, ", "))
+		e.Cause = "controller"
+		err = e
+	}
 	out := &pb.DrainResponse{}
 	for _, a := range answers {
 		out.Containers += a.GetContainers()
@@ -185,7 +216,7 @@ func (p *Pools) ListNodes(ctx context.Context, req *pb.ListNodesRequest) (*pb.Li
 	var over sync.WaitGroup
 	for i, m := range ms {
 		over.Go(func() {
-			one, cancel := context.WithTimeout(nodewire.Act(ctx), listTimeout)
+			one, cancel := context.WithTimeout(nodewire.Act(ctx), lookTimeout)
 			defer cancel()
 			if res, err := poolsOf(m.node).ListNodes(one, req); err == nil && len(res.GetNodes()) == 1 {
 				all[i] = res.GetNodes()[0]
@@ -199,9 +230,6 @@ func (p *Pools) ListNodes(ctx context.Context, req *pb.ListNodesRequest) (*pb.Li
 	over.Wait()
 	return &pb.ListNodesResponse{Nodes: all}, nil
 }
-
-// listTimeout is how long ListNodes waits for one of them.
-const listTimeout = 2 * time.Second
 
 // DrainNode is refused where nobody else is left: a drain would end in waiting calls.
 func (p *Pools) DrainNode(ctx context.Context, req *pb.DrainNodeRequest) (*pb.NodeStatus, error) {

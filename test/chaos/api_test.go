@@ -94,9 +94,16 @@ type box struct {
 	ID, State, Tenant, Cause, Controller string
 }
 
+// boxes are a tenant's containers, or all, of every controller: one that does not answer is an error.
 func (m *management) boxes(ctx context.Context, tenant string) ([]box, error) {
-	var list struct{ Containers []box }
+	var list struct {
+		Containers []box
+		Missing    []string
+	}
 	err := m.do(ctx, "GET", "/v1/pool/containers?tenant="+url.QueryEscape(tenant), "", nil, &list)
+	if err == nil && len(list.Missing) > 0 {
+		err = fmt.Errorf("without the containers of %v", list.Missing)
+	}
 	return list.Containers, err
 }
 

@@ -37,8 +37,9 @@ const (
 	// Where make test runs it beside other tests, a quarter of the load leaves them room, and calls may take their time.
 	shortEvery   = 320 * time.Millisecond
 	shortTimeout = 30 * time.Second
-	// mostOpen bounds a tenant's calls under way, so that a cluster that has stopped does not take this process along.
-	mostOpen = 16
+	// mostOpen bounds a tenant's calls under way, so that a cluster that has stopped does not take this process along. It is more than
+	// come in the time of one: a tenant that holds back while its calls hang would not see when it is served again.
+	mostOpen = 100
 )
 
 // loadPolicy has one container serve a tenant, so that two of them are a surplus, and lets faults cost containers.

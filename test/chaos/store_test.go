@@ -85,6 +85,30 @@ func (s *storeClient) revision() (int64, error) {
 	return res.Header.Revision, nil
 }
 
+// changed returns the keys that were written after a revision, each as often as it was.
+func (s *storeClient) changed(after int64) (keys []string, err error) {
+	upTo, err := s.revision()
+	if err != nil || upTo == after {
+		return nil, err
+	}
+	ctx, cancel := bounded()
+	defer cancel()
+	for res := range s.Watch(ctx, "", clientv3.WithPrefix(), clientv3.WithRev(after+1)) {
+		if err := res.Err(); err != nil {
+			return keys, err
+		}
+		for _, e := range res.Events {
+			if e.Kv.ModRevision <= upTo {
+				keys = append(keys, string(e.Kv.Key))
+			}
+		}
+		if res.Events[len(res.Events)-1].Kv.ModRevision >= upTo {
+			return keys, nil
+		}
+	}
+	return keys, ctx.Err()
+}
+
 // keys counts what stands below a prefix, and returns it.
 func (s *storeClient) keys(prefix string) (map[string]int64, error) {
 	ctx, cancel := bounded()

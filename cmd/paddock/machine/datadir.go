@@ -56,6 +56,9 @@ func (d *DataDir) LockFile() string { return filepath.Join(d.Path, "lock") }
 // Audit holds the record of who did what; only root may read it.
 func (d *DataDir) Audit() string { return filepath.Join(d.Path, "audit") }
 
+// DrainFile stands for as long as an operator has the controller drained.
+func (d *DataDir) DrainFile() string { return filepath.Join(d.Path, "draining") }
+
 // OperatorKey is the file with the operator's key.
 func (d *DataDir) OperatorKey() string { return filepath.Join(d.Path, "operator.key") }
 

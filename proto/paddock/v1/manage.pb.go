@@ -4268,8 +4268,10 @@ func (x *ListContainersRequest) GetTenant() string {
 }
 
 type ListContainersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Containers    []*Container           `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Containers []*Container           `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
+	// Controllers whose containers are missing, for they did not answer.
+	Missing       []string `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4307,6 +4309,13 @@ func (*ListContainersResponse) Descriptor() ([]byte, []int) {
 func (x *ListContainersResponse) GetContainers() []*Container {
 	if x != nil {
 		return x.Containers
+	}
+	return nil
+}
+
+func (x *ListContainersResponse) GetMissing() []string {
+	if x != nil {
+		return x.Missing
 	}
 	return nil
 }
@@ -4368,7 +4377,9 @@ type PoolStatus struct {
 	CreatedTotal  int64            `protobuf:"varint,16,opt,name=created_total,json=createdTotal,proto3" json:"created_total,omitempty"`
 	RecycledTotal map[string]int64 `protobuf:"bytes,17,rep,name=recycled_total,json=recycledTotal,proto3" json:"recycled_total,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Orphans that sweeps found.
-	LeakedTotal   int64 `protobuf:"varint,18,opt,name=leaked_total,json=leakedTotal,proto3" json:"leaked_total,omitempty"`
+	LeakedTotal int64 `protobuf:"varint,18,opt,name=leaked_total,json=leakedTotal,proto3" json:"leaked_total,omitempty"`
+	// Controllers that are not counted, for they did not answer.
+	Missing       []string `protobuf:"bytes,19,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4529,6 +4540,13 @@ func (x *PoolStatus) GetLeakedTotal() int64 {
 	return 0
 }
 
+func (x *PoolStatus) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
 type ExplainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -4582,8 +4600,10 @@ func (x *ExplainRequest) GetContainer() string {
 }
 
 type ExplainResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Containers    []*Explanation         `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Containers []*Explanation         `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
+	// Controllers whose containers are missing, for they did not answer.
+	Missing       []string `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4621,6 +4641,13 @@ func (*ExplainResponse) Descriptor() ([]byte, []int) {
 func (x *ExplainResponse) GetContainers() []*Explanation {
 	if x != nil {
 		return x.Containers
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetMissing() []string {
+	if x != nil {
+		return x.Missing
 	}
 	return nil
 }
@@ -5922,12 +5949,13 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\n" +
 	"cpu_millis\x18\x11 \x01(\x03R\tcpuMillis\"/\n" +
 	"\x15ListContainersRequest\x12\x16\n" +
-	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"O\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"i\n" +
 	"\x16ListContainersResponse\x125\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x15.paddock.v1.ContainerR\n" +
-	"containers\"\x10\n" +
-	"\x0eGetPoolRequest\"\xb5\x05\n" +
+	"containers\x12\x18\n" +
+	"\amissing\x18\x02 \x03(\tR\amissing\"\x10\n" +
+	"\x0eGetPoolRequest\"\xcf\x05\n" +
 	"\n" +
 	"PoolStatus\x12\x1e\n" +
 	"\n" +
@@ -5950,17 +5978,19 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x15memory_reserved_bytes\x18\x0f \x01(\x03R\x13memoryReservedBytes\x12#\n" +
 	"\rcreated_total\x18\x10 \x01(\x03R\fcreatedTotal\x12P\n" +
 	"\x0erecycled_total\x18\x11 \x03(\v2).paddock.v1.PoolStatus.RecycledTotalEntryR\rrecycledTotal\x12!\n" +
-	"\fleaked_total\x18\x12 \x01(\x03R\vleakedTotal\x1a@\n" +
+	"\fleaked_total\x18\x12 \x01(\x03R\vleakedTotal\x12\x18\n" +
+	"\amissing\x18\x13 \x03(\tR\amissing\x1a@\n" +
 	"\x12RecycledTotalEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"F\n" +
 	"\x0eExplainRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1c\n" +
-	"\tcontainer\x18\x02 \x01(\tR\tcontainer\"J\n" +
+	"\tcontainer\x18\x02 \x01(\tR\tcontainer\"d\n" +
 	"\x0fExplainResponse\x127\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x17.paddock.v1.ExplanationR\n" +
-	"containers\"\xb1\x01\n" +
+	"containers\x12\x18\n" +
+	"\amissing\x18\x02 \x03(\tR\amissing\"\xb1\x01\n" +
 	"\vExplanation\x123\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x15.paddock.v1.ContainerR\tcontainer\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\x12\x14\n" +
