@@ -76,16 +76,18 @@ type record struct {
 	last   time.Time
 	times  int // quarantined so often
 	until  time.Time
+	// refused says that it has denied access before it ended a container: while it rests nothing may go on without it.
+	refused bool
 }
 
 // strikeLocked charges the loss of c to the code that ran in it, or to the last that did.
 func (p *Pool) strikeLocked(c *container, now time.Time) {
 	hashes := map[string]bool{}
 	for _, f := range c.calls {
-		hashes[f.culprit()] = true
+		f.blame(hashes)
 	}
 	if len(c.calls) == 0 {
-		hashes[c.lastHash] = true
+		hashes[c.lastHash] = false
 	}
 	p.strikeHashesLocked(c.tenant, hashes, now)
 }
@@ -96,16 +98,32 @@ func (p *Pool) strikeLingeringLocked(c *container, now time.Time) {
 	hashes := map[string]bool{}
 	for _, f := range c.calls {
 		if f.marks.Load()&flightReturned != 0 {
-			hashes[f.culprit()] = true
+			f.blame(hashes)
 		}
 	}
 	c.charged = len(hashes) > 0
 	p.strikeHashesLocked(c.tenant, hashes, now)
 }
 
+// blame adds f's code to what is struck; the value says whether it has denied access before.
+func (f *flight) blame(hashes map[string]bool) {
+	hash := f.culprit()
+	hashes[hash] = hashes[hash] || f.refused
+}
+
+// refuseLocked notes that f has denied access: maybe after its container has ended, and its code was struck.
+func (f *flight) refuseLocked() {
+	f.refused = true
+	if r := f.c.tenant.marks[f.culprit()]; r != nil {
+		r.refused = true
+	}
+}
+
 func (p *Pool) strikeHashesLocked(t *tenantState, hashes map[string]bool, now time.Time) {
-	for hash := range hashes {
-		if until := t.strikeHash(hash, now); !until.IsZero() {
+	for hash, refused := range hashes {
+		until := t.strikeHash(hash, now)
+		t.marks[hash].refused = t.marks[hash].refused || refused
+		if !until.IsZero() {
 			id := t.id
 			p.noteLocked(func(o Observer) { o.Quarantined(id, hash, until) })
 		}

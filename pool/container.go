@@ -155,7 +155,7 @@ type container struct {
 	served   int64
 
 	inflight  int // slots that callers hold
-	suspected int // calls were given up, and it is not known yet whether the event loop still turns
+	suspect   suspicions
 	running   int // calls whose code has not ended
 	calls     []*flight
 	lastHash  string

@@ -25,6 +25,7 @@ type flight struct {
 	since         time.Time          // when it took its slot
 	inject        []tenant.Injection // of the policy in force then
 	gaveUp        bool               // its caller went away, or its deadline passed
+	refused       bool               // it has denied access
 	steps         []call.Step        // of a pipeline
 	running       *atomic.Int32      // and the one that runs; see call.Request
 }
@@ -54,12 +55,15 @@ func (p *Pool) giveBack(f *flight, e *errs.Error) {
 	ended, now := f.marks.Or(flightReturned)&flightSettled != 0, time.Now()
 	if e != nil {
 		f.gaveUp = e.Kind == errs.Timeout || e.Kind == errs.Cancelled
-		switch {
-		case f.gaveUp && !ended:
-			p.suspectLocked(f.c)
-		case e.WhetherStarted() != errs.StartedNo:
-			p.lookLocked(f.c, now)
+		if e.Kind == errs.Refused {
+			f.refuseLocked()
 		}
+	}
+	if !ended {
+		p.suspectLocked(f.c, f.gaveUp)
+	}
+	if e != nil && (ended || !f.gaveUp) && e.WhetherStarted() != errs.StartedNo {
+		p.lookLocked(f.c, now)
 	}
 	p.leaveLocked(f, true, ended, now)
 }

@@ -112,6 +112,7 @@ func (p *Pool) unlistLocked(c *container, now time.Time) {
 	p.leaveIdleLocked(c)
 	p.unqueueThawLocked(c)
 	p.stopTimerLocked(&c.timer)
+	p.stopTimerLocked(&c.suspect.again)
 	t := c.tenant
 	if t == nil || !t.dropLocked(c) {
 		return

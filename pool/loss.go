@@ -197,7 +197,10 @@ func wait(ch <-chan struct{}, limit time.Duration) bool {
 func (p *Pool) taint(c *container) {
 	p.mu.Lock()
 	defer p.unlock()
-	now := time.Now()
+	p.taintLocked(c, time.Now())
+}
+
+func (p *Pool) taintLocked(c *container, now time.Time) {
 	if c.serving() {
 		p.strikeLingeringLocked(c, now)
 	}

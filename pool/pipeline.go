@@ -79,7 +79,7 @@ func (r *pipelineRun) goOn(ctx context.Context, res *call.Result, e *errs.Error)
 		r.steps = append(r.steps, stepResult(s, call.StepSkipped, at.Took, e))
 		r.req.Resume = &call.Resume{Step: at.Step + 1, State: at.State}
 		return true
-	case s.OnFailure == call.OnFailureLastGood && s.Fallback != nil && s.Rest == nil:
+	case s.OnFailure == call.OnFailureLastGood && s.Fallback != nil && !at.StandIn:
 		r.req.Steps = slices.Clone(r.req.Steps)
 		r.req.Steps[at.Step].Rest = e
 		r.req.Resume = &call.Resume{Step: at.Step, State: at.State}
@@ -147,7 +147,7 @@ func (p *Pool) rested(req *call.Request) (*call.Request, *errs.Error) {
 			continue
 		}
 		e.Message = "step " + s.Function + ": " + e.Message
-		if s.Rest != nil || !s.Lenient() || s.OnFailure == call.OnFailureLastGood && t.quarantined(s.Fallback.Code.Hash, now) != nil {
+		if s.Rest != nil || !s.Lenient() || t.marks[s.Hash()].refused || s.OnFailure == call.OnFailureLastGood && t.quarantined(s.Fallback.Code.Hash, now) != nil {
 			p.counts.quarantined++
 			return nil, e
 		}

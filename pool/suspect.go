@@ -5,43 +5,111 @@ import (
 	"time"
 )
 
-// A call that was given up may have left its container's event loop stuck; the link knows only when CANCEL has stayed
-// unanswered for a while. Meanwhile the tenant's next calls would go down with the container. So it gets none until it has
-// answered a PING, which a healthy one does at once; and its counters are read.
+// A call that was given up, or was answered while its code goes on, may have left its container's event loop standing still: a rule
+// that refuses and then never comes to an end, say. The link knows only of a CANCEL that stays unanswered. Meanwhile the tenant's
+// next calls would go down with the container. So it gets none until it has answered a PING, which a healthy one does at once.
+// One that does not stalls: its tenant's calls go to another container, and it is given up if that lasts. While code goes on that
+// nobody waits for, the question is repeated.
 
-// suspicion is longer than the link takes to find a loop stuck.
-const suspicion = 300 * time.Millisecond
+const (
+	suspicion   = 300 * time.Millisecond // for PONG; longer than the link takes to find a CANCEL unanswered
+	stallMost   = 2 * time.Second        // without PONG from then on, and a container is given up
+	lingerAgain = 500 * time.Millisecond // between questions while code goes on whose call is over
+)
 
-func (p *Pool) suspectLocked(c *container) {
+// suspicions is what is thought of a container's event loop. Guarded by Pool.mu.
+type suspicions struct {
+	doubts  int       // how often there was reason
+	open    bool      // no PONG has come since the last one: no calls
+	stalled time.Time // since when a PONG is overdue
+	asking  bool      // a goroutine asks
+	inspect bool      // counters are to be read first: a call was given up
+	again   timer
+}
+
+func (p *Pool) suspectLocked(c *container, gaveUp bool) {
 	if c.state != Assigned || c.fresh {
 		return
 	}
-	c.suspected++
-	p.laterLocked(func() { p.probe(c) })
+	c.suspect.doubts++
+	c.suspect.open = true
+	c.suspect.inspect = c.suspect.inspect || gaveUp
+	p.askLocked(c)
 }
 
-// probe clears c of suspicion, or leaves it to those who end containers.
-func (p *Pool) probe(c *container) {
-	ctx, cancel := context.WithTimeout(context.Background(), suspicion)
-	defer cancel()
-	p.inspect(ctx, c)
-	_ = c.conn.Ping(ctx) // no answer says only that the loop is busy: deadlines kill
+func (p *Pool) askLocked(c *container) {
+	if c.suspect.asking || c.state != Assigned {
+		return
+	}
+	c.suspect.asking = true
+	p.laterLocked(func() { p.ask(c) })
+}
+
+func (p *Pool) askAgainLocked(c *container) {
+	if c.running > c.inflight && c.power == powerOn {
+		p.askLocked(c)
+	}
+}
+
+// ask sends PING until one that was sent after the last doubt has been answered, or c is given up.
+func (p *Pool) ask(c *container) {
+	for {
+		p.mu.Lock()
+		doubts, inspect := c.suspect.doubts, c.suspect.inspect
+		c.suspect.inspect = false
+		p.mu.Unlock()
+		ctx, cancel := context.WithTimeout(p.ctx, suspicion)
+		if inspect {
+			p.inspect(ctx, c)
+		}
+		err := c.conn.Ping(ctx)
+		overdue := ctx.Err() != nil && p.ctx.Err() == nil
+		cancel()
+		if p.heard(c, doubts, err == nil, overdue) {
+			return
+		}
+	}
+}
+
+// heard takes in whether c has answered a PING that was sent after so many doubts, and says whether that is all for now.
+func (p *Pool) heard(c *container, doubts int, turns, overdue bool) bool {
 	p.mu.Lock()
 	defer p.unlock()
-	c.suspected--
-	if c.state == Assigned && c.suspected == 0 {
-		now := time.Now()
+	s, now := &c.suspect, time.Now()
+	switch {
+	case c.state != Assigned, !turns && !overdue: // others say what became of it
+		s.asking = false
+		return true
+	case turns && s.doubts != doubts:
+		return false
+	case turns, c.power != powerOn: // what is switched off answers nothing
+		s.asking, s.open, s.stalled = false, false, time.Time{}
+		if c.running > c.inflight {
+			s.again.fire = func(time.Time) { p.askAgainLocked(c) }
+			p.setTimerLocked(&s.again, now.Add(lingerAgain))
+		}
 		p.serveLocked(c.tenant, now)
-		p.wantLocked(c.tenant, now)
-		p.dispatchLocked(now)
+	case s.stalled.IsZero():
+		s.open, s.stalled = true, now
+	case now.Sub(s.stalled) >= stallMost:
+		s.asking = false
+		p.cfg.Logger.Warn("a container is destroyed because its event loop stands still after its calls have ended", "container", c.id,
+			"tenant", c.latch, "calls", c.inflight)
+		p.taintLocked(c, now)
+		return true
+	default:
+		return false
 	}
+	p.wantLocked(c.tenant, now)
+	p.dispatchLocked(now)
+	return !s.asking
 }
 
 // suspects says whether a container that has room is under suspicion: waiting calls wait for that to clear up before they
 // cost another container.
 func (t *tenantState) suspects() bool {
 	for _, c := range t.live {
-		if c.suspected > 0 && c.inflight < t.policy.CallsPerContainer {
+		if c.suspect.open && c.suspect.stalled.IsZero() && c.inflight < t.policy.CallsPerContainer {
 			return true
 		}
 	}

@@ -92,10 +92,10 @@ func (t *tenantState) most() int {
 	return t.policy.MaxContainers
 }
 
-// full says that every container of the tenant has as many calls as it takes.
+// full says that every container of the tenant has as many calls as it takes, or takes none.
 func (t *tenantState) full() bool {
 	for _, c := range t.live {
-		if c.inflight < t.policy.CallsPerContainer {
+		if c.inflight < t.policy.CallsPerContainer && c.suspect.stalled.IsZero() {
 			return false
 		}
 	}
@@ -122,7 +122,7 @@ func (t *tenantState) pick() *container {
 	var best *container
 	most := t.policy.CallsPerContainer
 	for _, c := range t.live {
-		if c.inflight >= most || c.suspected > 0 {
+		if c.inflight >= most || c.suspect.open {
 			continue
 		}
 		if best == nil || c.nearer(best) {

@@ -212,17 +212,43 @@ func testRefusals(t *testing.T, c *tenantAPI) {
 	} {
 		c.s.cli("tenants", "create", "spinning-"+kind).want(t, 0, "", "")
 		c.s.asTenant(t, "spinning-"+kind, func(t *testing.T, own *tenantAPI) {
-			d := draftOf(kind, "skip", 3*time.Second, source, source)
-			if r := own.call(&pb.InvokeRequest{Target: &pb.InvokeRequest_Draft{Draft: d}, Input: []byte(`{"user":{}}`)}); told(r) != "refused s1:refused" {
-				t.Errorf("%s that refuses and spins: %s %v", kind, told(r), r)
+			for _, policy := range []string{"skip", "last_good"} {
+				d := draftOf(kind, policy, 3*time.Second, source, source)
+				if r := own.call(&pb.InvokeRequest{Target: &pb.InvokeRequest_Draft{Draft: d}, Input: []byte(`{"user":{}}`)}); told(r) != "refused s1:refused" {
+					t.Errorf("%s that refuses and spins: %s %v", kind, told(r), r)
+				}
+				own.servedElsewhere("a " + kind + " that refuses and spins, " + policy)
 			}
 		})
 	}
+	// Nor what answers and spins then.
+	c.s.cli("tenants", "create", "spinning").want(t, 0, "", "")
+	c.s.asTenant(t, "spinning", func(t *testing.T, own *tenantAPI) {
+		answers := `async ` + rule(`callback(null, user, context); await new Promise(setImmediate); for (;;);`)
+		for what, req := range map[string]*pb.InvokeRequest{
+			"function": {Target: &pb.InvokeRequest_Source{Source: &pb.Source{Code: []byte(answers), Kind: "rule"}}},
+			"pipeline": {Target: &pb.InvokeRequest_Draft{Draft: draftOf("rule", "skip", 0, answers)}},
+		} {
+			if req.Input = []byte(`{"user":{}}`); told(own.call(req)) != map[string]string{"function": "ok", "pipeline": "ok s1:ok"}[what] {
+				t.Errorf("a %s that answers and spins: %v", what, req)
+			}
+			own.servedElsewhere("a " + what + " that answers and spins")
+		}
+	})
 	// One that comes after its step was given up still counts, as long as the pipeline runs.
 	d := draftOf("rule", "skip", time.Second, rule(`setTimeout(() => callback(new UnauthorizedError("no")), 1300)`),
 		rule(`setTimeout(() => callback(null, user, context), 900)`))
 	if r := c.call(&pb.InvokeRequest{Target: &pb.InvokeRequest_Draft{Draft: d}, Input: []byte(`{"user":{},"context":{}}`)}); told(r) != "refused s1:refused" {
 		t.Errorf("a late refusal: %s %v", told(r), r)
+	}
+}
+
+// servedElsewhere calls right after one that keeps its sandbox busy for ever: with half of the time that a call has by default.
+func (c *tenantAPI) servedElsewhere(after string) {
+	c.t.Helper()
+	r := c.call(&pb.InvokeRequest{Target: &pb.InvokeRequest_Draft{Draft: draftOf("rule", "", 0, seen)}, Input: []byte(`{"user":{}}`), Timeout: durationpb.New(5 * time.Second)})
+	if told(r) != "ok s1:ok" {
+		c.t.Errorf("the next call after %s: %v", after, r)
 	}
 }
 
@@ -242,7 +268,9 @@ func testLastGood(t *testing.T, c *tenantAPI) {
 		}
 		return false
 	}
-	c.deploy("good", rule(`if (user.blocked) return callback(new UnauthorizedError("blocked")); context.by = "first"; callback(null, user, context);`), "rule")
+	c.deploy("good", rule(`if (user.blocked) return callback(new UnauthorizedError("blocked"));
+		if (user.ends) { console.log("the stand-in runs"); return setTimeout(() => { for (const all = []; ; ) all.push(new Array(1e6).fill(1)); }, 100); }
+		context.by = "first"; callback(null, user, context);`), "rule")
 	if _, err := c.catalog.PutPipeline(c.ctx, &pb.PutPipelineRequest{Name: "lenient", Pipeline: &pb.Pipeline{Steps: []*pb.PipelineStep{
 		{Function: "good", OnFailure: "last_good", Timeout: durationpb.New(4 * time.Second)},
 	}}}); err != nil {
@@ -273,6 +301,18 @@ func testLastGood(t *testing.T, c *tenantAPI) {
 	if r := run(`{"user":{"blocked":true},"context":{}}`); told(r) != "refused good:refused" {
 		t.Errorf("the stand-in refuses: %v", r)
 	}
+	// It ends its sandbox: it is not begun again in another one.
+	begun := 0
+	r, err := exchange(c.ctx, c.conn, &pb.InvokeRequest{
+		Target: &pb.InvokeRequest_Pipeline{Pipeline: "lenient"}, Input: []byte(`{"user":{"ends":true},"context":{}}`), WithLogs: true,
+	}, func(l *pb.LogLine) {
+		if l.GetText() == "the stand-in runs" {
+			begun++
+		}
+	})
+	if err != nil || told(r) != "out_of_memory good:failed" || begun != 1 {
+		t.Errorf("a stand-in that ends its sandbox began %d times: %v, %v", begun, r, err)
+	}
 	c.deploy("good", rule(`callback(new UnauthorizedError("no"))`), "rule")
 	if r := run(input); told(r) != "refused good:refused" {
 		t.Errorf("the new version refuses: %v", r)
@@ -280,6 +320,11 @@ func testLastGood(t *testing.T, c *tenantAPI) {
 	if r := c.call(&pb.InvokeRequest{Target: &pb.InvokeRequest_Function{Function: "good"}, Input: []byte(input)}); r.GetError() == nil {
 		t.Errorf("alone it refuses: %v", r)
 	}
+	c.deploy("good", rule(`callback(new UnauthorizedError("no")); for (;;);`), "rule")
+	if r := run(input); told(r) != "refused good:refused" {
+		t.Errorf("the new version refuses and spins: %v", r)
+	}
+	c.servedElsewhere("one with a stand-in that refuses and spins")
 }
 
 // testSecretsInPipelines: a changed secret is seen by the next call in the same warm container, and what has captured the old one

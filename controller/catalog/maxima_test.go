@@ -59,6 +59,18 @@ func TestMaximaBoundEveryTenant(t *testing.T) {
 			t.Errorf("%v does not say %q and %q", err, c.field, c.say)
 		}
 	}
+	// What was stored under other maxima stands in the way of nothing else, and is worth again what it was once they are back.
+	_, err := w.service.UpdateTenant(t.Context(), "stored", &pb.Policy{LogBytes: ptr(int64(1000))})
+	must(t, err)
+	_, err = w.service.UpdateTenant(t.Context(), "stored", &pb.Policy{Concurrency: ptr32(499)})
+	wantKind(t, err, errs.Invalid)
+	if e := errs.From(err); e == nil || !strings.Contains(e.Message, "concurrency is 499") || !strings.Contains(e.Message, "50") {
+		t.Error(err)
+	}
+	after := openWorld(t, s, dir)
+	if v, ok := after.view.Tenant("stored"); !ok || v.Policy.Concurrency != 500 || v.Policy.MemoryBytes != 256<<20 || v.Policy.LogBytes != 1000 {
+		t.Errorf("%+v", v)
+	}
 	for n, name := range []string{"a", "b", "c", "d"} {
 		_, err := w.service.DeployFunction(t.Context(), "plain", Deployment{Name: name, Source: []byte("x")})
 		if n < 3 {
@@ -70,7 +82,7 @@ func TestMaximaBoundEveryTenant(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	_, err := w.service.DeployFunction(t.Context(), "stored", Deployment{Name: "large", Source: []byte(strings.Repeat("x", 1001))})
+	_, err = w.service.DeployFunction(t.Context(), "stored", Deployment{Name: "large", Source: []byte(strings.Repeat("x", 1001))})
 	wantKind(t, err, errs.Invalid)
 	if e := errs.From(err); e == nil || !strings.Contains(e.Message, "1001") || !strings.Contains(e.Message, "1000") {
 		t.Error(err)

@@ -111,6 +111,21 @@ func effectivePolicy(p *pb.Policy, m *Maxima) tenant.Policy {
 	return out
 }
 
+// boundedPolicy is p with each number that it sets lowered to what m allows now: what was stored under other maxima does not stand
+// in the way of changes that leave it as it is.
+func boundedPolicy(p *pb.Policy, m *Maxima) *pb.Policy {
+	if p == nil {
+		return nil
+	}
+	effective := effectivePolicy(p, m)
+	bounded, out := showPolicy(&effective).ProtoReflect(), proto.Clone(p).(*pb.Policy)
+	p.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		out.ProtoReflect().Set(f, bounded.Get(f))
+		return true
+	})
+	return out
+}
+
 func set[T any](to, from *T) {
 	if from != nil {
 		*to = *from
@@ -200,6 +215,12 @@ func checkPolicy(patch *pb.Policy, whole tenant.Policy, m Maxima, checkRule func
 	c.duration("log_retention", whole.LogRetention, m.LogRetention)
 	c.number("log_kept_bytes", float64(whole.LogKeptBytes), 0, float64(m.LogKeptBytes))
 	c.number("record_inputs", float64(whole.RecordInputs), 0, float64(m.RecordInputs))
+	c.lists(patch, &whole, &m, checkRule, checkInject)
+	return c.err
+}
+
+// lists judges those that are set in patch; others were judged when they were.
+func (c *policyChecker) lists(patch *pb.Policy, whole *tenant.Policy, m *Maxima, checkRule func(string) error, checkInject func([]tenant.Injection) error) {
 	for _, label := range append(slices.Clone(whole.Regions), cmp.Or(whole.TrustClass, "x")) {
 		if !labelForm.MatchString(label) {
 			c.fail("label %.80q: use 1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-' for regions and trust classes", label)
@@ -208,14 +229,20 @@ func checkPolicy(patch *pb.Policy, whole tenant.Policy, m Maxima, checkRule func
 	if n := len(whole.Regions); n > maxRegions {
 		c.fail("regions has %d names: at most %d", n, maxRegions)
 	}
-	c.rules("egress", whole.Egress, m.EgressRules, checkRule)
-	c.rules("egress_private", whole.EgressPrivate, m.EgressRules, checkRule)
+	if patch.Egress != nil {
+		c.rules("egress", whole.Egress, m.EgressRules, checkRule)
+	}
+	if patch.EgressPrivate != nil {
+		c.rules("egress_private", whole.EgressPrivate, m.EgressRules, checkRule)
+	}
+	if patch.Inject == nil {
+		return
+	}
 	if n := len(whole.Inject); n > m.Injections {
 		c.fail("inject has %d entries: at most %d", n, m.Injections)
 	} else if err := checkInject(whole.Inject); err != nil {
 		c.fail("inject: %v", err)
 	}
-	return c.err
 }
 
 // policyChecker keeps the first fault.

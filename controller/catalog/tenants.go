@@ -60,7 +60,7 @@ func (s *Service) UpdateTenant(ctx context.Context, t tenant.ID, patch *pb.Polic
 	return s.changeTenant(ctx, "update tenant", t, func(rec *pb.TenantRecord, txn *store.Txn) error {
 		had := rec.GetPolicy()
 		rec.Policy = mergePolicy(had, patch)
-		if err := s.checkPolicy(patch, rec.Policy); err != nil {
+		if err := s.checkPolicy(patch, mergePolicy(boundedPolicy(had, s.maxima()), patch)); err != nil {
 			return err
 		}
 		if patch.GetHosts() == nil {

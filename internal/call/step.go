@@ -72,6 +72,8 @@ type Resume struct {
 	Step  int           // the first to run: those before it are over, and never run again
 	State []byte        // as the last of them left it, JSON; nil: as the call's body says
 	Took  time.Duration // of Step, before its container was lost
+	// StandIn says that Step's Fallback had begun. It does not begin twice, as little as its version does.
+	StandIn bool
 }
 
 // Fallback is an earlier version of a step's function.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -312,8 +313,26 @@ func (n *conn) Do(ctx context.Context, req *call.Request, sink call.Sink, settle
 		} else {
 			value, err = n.c.run(running, s, string(req.Code.Source))
 		}
-		once() // RESULT and SETTLED in one
+		op, arg, goesOn := afterwards(req)
+		if goesOn && (op == "spin" || op == "stall") {
+			n.stick(true)
+		}
+		if !goesOn {
+			once() // RESULT and SETTLED in one
+		}
 		answers <- outcome{value, err}
+		switch {
+		case op == "spin":
+			<-n.ctx.Done()
+		case op == "crash":
+			n.c.end(pool.Exit{Code: 1, Known: true})
+		case goesOn:
+			d, _ := time.ParseDuration(arg)
+			n.c.pause(d)
+			if op == "stall" {
+				n.stick(false)
+			}
+		}
 	}()
 	var expired <-chan time.Time
 	if !req.Deadline.IsZero() {
@@ -468,10 +487,27 @@ func (s *memoryStage) log(text string) {
 	}
 }
 
-func (s *memoryStage) stick() {
-	s.n.mu.Lock()
-	s.n.stuck = true
-	s.n.mu.Unlock()
+func (s *memoryStage) stick() { s.n.stick(true) }
+
+func (n *conn) stick(stuck bool) {
+	n.mu.Lock()
+	n.stuck = stuck
+	n.mu.Unlock()
+}
+
+// afterwards is what goes on after the answer of a call, or of one of a pipeline's steps.
+func afterwards(req *call.Request) (op, arg string, ok bool) {
+	sources := [][]byte{req.Code.Source}
+	for i := range req.Steps {
+		sources = append(sources, req.Steps[i].Code.Source)
+	}
+	for _, source := range sources {
+		if _, rest, found := strings.Cut(string(source), "then "); found {
+			op, arg, _ = strings.Cut(rest, " ")
+			return op, arg, true
+		}
+	}
+	return "", "", false
 }
 
 func (s *memoryStage) breach() { s.n.end(errBreach) }

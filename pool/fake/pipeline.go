@@ -46,6 +46,7 @@ type progress struct {
 	results []call.StepResult
 	refusal *errs.Error
 	stuck   bool // the step that runs holds the loop past its time
+	standIn bool // its fallback has begun
 }
 
 func newProgress(req *call.Request) *progress {
@@ -87,8 +88,14 @@ func (p *progress) end(outcome call.StepOutcome, state []byte, err *errs.Error) 
 		p.state = state
 	}
 	p.next++
-	p.begun = time.Now()
+	p.begun, p.standIn = time.Now(), false
 	p.showLocked()
+}
+
+func (p *progress) fallBack() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.standIn = true
 }
 
 // result is what Do returns of it.
@@ -104,7 +111,7 @@ func (p *progress) result(value []byte, err error, lost bool) (*call.Result, err
 		return res, p.refusal
 	case p.next >= p.told || len(p.results) > 0 && p.results[len(p.results)-1].Outcome == call.StepFailed:
 	case lost:
-		res.Resume = &call.Resume{Step: p.next, State: p.state, Took: time.Since(p.begun)}
+		res.Resume = &call.Resume{Step: p.next, State: p.state, Took: time.Since(p.begun), StandIn: p.standIn}
 		if p.stuck {
 			e = errs.New(errs.Timeout, "step %s did not end within its time", p.req.Steps[p.next].Function)
 		}
@@ -140,6 +147,7 @@ func (c *Container) runSteps(ctx context.Context, m *memoryStage, p *progress) (
 		}
 		if why != nil && s.OnFailure == call.OnFailureLastGood && s.Fallback != nil && why.Kind != errs.Refused {
 			outcome = call.StepLastGood
+			p.fallBack()
 			after, err = c.runStep(ctx, m, p, i, s.Fallback.Code, state)
 		}
 		e := errs.From(err)

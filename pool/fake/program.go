@@ -54,6 +54,8 @@ func (d denied) Error() string { return string(d) }
 //	breach        break the protocol
 //	refuse        a fork is refused at the limit; the program goes on
 //	child         a child of it is killed for want of memory; likewise
+//	then OP       goes on when the answer has left, without having ended: spin, stall D (spin, and come to an end), crash or sleep D; in
+//	              memory alone
 //	burn          burn CPU from now on, also after the answer
 //	stream A B C  answer over HTTP with these pieces
 //	log TEXT      write a line
@@ -92,7 +94,7 @@ func (c *Container) run(ctx context.Context, s stage, source string) ([]byte, er
 			c.RefuseFork()
 		case "child":
 			c.KillChild()
-		case "compiling":
+		case "compiling", "then":
 		default:
 			if err := c.suffer(ctx, s, op, arg); err != nil {
 				return nil, err

@@ -99,14 +99,17 @@ type ResultHead struct {
 // StepHead is STEP's head.
 type StepHead struct {
 	Index   int        `json:"index"`
-	Outcome string     `json:"outcome"`       // ok, skipped, last_good, refused; running: it has run for long
+	Outcome string     `json:"outcome"`       // ok, skipped, last_good, refused; stand_in: it has failed, and its fallback begins; running: it has run for long
 	Why     string     `json:"why,omitempty"` // it failed, with skipped and last_good: an outcome of RESULT; "" is error
 	Error   *ErrorHead `json:"error,omitempty"`
 	US      float64    `json:"us,omitempty"`
 	Times   []float64  `json:"times,omitempty"` // with running: of the steps before it that no STEP told of
 }
 
-const stepRunning = "running"
+const (
+	stepRunning = "running"
+	stepStandIn = "stand_in"
+)
 
 // ErrorHead is an error as the agent reports it. Code and StatusCode are whatever the tenant's error object carried.
 type ErrorHead struct {

@@ -16,7 +16,9 @@ type piped struct {
 	told    int               // of the steps before this one the agent says each how it ended, before the next begins
 	next    int               // that runs, as far as is known
 	known   bool              // it is known
-	begun   time.Time         // since when
+	standIn bool              // its fallback
+	begun   time.Time         // since when, the one or the other
+	spent   time.Duration     // before the fallback, by its version
 	running *atomic.Int32     // next, for others to see; nil: nobody looks
 	results []call.StepResult // of first up to next
 
@@ -38,8 +40,15 @@ func newPiped(req *call.Request, now time.Time) *piped {
 		p.first, p.state = req.Resume.Step, req.Resume.State
 	}
 	p.next, p.known, p.running = p.first, p.first < p.told, req.Running
-	p.show()
+	p.begin()
 	return p
+}
+
+// begin notes that another step runs.
+func (p *piped) begin() {
+	p.spent = 0
+	p.standIn = p.known && p.next < len(p.steps) && p.steps[p.next].Rest != nil && p.steps[p.next].Fallback != nil
+	p.show()
 }
 
 // show says which step runs.
@@ -107,10 +116,16 @@ func (c *Conn) onStep(f *Frame) error {
 		return breach("%d bytes of STEP on stream %d with credit for %d", f.Size, f.Stream, x.credit)
 	}
 	x.credit -= int64(f.Size)
+	if h.Outcome == stepStandIn {
+		if !x.returned {
+			x.wakeUp() // its time begins
+		}
+		return p.fallBack(&h, f, c.now())
+	}
 	if err := p.step(&h, f); err != nil {
 		return err
 	}
-	p.show()
+	p.begin()
 	return c.stateLocked(x, f)
 }
 
@@ -139,6 +154,17 @@ func (p *piped) step(h *StepHead, f *Frame) error {
 	err := p.ended(h)
 	p.known = p.next < p.told
 	return err
+}
+
+// fallBack takes that the version of the step that runs has failed, and that its fallback begins.
+func (p *piped) fallBack(h *StepHead, f *Frame, now time.Time) error {
+	s := &p.steps[min(p.next, len(p.steps)-1)]
+	if h.Index != p.next || h.Index >= p.told || p.standIn || s.OnFailure != call.OnFailureLastGood || s.Fallback == nil ||
+		len(f.Body) > 0 || !f.End() {
+		return breach("STEP stand_in of step %d", h.Index)
+	}
+	p.standIn, p.spent, p.begun = true, now.Sub(p.begun), now
+	return nil
 }
 
 // ended takes the end of a step after which the pipeline goes on.
@@ -234,7 +260,7 @@ func (c *Conn) endPipeline(x *exchange, res *call.Result, err *errs.Error) (*cal
 	all, refusal, next, lost := p.story(), p.refusal, p.next, x.lost
 	over := x.answered && x.result.Outcome != outcomeCancelled
 	running := p.known && !p.collecting && p.next < len(p.steps) && !over
-	resume := &call.Resume{Step: next, State: p.state, Took: c.now().Sub(p.begun)}
+	resume := &call.Resume{Step: next, State: p.state, Took: p.spent + c.now().Sub(p.begun), StandIn: p.standIn}
 	c.mu.Unlock()
 	if res == nil {
 		res = &call.Result{}

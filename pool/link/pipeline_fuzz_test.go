@@ -23,6 +23,7 @@ var sayings = []func(i int) []byte{
 		return stepFrame(i, `"outcome":"last_good","error":{"name":"E"}`, `{"l":1}`, link.FlagEnd)
 	},
 	func(i int) []byte { return stepFrame(i, `"outcome":"refused","error":{"name":"R"}`, "", link.FlagEnd) },
+	func(i int) []byte { return stepFrame(i, `"outcome":"stand_in"`, "", link.FlagEnd) },
 	func(i int) []byte { return stepFrame(i, `"outcome":"running","times":[1]`, "", link.FlagEnd) },
 	func(i int) []byte {
 		return link.AppendPlain(nil, link.TypeData, link.FlagEnd, pipelineStream, []byte(`"d":1}`))

@@ -239,6 +239,44 @@ func TestPipelineLost(t *testing.T) {
 	}
 }
 
+// TestPipelineStandIn: where a container was lost in a step's stand-in, the pipeline is told so, and from when the stand-in's time
+// counts.
+func TestPipelineStandIn(t *testing.T) {
+	rests := orElse(step("a"), 2, "before")
+	rests.Rest = errs.New(errs.Limited, "rests")
+	for name, tt := range map[string]struct {
+		step  call.Step
+		heads []link.StepHead
+		want  bool
+		cause string
+	}{
+		"in the version":             {orElse(step("a"), 2, "before"), nil, false, "crashed"},
+		"in the stand-in":            {orElse(step("a"), 2, "before"), []link.StepHead{{Outcome: "stand_in"}}, true, "crashed"},
+		"of a version at rest":       {rests, nil, true, "crashed"},
+		"said twice":                 {orElse(step("a"), 2, "before"), []link.StepHead{{Outcome: "stand_in"}, {Outcome: "stand_in"}}, false, "protocol"},
+		"where there is none":        {skipped(step("a")), []link.StepHead{{Outcome: "stand_in"}}, false, "protocol"},
+		"of a step that is not next": {orElse(step("a"), 2, "before"), []link.StepHead{{Index: 1, Outcome: "stand_in"}}, false, "protocol"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := pair(t, link.Options{}, linktest.Options{Handler: func(_ context.Context, k *linktest.Call) ([]byte, error) {
+				for _, h := range tt.heads {
+					forge(k, h, "")
+				}
+				go k.Agent.Close()
+				<-k.Agent.Done()
+				return nil, nil
+			}})
+			res, err := c.Do(context.Background(), pipelineOf(tt.step, skipped(step("b"))), nil, nil)
+			if e := errs.From(err); e == nil || e.Kind != errs.SandboxLost || (e.Cause == "protocol") != (tt.cause == "protocol") {
+				t.Errorf("%v", err)
+			}
+			if (res.Resume != nil) != (tt.cause != "protocol") || res.Resume != nil && res.Resume.StandIn != tt.want {
+				t.Errorf("%+v", res.Resume)
+			}
+		})
+	}
+}
+
 // TestPipelineDeadline: the call's time is over; a refusal that was heard of stands, and the step that ran is named.
 func TestPipelineDeadline(t *testing.T) {
 	for name, refuses := range map[string]bool{"": false, "after a refusal": true} {

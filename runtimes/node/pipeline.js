@@ -394,10 +394,16 @@ class Pipeline {
     if (plan.policy === SKIP) return this.skip(why, error);
     if (plan.policy === LAST_GOOD && this.failure === null && plan.fallback !== null) {
       this.failure = { why, error };
-      return this.goOn();
+      return this.standIn(step.index);
     }
     if (this.failure !== null && this.failure.why !== REST) ({ why, error } = this.failure); // what is to be mended
     this.end(why, step.index, error);
+  }
+
+  // standIn runs the fallback of a step, once the host knows: should the sandbox be lost in it, it is not to run again elsewhere.
+  standIn(index) {
+    const head = `{"index":${index},"outcome":"stand_in"}`;
+    if (this.call.link.step(this.call, head, '', () => this.goOn())) this.goOn();
   }
 
   // skip goes on as if the step had not been there.

@@ -314,7 +314,7 @@ describe('policies', () => {
       const step = { source: bad, fallback: good, policy: 'last_good' };
       const x = await ends(host, [mark(1), step, mark(3)], 'ok');
       assert.deepEqual(x.value.user, { email: 'a@b.c', seen: [1, 3], good: true });
-      assert.deepEqual(told(x), [[0, 'ok', ''], [1, 'last_good', 'TypeError']]);
+      assert.deepEqual(told(x), [[0, 'ok', ''], [1, 'stand_in', ''], [1, 'last_good', 'TypeError']]);
       assert.equal((await ends(host, [step], 'ok')).value.user.good, true, 'as the last step, too');
       const both = await ends(host, [{ ...step, fallback: rule("throw new Error('old one')") }], 'error');
       assert.equal(both.error.message, 'new one', 'what is to be mended');
