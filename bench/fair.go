@@ -174,6 +174,7 @@ func (b *bench) fairness(ctx context.Context, s *service, others []target, flood
 	var ratios, alone, beside []float64
 	var failed int64
 	var last floodResult
+	var slow [2]string // where the slow ones of the last round were
 	for round := range b.rounds {
 		var p99 [2]time.Duration // alone, beside
 		for i := range 2 {
@@ -186,9 +187,9 @@ func (b *bench) fairness(ctx context.Context, s *service, others []target, flood
 				}
 				time.Sleep(500 * time.Millisecond) // it has begun, and its containers are there
 			}
-			took, bad := atShare(others, share, b.burst)
+			visits, bad := atShare(others, share, b.burst)
 			failed += bad
-			p99[kind] = quantile(took, 0.99)
+			p99[kind], slow[kind] = quantile(durations(visits), 0.99), where(visits)
 			if result != nil {
 				var err error
 				if last, err = result(); err != nil {
@@ -205,14 +206,14 @@ func (b *bench) fairness(ctx context.Context, s *service, others []target, flood
 	name := fmt.Sprintf("fair: others' p99 beside one at %d x, %s, %s", fairFactor, c.name, s.isolation)
 	b.atMost(name, median(ratios), fairBar, " x", fmt.Sprintf("(%.1f against %.1f ms; spread %.2f-%.2f; share %.0f/s; flood %.0f/s ok, %.0f/s refused)",
 		median(beside), median(alone), slices.Min(ratios), slices.Max(ratios), share, last.OK, last.Refused))
-	b.progress("%s: %.2f", name, median(ratios))
+	b.progress("%s: %.2f\n  the slowest, ms: alone %s\n                  beside %s", name, median(ratios), slow[0], slow[1])
 	b.atMost("fair: others' failures, "+c.name+", "+s.isolation, float64(failed), 0, "", "")
 	return nil
 }
 
 // atShare calls every target at rate calls a second, at random times, and returns how long the calls took from when they were
-// due, sorted, and how many failed.
-func atShare(all []target, rate float64, d time.Duration) (took []time.Duration, failed int64) {
+// due, and how many failed.
+func atShare(all []target, rate float64, d time.Duration) (visits []visit, failed int64) {
 	var mu sync.Mutex
 	var bad atomic.Int64
 	var wg sync.WaitGroup
@@ -233,23 +234,32 @@ func atShare(all []target, rate float64, d time.Duration) (took []time.Duration,
 			wg.Go(func() {
 				c := &trier{t: t}
 				defer c.close()
-				var mine []time.Duration
+				var mine []visit
 				for at := range due {
+					late := time.Since(at)
 					if status, err := c.try(); err != nil || status != http.StatusOK {
 						bad.Add(1)
 						continue
 					}
-					mine = append(mine, time.Since(at))
+					mine = append(mine, visit{time.Since(at), late, stagesOf(c.timing)})
 				}
 				mu.Lock()
-				took = append(took, mine...)
+				visits = append(visits, mine...)
 				mu.Unlock()
 			})
 		}
 	}
 	wg.Wait()
+	return visits, bad.Load()
+}
+
+// durations are how long the calls took, sorted.
+func durations(visits []visit) (took []time.Duration) {
+	for _, v := range visits {
+		took = append(took, v.took)
+	}
 	slices.Sort(took)
-	return took, bad.Load()
+	return took
 }
 
 // floodOrder is what a process of its own floods, so that what it costs to make the flood is not counted against who is measured.

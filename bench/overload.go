@@ -248,8 +248,9 @@ func (s *service) heap() (float64, error) {
 
 // trier is a client that takes any answer.
 type trier struct {
-	t target
-	c *client
+	t      target
+	c      *client
+	timing string // Server-Timing of the last answer
 }
 
 func (c *trier) close() {
@@ -276,6 +277,7 @@ func (c *trier) try() (status int, err error) {
 		return 0, err
 	}
 	defer res.Body.Close()
+	c.timing = res.Header.Get("Server-Timing")
 	if _, err := io.Copy(io.Discard, res.Body); err != nil {
 		c.close()
 		return 0, err
