@@ -101,6 +101,10 @@ func (p *Pool) thaw(c *container) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.EngineTimeout)
 	defer cancel()
 	err := c.engine.Thaw(ctx)
+	if err == nil && !p.turnsAgain(ctx, c) {
+		p.lose(c, loss{lossKilled, CauseTainted}) // held against no code: what is in it now has not begun
+		return
+	}
 	p.mu.Lock()
 	defer p.unlock()
 	now := time.Now()
@@ -155,6 +159,7 @@ func (p *Pool) sample(c *container) {
 	}
 	if share := float64(u.CPU-cpu) / float64(now.Sub(before)); share > burning {
 		p.counts.burning++
+		c.suspect.burned = true
 		p.freezeLocked(c)
 	}
 }

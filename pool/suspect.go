@@ -25,6 +25,7 @@ type suspicions struct {
 	asking  bool      // a goroutine asks
 	inspect bool      // counters are to be read first: a call was given up
 	again   timer
+	burned  bool // it was frozen because it used the CPU with no call in it
 }
 
 func (p *Pool) suspectLocked(c *container, gaveUp bool) {
@@ -103,6 +104,21 @@ func (p *Pool) heard(c *container, doubts int, turns, overdue bool) bool {
 	p.wantLocked(c.tenant, now)
 	p.dispatchLocked(now)
 	return !s.asking
+}
+
+// turnsAgain says whether the event loop of a container that was just thawed turns. It is asked only of one that was frozen because it
+// used the CPU with no call in it: that may have been a loop without end, in what the last call has left behind.
+func (p *Pool) turnsAgain(ctx context.Context, c *container) bool {
+	p.mu.Lock()
+	burned := c.suspect.burned
+	c.suspect.burned = false
+	p.mu.Unlock()
+	if !burned {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, suspicion)
+	defer cancel()
+	return c.conn.Ping(ctx) == nil
 }
 
 // suspects says whether a container that has room is under suspicion: waiting calls wait for that to clear up before they

@@ -95,6 +95,25 @@ func TestStallIsForgiven(t *testing.T) {
 	})
 }
 
+// TestLoopLeftBehind: what a call has left behind loops with no call in the container. Who is next when that has been frozen is served
+// elsewhere.
+func TestLoopLeftBehind(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.untilReady(2)
+		id := r.must("acme", "id; loop").Container
+		r.until("it is frozen", func(s pool.Stats) bool { return s.Frozen == 1 })
+		if res := r.must("acme", "id"); res.Container == id {
+			r.t.Error("a call was served in the stuck container")
+		}
+		r.until("it is gone", func(s pool.Stats) bool { return s.Assigned == 1 && s.Failed == 0 })
+		id = r.must("burns", "id; burn").Container
+		r.until("the other is frozen", func(s pool.Stats) bool { return s.Frozen == 1 })
+		if res := r.must("burns", "id"); res.Container != id {
+			r.t.Error("one that answers lost its container")
+		}
+	})
+}
+
 // TestRefusalIsNotSkippedAtRest: code that refuses and ends its containers rests like other code; nothing goes on without it, whatever
 // its policy.
 func TestRefusalIsNotSkippedAtRest(t *testing.T) {

@@ -57,6 +57,7 @@ func testVersions(t *testing.T, s *site) {
 	}
 	asAcme("functions", "access", "rule").want(t, 0, "only those with a key", "")
 	asAcme("functions", "access", "rule", "--public", "--rate", "5").want(t, 0, "everybody may call it, at most 5 calls/s", "")
+	asAcme("functions", "show", "rule", "--json").want(t, 0, `"rateBurst": 10`, "") // it follows the rate
 	key := strings.TrimSpace(asAcme("functions", "access", "rule", "--url-key").want(t, 0, "", "who has its ?key= may call it, at most 5 calls/s").out)
 	again := strings.TrimSpace(asAcme("functions", "access", "rule", "--url-key", "--new-url-key").want(t, 0, "", "?key=").out)
 	if len(key) < 20 || key == again || strings.ContainsAny(key, " \n") {

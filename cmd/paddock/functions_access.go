@@ -72,7 +72,7 @@ func (f *accessFlags) request(c *cobra.Command, now *pb.Function) (req *pb.Updat
 		}
 	}
 	if c.Flags().Changed("rate") {
-		access.RatePerSecond = f.rate
+		access.RatePerSecond, access.RateBurst = f.rate, 0 // it follows, unless it is said too
 	}
 	if c.Flags().Changed("burst") {
 		access.RateBurst = f.burst

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"paddock/internal/testenv"
+	pb "paddock/proto/paddock/v1"
 )
 
 // counter keeps a number in its container: it shows whether a call met the same one.
@@ -24,6 +25,7 @@ func TestEveryEngineServesAndLeavesNothing(t *testing.T) {
 			s.start()
 			s.cliAs(nil, counter, "run", "-").want(t, 0, "1\n", "")
 			s.cliAs(nil, counter, "run", "-").want(t, 0, "2\n", "")
+			s.asTenant(t, "default", refusesWhatDoesNotCompile)
 			r := s.cli("pool", "--json").want(t, 0, e.engine+"/"+e.isolation, "")
 			var pool struct{ Isolation string }
 			if err := json.Unmarshal([]byte(r.out), &pool); err != nil || pool.Isolation != e.isolation {
@@ -44,6 +46,22 @@ func TestEveryEngineServesAndLeavesNothing(t *testing.T) {
 				t.Error("the operator's key stands in output or log, or is empty")
 			}
 		})
+	}
+}
+
+// refusesWhatDoesNotCompile: at upload, compiled in a sandbox, whatever makes that.
+func refusesWhatDoesNotCompile(t *testing.T, c *tenantAPI) {
+	_, err := c.catalog.DeployFunction(c.ctx, &pb.DeployFunctionRequest{Name: "broken", Source: []byte("const a = 1\nlet b = ;\n")})
+	if err == nil {
+		t.Fatal("it was taken")
+	}
+	for _, text := range []string{"does not compile", "line 2, column 9", "let b = ;\n        ^"} {
+		if told := classify(err).Error(); !strings.Contains(told, text) {
+			t.Errorf("%q does not say %q", told, text)
+		}
+	}
+	if list, err := c.catalog.ListFunctions(c.ctx, &pb.ListFunctionsRequest{}); err != nil || len(list.GetFunctions()) != 0 {
+		t.Errorf("stored: %v, %v", list, err)
 	}
 }
 

@@ -57,6 +57,7 @@ func (d denied) Error() string { return string(d) }
 //	then OP       goes on when the answer has left, without having ended: spin, stall D (spin, and come to an end), crash or sleep D; in
 //	              memory alone
 //	burn          burn CPU from now on, also after the answer
+//	loop          likewise, in a loop that never ends; in memory alone
 //	stream A B C  answer over HTTP with these pieces
 //	log TEXT      write a line
 //	nonsense      does not compile
@@ -90,6 +91,9 @@ func (c *Container) run(ctx context.Context, s stage, source string) ([]byte, er
 			return nil, denied(arg)
 		case "burn":
 			c.Burn()
+		case "loop":
+			c.Burn()
+			defer s.stick()
 		case "refuse":
 			c.RefuseFork()
 		case "child":
