@@ -218,7 +218,12 @@ func testTry(t *testing.T, s *site) {
 	asAcme("try", f.path("draft.js"), "--call", "0123", "--input", "1").want(t, exitUsage, "", "input")
 	asAcme("try", f.path("draft.js"), "--call", strings.Repeat("0", 32)).want(t, exitUsage, "", "is not kept")
 	s.cli("tenants", "update", "acme", "--record-inputs", "5").want(t, 0, "", "")
-	asAcme("try", f.path("sum.js"), "--call", callID()).want(t, 0, `"sum":42`, "")
+	kept := callID()
+	for _, id := range []string{kept, shortID(kept)} {
+		asAcme("try", f.path("sum.js"), "--call", id).want(t, 0, `"sum":42`, "")
+		asAcme("logs", "--call", id).want(t, 0, "", "")
+	}
+	asAcme("logs", "--call", "0123").want(t, exitUsage, "", "is not among those that are kept")
 	if r := asAcme("functions", "list").want(t, 0, "sum", ""); strings.Contains(r.out, "draft") {
 		t.Errorf("a draft was stored:\n%s", r.out)
 	}

@@ -120,11 +120,12 @@ func (a *app) showCallCommand() *cobra.Command {
 // mostSearched is how many calls the beginning of an id is looked for in.
 const mostSearched = 1000
 
+const idLength = 32 // of a call
+
 // findCall returns the call whose id is given, or begins so.
 func (a *app) findCall(ctx context.Context, client pb.LogsClient, id string) (*pb.CallRecord, error) {
-	const whole = 32
 	req := &pb.ListCallsRequest{Limit: mostSearched}
-	if len(id) == whole {
+	if len(id) == idLength {
 		req.CallId = id
 	}
 	res, err := client.ListCalls(ctx, req)
@@ -145,6 +146,15 @@ func (a *app) findCall(ctx context.Context, client pb.LogsClient, id string) (*p
 		return nil, usageError("call %s is not among those that are kept: `paddock calls` lists them, the oldest go first", id)
 	}
 	return nil, usageError("%d calls begin with %s: write more of the id", len(found), id)
+}
+
+// wholeID is the id that is given, or the one that begins so, as `paddock calls` shows them.
+func (a *app) wholeID(ctx context.Context, client pb.LogsClient, id string) (string, error) {
+	if id == "" || len(id) == idLength {
+		return id, nil
+	}
+	c, err := a.findCall(ctx, client, id)
+	return c.GetCallId(), err
 }
 
 // linesOf are the kept log lines of a call.

@@ -24,11 +24,17 @@ func (a *app) logsCommand() *cobra.Command {
 	c.Flags().BoolVarP(&req.Follow, "follow", "f", false, "go on with new lines until Ctrl-C")
 	c.Flags().Int32VarP(&req.Lines, "lines", "n", 100, "kept lines to start with")
 	c.Flags().StringVar(&req.Function, "function", "", "only of this function")
-	c.Flags().StringVar(&req.CallId, "call", "", "only of this call")
+	c.Flags().StringVar(&req.CallId, "call", "", "only of this call: its id, or the beginning of it")
 	c.Flags().StringVar(&req.Level, "level", "", "the least level shown: debug, info, warn, error")
 	c.RunE = runE(func(cmd *cobra.Command, _ []string) error {
 		return a.withTenant(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn, _ string) error {
-			stream, err := pb.NewLogsClient(cc).Tail(ctx, req)
+			logs := pb.NewLogsClient(cc)
+			id, err := a.wholeID(ctx, logs, req.GetCallId())
+			if err != nil {
+				return err
+			}
+			req.CallId = id
+			stream, err := logs.Tail(ctx, req)
 			if err != nil {
 				return err
 			}

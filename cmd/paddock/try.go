@@ -41,7 +41,7 @@ they do to other systems happens twice.`,
 	var f tryFlags
 	c.Flags().StringVar(&f.as, "as", "", "the function, or pipeline, whose draft it is (default: the file's name, or the manifest's)")
 	c.Flags().StringVar(&f.kind, "kind", "", "function, rule, webtask or action (default: that of the function, else Paddock looks at the code)")
-	c.Flags().StringVar(&f.call, "call", "", "take the input of this earlier call")
+	c.Flags().StringVar(&f.call, "call", "", "take the input of this earlier call: its id, or the beginning of it")
 	c.Flags().BoolVar(&f.compare, "compare", false, "run the active version as well, and show how the answers differ")
 	c.MarkFlagsMutuallyExclusive("call", "input")
 	c.RunE = runE(func(cmd *cobra.Command, args []string) error {
@@ -113,7 +113,12 @@ func (a *app) inputOf(ctx context.Context, cc *grpc.ClientConn, f *tryFlags) ([]
 	if f.call == "" {
 		return a.readInput(f.input)
 	}
-	r, err := pb.NewLogsClient(cc).GetCall(ctx, &pb.GetCallRequest{Id: f.call})
+	logs := pb.NewLogsClient(cc)
+	id, err := a.wholeID(ctx, logs, f.call)
+	if err != nil {
+		return nil, err
+	}
+	r, err := logs.GetCall(ctx, &pb.GetCallRequest{Id: id})
 	if err != nil {
 		return nil, err
 	}
