@@ -64,7 +64,11 @@ func (p *Pool) ask(c *container) {
 			p.inspect(ctx, c)
 		}
 		err := c.conn.Ping(ctx)
-		overdue := ctx.Err() != nil && p.ctx.Err() == nil
+		lives := !closed(c.conn.Done())
+		if err != nil && lives {
+			<-ctx.Done() // it may have been refused at once, for too many without an answer
+		}
+		overdue := err != nil && lives && p.ctx.Err() == nil
 		cancel()
 		if p.heard(c, doubts, err == nil, overdue) {
 			return
