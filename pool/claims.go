@@ -217,6 +217,9 @@ func (p *Pool) wantLocked(t *tenantState, now time.Time) {
 	}
 	if t.claims+t.paid > 0 {
 		t.stock.ring.pushBack(&t.ringNode)
+		if t.stock.demand > t.stock.ready.len() {
+			p.hurryLocked(t)
+		}
 	}
 	if short {
 		p.soonerLocked(&t.timer, now.Add(t.bucket.until(t.policy, 1, now)+time.Millisecond))

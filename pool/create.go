@@ -106,7 +106,12 @@ func (p *Pool) make(c *container) error {
 		return fmt.Errorf("create: %w", err)
 	}
 	c.engine = engine
-	return p.hello(c, p.cfg.HelloTimeout, false)
+	end := p.giveWay(c)
+	err = p.hello(c, p.cfg.HelloTimeout, false)
+	if e := end(); err == nil {
+		err = e
+	}
+	return err
 }
 
 // open makes the sockets in c's directory.

@@ -63,7 +63,8 @@ type Pool struct {
 
 	min, max, maxContainers int
 
-	demand       int // containers of any size that tenants have paid for and not got
+	hurry        chan struct{} // closed when somebody begins to wait for a container; nil while nothing is made ahead
+	demand       int           // containers of any size that tenants have paid for and not got
 	turn         float64
 	committed    int64 // bytes charged
 	going        int   // containers in teardown
