@@ -40,9 +40,9 @@ func main() {
 	flag.StringVar(&b.cache, "cache", ".cache/downloads", "directory that keeps downloads from run to run")
 	flag.IntVar(&b.rounds, "rounds", 9, "rounds of warm load")
 	flag.DurationVar(&b.burst, "burst", 2*time.Second, "length of one burst of load")
-	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory, pipeline, activate, catalogue; or overload, fair, floods, which only their names run")
+	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory, pipeline, activate, catalogue, hop; or overload, fair, floods, which only their names run")
 	flood := flag.Bool("flood", false, "be the flood of a section, which starts it itself")
-	flag.StringVar(&b.isolation, "isolation", "", "what the overload, activate, fair, floods and pipeline sections run in: gvisor, runc; the first two default to gvisor, the others to both")
+	flag.StringVar(&b.isolation, "isolation", "", "what the overload, activate, hop, fair, floods and pipeline sections run in: gvisor, runc; the first two default to gvisor, hop to runc, the others to both")
 	flag.Parse()
 	if *flood {
 		if err := floodMain(); err != nil {
@@ -86,7 +86,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 		asked bool // runs only by its name: minutes of flood are not asked for by habit
 	}{
 		{"warm", b.warm, false}, {"new", b.newTenant, false}, {"etcd", b.etcd, false}, {"cold", b.cold, false}, {"memory", b.memory, false},
-		{"pipeline", b.pipeline, false}, {"activate", b.activate, false}, {"catalogue", b.catalogue, false},
+		{"pipeline", b.pipeline, false}, {"activate", b.activate, false}, {"catalogue", b.catalogue, false}, {"hop", b.hop, false},
 		{"overload", b.overload, true}, {"fair", b.fair, true}, {"floods", b.floods, true},
 	}
 	for _, s := range sections {

@@ -8,18 +8,15 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 )
 
-// service is one `paddock up` under measurement.
+// service is one that is under measurement: `paddock up`, or the router of a cluster.
 type service struct {
+	*process
 	isolation string
-	cmd       *exec.Cmd
-	exited    chan error
 	dir       string
 	http      string // host:port
 	grpc      string
@@ -29,65 +26,31 @@ type service struct {
 
 // startService starts paddock up in a directory of its own and returns when its first sandbox is warm.
 func (b *bench) startService(ctx context.Context, dir, isolation string, flags ...string) (*service, error) {
-	s := &service{isolation: isolation, dir: dir, exited: make(chan error, 1)}
-	ready := filepath.Join(dir, "ready.json")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	log, err := os.Create(filepath.Join(dir, "up.log"))
+	args := append([]string{"up", "--data-dir", filepath.Join(dir, "data"), "--isolation", isolation, "--cache-dir", b.cache}, flags...)
+	return b.startFront(ctx, dir, isolation, filepath.Join(dir, "data", "operator.key"), args...)
+}
+
+// startFront starts a process that serves callers, and returns when it does. key is the file with the operator's key.
+func (b *bench) startFront(ctx context.Context, dir, isolation, key string, args ...string) (*service, error) {
+	p, err := b.start(dir, args[0], append(args, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--ready-file", filepath.Join(dir, args[0]+".ready"))...)
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
-	args := append([]string{"up", "--data-dir", filepath.Join(dir, "data"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
-		"--isolation", isolation, "--ready-file", ready, "--cache-dir", b.cache}, flags...)
-	s.cmd = exec.Command(b.binary, args...)
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() { s.exited <- s.cmd.Wait() }()
 	var addr struct {
 		HTTP, GRPC string
 		PID        int
 	}
-	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		if b, err := os.ReadFile(ready); err == nil && json.Unmarshal(b, &addr) == nil {
-			break
-		}
-		select {
-		case err := <-s.exited:
-			return nil, fmt.Errorf("paddock up (%s) ended: %v; see %s", isolation, err, log.Name())
-		case <-ctx.Done():
-			s.cmd.Process.Signal(syscall.SIGTERM)
-			return nil, ctx.Err()
-		default:
-		}
-		if time.Now().After(deadline) {
-			s.cmd.Process.Kill()
-			return nil, fmt.Errorf("paddock up (%s) is not ready; see %s", isolation, log.Name())
-		}
+	if err := p.await(ctx, &addr); err != nil {
+		return nil, err
 	}
-	key, err := os.ReadFile(filepath.Join(dir, "data", "operator.key"))
+	secret, err := os.ReadFile(key)
 	if err != nil {
 		return nil, err
 	}
-	s.http, s.grpc = strings.TrimPrefix(addr.HTTP, "http://"), addr.GRPC
-	s.key, s.pid = strings.TrimSpace(string(key)), addr.PID
-	return s, nil
-}
-
-// stop ends it with SIGTERM; an exit code other than 0 is an error.
-func (s *service) stop() error {
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case err := <-s.exited:
-		return err
-	case <-time.After(2 * time.Minute):
-		s.cmd.Process.Kill()
-		return fmt.Errorf("paddock up (%s) did not stop", s.isolation)
-	}
+	return &service{
+		process: p, isolation: isolation, dir: dir, http: strings.TrimPrefix(addr.HTTP, "http://"), grpc: addr.GRPC,
+		key: strings.TrimSpace(string(secret)), pid: addr.PID,
+	}, nil
 }
 
 // manage makes one management call with the operator's key.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"testing"
@@ -25,6 +26,8 @@ type world struct {
 	rt    *rapid.T
 	calls sync.WaitGroup
 	flaky *flaky
+	// Whose containers were, in the lives before this one.
+	owners map[pool.ContainerID]tenant.ID
 
 	mu       sync.Mutex
 	made     int
@@ -137,7 +140,7 @@ func newWorld(t *testing.T, rt *rapid.T) *world {
 	if rapid.Bool().Draw(rt, "budget") {
 		cfg.MemoryBudgetBytes = int64(rapid.IntRange(200, 1000).Draw(rt, "MiB")) << 20
 	}
-	w := &world{rig: &rig{t: t, engine: e, cfg: cfg}, rt: rt, flaky: f}
+	w := &world{rig: &rig{t: t, engine: e, cfg: cfg}, rt: rt, flaky: f, owners: map[pool.ContainerID]tenant.ID{}}
 	w.start()
 	return w
 }
@@ -234,15 +237,28 @@ func (w *world) remove(rt *rapid.T) {
 	w.RemoveTenant(ctx, rapid.SampledFrom(someTenants).Draw(rt, "tenant"))
 }
 
-// restart lets go of everything and adopts it again.
-func (w *world) restart(*rapid.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+// restart lets go of everything and adopts it again: with time for the calls in flight, or none, as after a kill. Whoever a container
+// belonged to, it is still his, or gone; what was nobody's is.
+func (w *world) restart(rt *rapid.T) {
+	patience := time.Second
+	if rapid.Bool().Draw(rt, "killed") {
+		patience = 0
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := w.Release(ctx); err != nil {
 		w.rt.Fatal(err)
 	}
+	w.heard.mu.Lock()
+	maps.Copy(w.owners, w.heard.assigned)
+	w.heard.mu.Unlock()
 	w.flaky.set(0)
 	w.start()
+	for _, c := range w.Containers("") {
+		if was := w.owners[c.ID]; c.Tenant != was {
+			w.rt.Errorf("%s was %q's before a restart and is %q's", c.ID, was, c.Tenant)
+		}
+	}
 }
 
 // check is what holds at any time.
