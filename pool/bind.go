@@ -70,7 +70,9 @@ func (p *Pool) latch(c *container) error {
 	if err := writeLatch(p.cfg.secretDir(c.id), c.id, id); err != nil {
 		return err
 	}
-	p.awaitAwake(c)
+	if err := p.awaitAwake(c); err != nil {
+		return err
+	}
 	if err := p.setCPU(c); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"paddock/internal/tenant"
@@ -109,17 +110,23 @@ func (p *Pool) wakeUp(c *container) {
 	}
 }
 
-// awaitAwake returns when c runs, or is lost.
-func (p *Pool) awaitAwake(c *container) {
+// awaitAwake returns when c runs, or is lost. Once the pool has stopped nobody wakes it any more: that is an error.
+func (p *Pool) awaitAwake(c *container) error {
 	for {
 		p.mu.Lock()
 		p.rouseLocked(c) // it may have been falling asleep when it was claimed
 		if c.rest == awake || c.lostLocked() {
 			p.unlock()
-			return
+			return nil
 		}
 		changed := c.changeLocked()
 		p.unlock()
-		<-changed
+		select {
+		case <-changed:
+		case <-p.stopped:
+			return errStopped
+		}
 	}
 }
+
+var errStopped = errors.New("the pool has stopped")

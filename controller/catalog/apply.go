@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 
 	"paddock/controller/store"
@@ -168,7 +169,7 @@ func (a *apply) remove(key string, rev int64) {
 	case store.KindVersion:
 		number, err := strconv.ParseInt(parts[2], 10, 64)
 		if err == nil {
-			a.editFunction(tenant.ID(parts[0]), parts[1], rev, func(f *FunctionView) { delete(f.versions, number) })
+			a.editFunction(tenant.ID(parts[0]), parts[1], rev, func(f *FunctionView) { f.drop(number) })
 		}
 	}
 }
@@ -224,7 +225,7 @@ func (a *apply) putVersion(t tenant.ID, name, number string, value []byte, rev i
 	if err != nil {
 		return fmt.Errorf("version %s of %s: %w", number, name, err)
 	}
-	a.editFunction(t, name, rev, func(f *FunctionView) { f.versions[v.Number] = v })
+	a.editFunction(t, name, rev, func(f *FunctionView) { f.put(v) })
 	return nil
 }
 
@@ -295,20 +296,20 @@ func (a *apply) editSnapshot(t tenant.ID, rev int64) *snapshot {
 // editFunction changes a copy of a function, and drops it when nothing is left of it.
 func (a *apply) editFunction(t tenant.ID, name string, rev int64, change func(*FunctionView)) {
 	s := a.editSnapshot(t, rev)
-	f, had := s.functions[name]
+	f, had := s.known(name)
 	if !had || !a.touched[f] {
-		next := &FunctionView{Name: name, versions: map[int64]*VersionView{}}
+		next := &FunctionView{Name: name}
 		if had {
 			*next = *f
-			next.versions = maps.Clone(f.versions)
+			next.versions = slices.Clone(f.versions)
 		}
 		f = next
 		a.touched[f] = true
 	}
 	change(f)
-	s.functions[name] = f
+	s.put(f)
 	if f.Active == 0 && len(f.versions) == 0 {
-		delete(s.functions, name)
+		s.drop(name)
 		delete(a.touched, f)
 	}
 }

@@ -198,7 +198,7 @@ func (f *functionChange) view(rev int64) *FunctionView {
 	}
 	v := functionView(f.rec, rev)
 	for _, one := range f.versions {
-		v.versions[one.Number] = one
+		v.put(one)
 	}
 	return v
 }

@@ -56,7 +56,7 @@ func (v *View) copyAll(ctx context.Context) (failed bool) {
 
 func (v *View) copyCode(ctx context.Context, t tenant.ID, f *FunctionView) (failed bool) {
 	for _, number := range []int64{f.Active, f.SplitVersion} {
-		version, ok := f.versions[number]
+		version, ok := f.find(number)
 		if !ok {
 			continue
 		}

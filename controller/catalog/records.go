@@ -181,7 +181,7 @@ func decodeFunction(name string, value []byte, revision int64) (*FunctionView, e
 func functionView(r *pb.FunctionRecord, revision int64) *FunctionView {
 	f := &FunctionView{
 		Name: r.GetName(), Active: r.GetActive(), Newest: r.GetNewest(), Revision: revision, SplitVersion: r.GetSplitVersion(),
-		SplitPercent: int(r.GetSplitPercent()), Previous: previous(r), versions: map[int64]*VersionView{},
+		SplitPercent: int(r.GetSplitPercent()), Previous: previous(r),
 	}
 	if r.GetAccess() != nil {
 		f.access = decodeAccess(r.GetAccess(), r.GetUrlKeyMac())

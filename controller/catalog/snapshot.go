@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -14,31 +15,29 @@ import (
 // replaced whole: who holds one sees a publication with all that belongs to it, or nothing of it. Nobody changes one that
 // readers can see.
 type snapshot struct {
-	functions map[string]*FunctionView
+	functions []*FunctionView          // by name
 	pipelines map[string]*PipelineView // nil: none
 	revision  int64                    // of the newest change that is in it
 
-	names atomic.Pointer[snapshotNames] // made when somebody lists them
+	names atomic.Pointer[[]string] // of the pipelines, sorted: made when somebody lists them
 }
 
-// snapshotNames are sorted.
-type snapshotNames struct{ functions, pipelines []string }
-
-// sorted returns the names. Of two who make them at a time both have the same.
-func (s *snapshot) sorted() *snapshotNames {
+// pipelineNames returns them, sorted. Of two who make them at a time both have the same.
+func (s *snapshot) pipelineNames() []string {
 	n := s.names.Load()
 	if n == nil {
-		n = &snapshotNames{slices.Sorted(maps.Keys(s.functions)), slices.Sorted(maps.Keys(s.pipelines))}
+		all := slices.Sorted(maps.Keys(s.pipelines))
+		n = &all
 		s.names.Store(n)
 	}
-	return n
+	return *n
 }
 
 // newSnapshot returns a copy of old, which may be nil, to be changed before others see it.
 func newSnapshot(old *snapshot) *snapshot {
-	s := &snapshot{functions: map[string]*FunctionView{}}
+	s := &snapshot{}
 	if old != nil {
-		s.functions, s.pipelines, s.revision = maps.Clone(old.functions), maps.Clone(old.pipelines), old.revision
+		s.functions, s.pipelines, s.revision = slices.Clone(old.functions), maps.Clone(old.pipelines), old.revision
 	}
 	return s
 }
@@ -47,8 +46,35 @@ func (s *snapshot) empty() bool { return len(s.functions)+len(s.pipelines) == 0 
 
 // function returns a function that calls can reach.
 func (s *snapshot) function(name string) (*FunctionView, bool) {
-	f, ok := s.functions[name]
+	f, ok := s.known(name)
 	return f, ok && f.Active != 0
+}
+
+// known returns a function of which there is at least a version.
+func (s *snapshot) known(name string) (*FunctionView, bool) {
+	if i, ok := s.search(name); ok {
+		return s.functions[i], true
+	}
+	return nil, false
+}
+
+func (s *snapshot) search(name string) (int, bool) {
+	return slices.BinarySearchFunc(s.functions, name, func(f *FunctionView, name string) int { return cmp.Compare(f.Name, name) })
+}
+
+// put adds a function, or replaces it. Like drop it is for a snapshot that readers do not see yet.
+func (s *snapshot) put(f *FunctionView) {
+	if i, ok := s.search(f.Name); ok {
+		s.functions[i] = f
+	} else {
+		s.functions = slices.Insert(s.functions, i, f)
+	}
+}
+
+func (s *snapshot) drop(name string) {
+	if i, ok := s.search(name); ok {
+		s.functions = slices.Delete(s.functions, i, i+1)
+	}
 }
 
 // largest is the size of the largest source that is active.
@@ -81,7 +107,7 @@ type FunctionView struct {
 	SplitPercent int
 	Previous     int64 // what a rollback would activate; 0: nothing
 	access       *AccessView
-	versions     map[int64]*VersionView
+	versions     []*VersionView // by number: most functions have a few, and a map would take more than they do
 	proven       []*VersionView // newest first
 }
 
@@ -90,14 +116,39 @@ func (f *FunctionView) Version(number int64) (*VersionView, bool) {
 	if number == 0 {
 		number = f.Active
 	}
-	v, ok := f.versions[number]
-	return v, ok
+	return f.find(number)
+}
+
+func (f *FunctionView) find(number int64) (*VersionView, bool) {
+	if i, ok := f.search(number); ok {
+		return f.versions[i], true
+	}
+	return nil, false
+}
+
+func (f *FunctionView) search(number int64) (int, bool) {
+	return slices.BinarySearchFunc(f.versions, number, func(v *VersionView, n int64) int { return cmp.Compare(v.Number, n) })
+}
+
+// put adds a version, or replaces it. Like drop it is for a function that readers do not see yet.
+func (f *FunctionView) put(v *VersionView) {
+	if i, ok := f.search(v.Number); ok {
+		f.versions[i] = v
+	} else {
+		f.versions = slices.Insert(f.versions, i, v)
+	}
+}
+
+func (f *FunctionView) drop(number int64) {
+	if i, ok := f.search(number); ok {
+		f.versions = slices.Delete(f.versions, i, i+1)
+	}
 }
 
 // Versions returns all versions, newest first.
 func (f *FunctionView) Versions() []*VersionView {
-	all := slices.Collect(maps.Values(f.versions))
-	slices.SortFunc(all, func(a, b *VersionView) int { return int(b.Number - a.Number) })
+	all := slices.Clone(f.versions)
+	slices.Reverse(all)
 	return all
 }
 
@@ -117,7 +168,7 @@ func (f *FunctionView) Percent(number int64) int {
 // draw returns the version that an unpinned call gets, by a random number.
 func (f *FunctionView) draw(n uint64) (*VersionView, bool) {
 	if n%100 < uint64(f.SplitPercent) {
-		if v, ok := f.versions[f.SplitVersion]; ok {
+		if v, ok := f.find(f.SplitVersion); ok {
 			return v, true
 		}
 	}
@@ -137,12 +188,11 @@ func (f *FunctionView) lastGood(number int64) *VersionView {
 // settle derives what is looked up from the versions.
 func (f *FunctionView) settle() {
 	f.proven = nil
-	for _, v := range f.versions {
+	for _, v := range slices.Backward(f.versions) {
 		if v.Proven {
 			f.proven = append(f.proven, v)
 		}
 	}
-	slices.SortFunc(f.proven, func(a, b *VersionView) int { return int(b.Number - a.Number) })
 }
 
 // Function returns a version of a function and whether there is one: the one of that number, or for 0 the active one, or
@@ -172,12 +222,16 @@ func (v *View) Functions(t tenant.ID, last string, limit int) []*FunctionView {
 	if !ok {
 		return nil
 	}
+	first, found := s.search(last)
+	if found {
+		first++
+	}
 	var all []*FunctionView
-	for _, name := range after(s.sorted().functions, last) {
+	for _, f := range s.functions[first:] {
 		if len(all) == limit {
 			break
 		}
-		if f, ok := s.function(name); ok {
+		if f.Active != 0 {
 			all = append(all, f)
 		}
 	}
@@ -191,7 +245,7 @@ func (v *View) Pipelines(t tenant.ID, last string, limit int) []*PipelineView {
 		return nil
 	}
 	var all []*PipelineView
-	for _, name := range after(s.sorted().pipelines, last) {
+	for _, name := range after(s.pipelineNames(), last) {
 		if len(all) == limit {
 			break
 		}
@@ -207,7 +261,7 @@ func (v *View) usedBy(t tenant.ID, function string, number int64) []string {
 		return nil
 	}
 	var all []string
-	for _, name := range s.sorted().pipelines {
+	for _, name := range s.pipelineNames() {
 		if s.pipelines[name].names(function, number) {
 			all = append(all, name)
 		}

@@ -22,7 +22,7 @@ const (
 	DefaultAuthStaleMax   = time.Hour
 	DefaultCodeCacheBytes = 256 << 20
 	retryFirst            = 50 * time.Millisecond
-	retryMost             = 5 * time.Second
+	retryMost             = 2 * time.Second // half as much more by chance: how long changes go unheard of once the store is back
 	// reconcileShare is how much longer than it takes it is between two looks at everything: a large store must not be busy with
 	// being listed.
 	reconcileShare = 100

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -283,8 +284,23 @@ func (x *chaos) whole() bool {
 			return false
 		}
 	}
+	return x.inSight()
+}
+
+// inSight says whether the routers hear of what is written.
+func (x *chaos) inSight() bool {
+	client := http.Client{Timeout: time.Second}
+	for _, f := range x.routers {
+		age, err := readMetric(&client, f.url+"/metrics", "paddock_catalog_age_seconds")
+		if err != nil || age > sightLimit.Seconds() {
+			return false
+		}
+	}
 	return true
 }
+
+// sightLimit is how old a router's view of the store is at most whose watch lives.
+const sightLimit = 3 * time.Second
 
 // ofLoad says that a call is one of the constant ones.
 func ofLoad(s sample) bool { return strings.HasPrefix(s.tenant, "tenant-") }

@@ -42,8 +42,9 @@ const (
 	mostOpen = 100
 )
 
-// loadPolicy has one container serve a tenant, so that two of them are a surplus, and lets faults cost containers.
-var loadPolicy = map[string]any{"maxContainers": 1, "callsPerContainer": 64, "claimBurst": 100, "claimsPerSecond": 20, "idleTtl": "3600s"}
+// loadPolicy has one container serve a tenant, so that two of them are a surplus, and lets faults cost containers. Streams end within
+// drainTimeout: else one fault's surplus would cut them while the next one is looked at.
+var loadPolicy = map[string]any{"maxContainers": 1, "callsPerContainer": 64, "claimBurst": 100, "claimsPerSecond": 20, "idleTtl": "3600s", "drainTimeout": "70s"}
 
 // balancer is what stands before routers: it sends calls to those that say that they are ready. It repeats nothing.
 type balancer struct {
