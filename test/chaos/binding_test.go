@@ -73,6 +73,10 @@ func (b *bindings) looked(node int, found map[string]string, from, to time.Durat
 	defer b.mu.Unlock()
 	for id, tenant := range found {
 		c := b.seen[id]
+		if c != nil && c.tenant != "" && tenant == "" { // its directory is being removed, and the latch went first
+			delete(found, id)
+			continue
+		}
 		if c == nil {
 			c = &seenContainer{node: node}
 			b.seen[id] = c
@@ -207,6 +211,27 @@ func TestBindingModel(t *testing.T) {
 			ops = append(ops, porcupine.Operation{ClientId: i, Input: bindingOp{o.what, o.tenant}, Call: o.from, Return: o.to})
 		}
 		if _, wrong := linearizable(bindingModel, map[string][]porcupine.Operation{"x": ops}, t.TempDir()); (len(wrong) == 0) != c.ok {
+			t.Errorf("%s: %v", name, wrong)
+		}
+	}
+}
+
+// What the looks at the latches saw becomes a history: one that goes first, before its directory, is no container given back, and
+// one that comes again with another tenant is.
+func TestLooksAtLatches(t *testing.T) {
+	for name, c := range map[string]struct {
+		looks []map[string]string
+		ok    bool
+	}{
+		"a life":               {[]map[string]string{{"x": ""}, {"x": "a"}, {}}, true},
+		"the latch goes first": {[]map[string]string{{"x": "a"}, {"x": ""}, {}}, true},
+		"another's then":       {[]map[string]string{{"x": "a"}, {"x": ""}, {"x": "b"}}, false},
+	} {
+		b := newBindings(newHistory())
+		for i, found := range c.looks {
+			b.looked(0, found, time.Duration(2*i), time.Duration(2*i+1))
+		}
+		if _, wrong := linearizable(bindingModel, b.histories(), t.TempDir()); (len(wrong) == 0) != c.ok {
 			t.Errorf("%s: %v", name, wrong)
 		}
 	}
