@@ -44,7 +44,8 @@ type fairCase struct {
 var fairCases = []fairCase{
 	{"a machine with room", 0.33, fairFactor, false},
 	{"nine tenths refused", 0.5, fairFactor, true},
-	{"a full machine", 0.5, 0, false},
+	{"a machine that the others nearly fill", 0.85, fairFactor, false},
+	{"a flood without end", 0.5, 0, false},
 }
 
 // fair measures by how much a tenant that is too much slows down all others, alone and beside it in turn.
@@ -94,7 +95,7 @@ func (b *bench) fairIn(ctx context.Context, s *service) error {
 		return err
 	}
 	defer renice(os.Getpid(), 0)
-	capacity, err := together(others, 2*time.Second)
+	capacity, err := most(others)
 	if err != nil {
 		return err
 	}
@@ -145,6 +146,18 @@ func answers(t target, within time.Duration) error {
 			return fmt.Errorf("%s is not served: %d, %v", t.name, status, err)
 		}
 	}
+}
+
+// most is the most calls per second of several tries: warm containers may still be made in place of those that were taken.
+func most(all []target) (capacity float64, err error) {
+	for range 5 {
+		n, err := together(all, time.Second)
+		if err != nil {
+			return 0, err
+		}
+		capacity = max(capacity, n)
+	}
+	return capacity, nil
 }
 
 // together calls all targets at once, one connection each, and returns the calls per second.
