@@ -18,6 +18,7 @@ import (
 	"paddock/internal/tenant"
 	"paddock/pool"
 	pb "paddock/proto/paddock/v1"
+	"paddock/runtimes"
 )
 
 // removeTimeout bounds how long the end of a tenant's containers is waited for.
@@ -27,6 +28,7 @@ const removeTimeout = 30 * time.Second
 type Catalogue interface {
 	Tenant(id tenant.ID) (*catalog.TenantView, bool)
 	Subscribe() *catalog.Subscription
+	Runtime(name string) (*catalog.RuntimeView, bool)
 }
 
 // Config is what a Controller is made of. All fields but Calls, Logger, Audit and Address must be set.
@@ -43,6 +45,8 @@ type Config struct {
 	Pool       pool.Config // its Observer is the controller's to set
 	Store      store.Store
 	Catalogue  Catalogue // seen once already: containers of tenants that it does not know are destroyed
+	// Images returns the runtime images on this machine, besides Pool.Image, which is the program's own; nil: none.
+	Images func() []runtimes.Image
 	// Neighbours is who else serves the same tenants, of the same catalogue; nil: nobody does.
 	Neighbours Neighbours
 	Logs       *logs.Hub
@@ -62,7 +66,8 @@ type Controller struct {
 	membership  *membership
 	others      *others // nil where nobody else serves
 
-	drain drain
+	drain  drain
+	images imagesInUse
 
 	ctx    context.Context // of what runs beside the calls
 	cancel context.CancelFunc
@@ -115,6 +120,7 @@ func (c *Controller) Start(ctx context.Context) error {
 		return err
 	}
 	changes := c.cfg.Catalogue.Subscribe()
+	c.useImages()
 	if err := c.pool.Start(ctx); err != nil {
 		changes.Close()
 		return err
@@ -142,6 +148,7 @@ func (c *Controller) Start(ctx context.Context) error {
 	c.tasks.Go(func() { c.assignments.run(c.ctx) })
 	c.tasks.Go(func() { c.membership.run(c.ctx) })
 	c.tasks.Go(func() { c.sweepKept(c.ctx) })
+	c.tasks.Go(func() { c.followImages(c.ctx) })
 	if c.others != nil {
 		c.tasks.Go(func() { c.others.run(c.ctx) })
 	}

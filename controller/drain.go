@@ -188,6 +188,7 @@ func (c *Controller) nodeStatus() *pb.NodeStatus {
 		Id: rec.GetId(), Address: rec.GetAddress(), Region: rec.GetRegion(), Version: rec.GetVersion(), TrustClass: rec.GetTrustClass(),
 		Isolation: rec.GetIsolation(), State: "serving", Ready: int32(st.Ready), Assigned: int32(st.Assigned), InFlight: int32(st.InFlight),
 	}
+	out.Images, out.Rollout = c.imageStatus(st)
 	c.drain.mu.Lock()
 	defer c.drain.mu.Unlock()
 	if !c.drain.on {

@@ -57,7 +57,7 @@ func (s *PoolsServer) container(i pool.Info) *pb.Container {
 		Id: string(i.ID), State: stateName(i.State), Tenant: string(i.Tenant), Runtime: s.c.cfg.Pool.Image.Runtime,
 		Isolation: string(engine.Isolation()), Engine: engine.Name(), Frozen: i.Frozen, Running: int32(i.Running), Calls: i.Calls,
 		Created: stamp(i.Created), Assigned: stamp(i.Assigned), LastUsed: stamp(i.IdleSince), Cause: string(i.Cause),
-		MemoryBytes: i.MemoryCharge, Image: s.c.cfg.Pool.Image.Digest, Controller: s.c.cfg.ID, CpuMillis: i.CPUUsed,
+		MemoryBytes: i.MemoryCharge, Image: i.Image, Controller: s.c.cfg.ID, CpuMillis: i.CPUUsed,
 	}
 	if i.Running > 0 {
 		out.LastUsed = timestamppb.Now()
@@ -85,7 +85,7 @@ func (s *PoolsServer) GetPool(ctx context.Context, _ *pb.GetPoolRequest) (*pb.Po
 func (s *PoolsServer) status() *pb.PoolStatus {
 	st, cfg := s.c.pool.Stats(), s.c.cfg.Pool
 	out := &pb.PoolStatus{
-		Controller: s.c.cfg.ID, Engine: cfg.Engine.Name(), Isolation: string(cfg.Engine.Isolation()), Image: cfg.Image.Digest,
+		Controller: s.c.cfg.ID, Engine: cfg.Engine.Name(), Isolation: string(cfg.Engine.Isolation()), Image: s.c.currentImage(),
 		Creating: int32(st.Creating), Ready: int32(st.Ready), Assigned: int32(st.Assigned), Frozen: int32(st.Frozen),
 		Draining: int32(st.Draining), Waiting: int32(st.Waiting), MinReady: int32(st.MinReady), MaxReady: int32(st.MaxReady),
 		MaxContainers: int32(st.Limit), MemoryBudgetBytes: st.MemoryBudgetBytes, MemoryReservedBytes: st.MemoryCommittedBytes,

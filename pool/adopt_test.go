@@ -95,7 +95,7 @@ func TestAdoptionOfAnotherImage(t *testing.T) {
 		r.cfg.Image.Digest = "image-2"
 		r.start()
 		defer r.stop()
-		time.Sleep(time.Second)
+		time.Sleep(15 * time.Second) // assigned ones go as they are idle
 		synctest.Wait()
 		if s := r.Stats(); s.Recycled[pool.CauseRollout] == 0 || r.engine.Container(old) != nil {
 			t.Errorf("%+v", s)

@@ -7,6 +7,7 @@ import (
 
 	"paddock/internal/call"
 	"paddock/internal/tenant"
+	"paddock/runtimes"
 )
 
 // State is where a container is in its life.
@@ -115,6 +116,7 @@ type container struct {
 	size    int64 // Spec.MemoryBytes
 	limit   int64 // bytes of its cgroup
 	digest  string
+	image   runtimes.Image // that it is being made of
 	created time.Time
 
 	engine   Container // nil: Create has not returned one

@@ -32,7 +32,9 @@ func (p *Pool) launchLocked(size int64, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	c := p.newContainerLocked(id, uid, size, p.limitOf(size), p.cfg.Image.Digest, now)
+	image := p.images.choose(now)
+	c := p.newContainerLocked(id, uid, size, p.limitOf(size), image.Digest, now)
+	c.image = image
 	c.cpu = p.cfg.CPUMillis
 	p.laterLocked(func() { p.create(c) })
 	return nil
@@ -49,12 +51,15 @@ func (p *Pool) create(c *container) {
 		p.counts.createFailed++
 		if p.phase == phaseOpen {
 			p.cfg.Logger.Error("a container could not be created", "container", c.id, "err", err, "output", tail(c))
-			p.refill.failed(now)
+			if !p.images.failed(c.digest, now) {
+				p.refill.failed(now)
+			}
 		}
 		p.failLocked(c, CauseCreate, now)
 		return
 	}
 	p.counts.created++
+	p.images.succeeded(c.digest)
 	p.refill.succeeded(now.Sub(began))
 	p.becomeReadyLocked(c, now)
 	if c.state == Ready {
@@ -99,7 +104,7 @@ func (p *Pool) make(c *container) error {
 	defer cancel()
 	c.attempts = true
 	engine, err := p.cfg.Engine.Create(ctx, Spec{
-		ID: c.id, Image: p.cfg.Image, UID: c.uid, LinkDir: dir,
+		ID: c.id, Image: c.image, UID: c.uid, LinkDir: dir,
 		MemoryBytes: c.size, CPUMillis: p.cfg.CPUMillis, Pids: p.cfg.Pids, TmpBytes: p.cfg.TmpBytes,
 	})
 	if err != nil {

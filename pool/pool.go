@@ -74,6 +74,7 @@ type Pool struct {
 	idleSize     int64 // charges of idle
 	freezingSize int64 // limits of those that are being frozen
 
+	images    images
 	refill    refill
 	refilling timer
 	sweeping  timer
@@ -105,6 +106,7 @@ func New(c Config) (*Pool, error) {
 		containers: map[ContainerID]*container{},
 		tenants:    map[tenant.ID]*tenantState{},
 		stocks:     map[int64]*stock{},
+		images:     newImages(c.Image),
 		uids:       newUIDs(c.UIDBase, c.UIDCount),
 		min:        c.MinReady, max: c.MaxReady, maxContainers: c.MaxContainers,
 		counts: newCounters(),
@@ -198,6 +200,7 @@ func (p *Pool) dispatchLocked(now time.Time) {
 		p.makeRoomLocked(now)
 	}
 	p.refillLocked(now)
+	p.replaceWarmLocked(now)
 }
 
 // tickLocked is the slow housekeeping of the whole pool.
@@ -208,6 +211,7 @@ func (p *Pool) tickLocked(now time.Time) {
 	p.forgetTenantsLocked(now)
 	p.shedSurplusLocked(now)
 	p.forgetStocksLocked(now)
+	p.replaceWarmLocked(now)
 	if p.destroyed == nil {
 		p.destroyed = map[ContainerID]struct{}{}
 		p.laterLocked(p.sweep)

@@ -19,7 +19,8 @@ type view struct {
 	life      time.Duration
 	served    int64
 	maxAge    time.Duration
-	old       bool // made from another image than the current one
+	old       bool // made from another image than those of now
+	drains    bool // such ones are replaced, rather than left until they go idle
 	foreign   bool // the tenant must run under another isolation
 	resized   bool // the tenant's containers are of another size
 	policy    *tenant.Policy
@@ -35,8 +36,7 @@ type rule struct {
 // rules is the whole recycling policy that looks at a container by itself. Eviction, surplus, draining by hand and losses
 // come from outside of it. The values are the tenant's, over defaults.
 var rules = []rule{
-	{CauseRollout, func(v *view) time.Time { return onlyIf(v.old, v.created) },
-		func(v *view) string { return "it was made from another runtime image than the current one" }},
+	{CauseRollout, rolloutDue, func(v *view) string { return "it was made from another runtime image than the current one" }},
 	{CausePolicy, func(v *view) time.Time { return onlyIf(v.state == Assigned && v.foreign, v.assigned) },
 		func(v *view) string { return fmt.Sprintf("its tenant must run under %s now", v.policy.Isolation) }},
 	{CausePolicy, func(v *view) time.Time { return onlyIf(v.state == Assigned && v.resized, v.assigned) },
@@ -69,7 +69,7 @@ func onlyIf(applies bool, at time.Time) time.Time {
 func (p *Pool) viewLocked(c *container) view {
 	v := view{
 		state: c.state, quiet: c.quiet(), created: c.created, assigned: c.assigned, idleSince: c.idleSince, life: c.life,
-		served: c.served, maxAge: p.cfg.MaxAge, old: c.digest != p.cfg.Image.Digest,
+		served: c.served, maxAge: p.cfg.MaxAge, old: p.images.old(c.digest), drains: p.images.drains(),
 		policy: &p.noPolicy,
 	}
 	if c.tenant != nil {
@@ -147,7 +147,11 @@ func (p *Pool) visitLocked(c *container, now time.Time) {
 	v := p.viewLocked(c)
 	cause, at := nextRule(&v)
 	if !at.IsZero() && !now.Before(at) {
-		if (cause == CauseMaxLife || cause == CausePolicy && !v.foreign) && p.awaitSuccessorLocked(c, cause, now) {
+		if cause == CauseRollout && c.state == Ready {
+			p.replaceWarmLocked(now) // it goes when its turn comes
+			return
+		}
+		if (cause == CauseMaxLife || cause == CauseRollout && !v.quietFor(now, rolloutIdle) || cause == CausePolicy && !v.foreign) && p.awaitSuccessorLocked(c, cause, now) {
 			return
 		}
 		p.drainLocked(c, cause, now)

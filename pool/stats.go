@@ -36,13 +36,14 @@ type Stats struct {
 	Limit                                               int // on their sum
 	MinReady, MaxReady                                  int // bounds on ReadyTarget, as configured or resized
 
-	InFlight int // calls that hold a slot
-	Waiting  int // calls in the queue
-	Demand   int // containers that waiting calls have paid for
-	Tenants  int // that the pool knows anything of
-	Thaws    int // frozen containers that wait for memory
-	UIDs     int // in use
-	Leaking  int // containers that could not be destroyed so far
+	InFlight int          // calls that hold a slot
+	Waiting  int          // calls in the queue
+	Demand   int          // containers that waiting calls have paid for
+	Tenants  int          // that the pool knows anything of
+	Thaws    int          // frozen containers that wait for memory
+	Images   []ImageStats // of which containers are made, or were
+	UIDs     int          // in use
+	Leaking  int          // containers that could not be destroyed so far
 
 	MemoryBudgetBytes    int64 // 0 = not limited
 	MemoryCommittedBytes int64 // of it, the reserve not included
@@ -95,12 +96,14 @@ func (p *Pool) Stats() Stats {
 		FreezeFailures: n.freezeFailed, ThawFailures: n.thawFailed,
 		Sweeps: n.sweeps, Orphans: n.orphans, Vanished: n.vanished, Adopted: n.adopted,
 	}
+	s.Images = p.images.stats()
 	now := time.Now()
 	for _, k := range p.stocks {
 		s.ReadyTarget += p.targetLocked(k, now)
 		s.ClaimRate += k.claims.now(now)
 	}
 	for _, c := range p.containers {
+		s.countImage(c)
 		if c.state == Assigned && (c.power == powerFrozen || c.power == powerQueued) {
 			s.Frozen++
 		}
@@ -111,6 +114,7 @@ func (p *Pool) Stats() Stats {
 // Info is one container as an operator sees it.
 type Info struct {
 	ID           ContainerID
+	Image        string    // digest
 	Tenant       tenant.ID // "" if it is nobody's
 	State        State
 	Cause        Cause // why it is out of service
@@ -137,7 +141,7 @@ func (p *Pool) Containers(id tenant.ID) []Info {
 	all, now := []Info{}, time.Now()
 	for _, c := range p.selectLocked(Selector{Tenant: id, All: true}) {
 		i := Info{
-			ID: c.id, Tenant: c.latch, State: c.state, Cause: c.cause, Fresh: c.fresh, Extra: c.extra,
+			ID: c.id, Image: c.digest, Tenant: c.latch, State: c.state, Cause: c.cause, Fresh: c.fresh, Extra: c.extra,
 			Frozen:   c.state == Assigned && (c.power == powerFrozen || c.power == powerQueued),
 			InFlight: c.inflight, Running: c.running, Calls: c.served, UID: c.uid, MemoryBytes: c.size, MemoryCharge: c.charge, CPUMillis: c.cpu,
 			Created: c.created, Assigned: c.assigned, CPUUsed: int64(1000 * c.sharing.now(now)),

@@ -27,7 +27,7 @@ func (p *Pool) awaitSuccessorLocked(c *container, cause Cause, now time.Time) bo
 	if c.quiet() && now.Sub(c.idleSince) > successorActive || len(c.tenant.live) > 1 {
 		return false
 	}
-	if s := c.tenant.stock; !s.free() {
+	if s := c.tenant.stock; !s.free() || cause == CauseRollout && p.oldFirstLocked(s) {
 		if now.Sub(c.dueAt) > successorWait {
 			return false
 		}

@@ -165,6 +165,12 @@ var rules = []rule{
 	{rpc: pb.Pools_Drain_FullMethodName, http: "POST /v1/pool/drain", role: identity.RoleOperator, resource: "pool"},
 	{rpc: pb.Pools_Recycle_FullMethodName, http: "POST /v1/pool/recycle", role: identity.RoleOperator, resource: "pool"},
 
+	{rpc: pb.Pools_ListRuntimes_FullMethodName, http: "GET /v1/runtimes", role: identity.RoleOperator, resource: "pool", audit: auditNothing},
+	{rpc: pb.Pools_StartRollout_FullMethodName, http: "POST /v1/runtimes/{runtime}/rollout", role: identity.RoleOperator, resource: "pool"},
+	{rpc: pb.Pools_PauseRollout_FullMethodName, http: "POST /v1/runtimes/{runtime}/pause", role: identity.RoleOperator, resource: "pool"},
+	{rpc: pb.Pools_ResumeRollout_FullMethodName, http: "POST /v1/runtimes/{runtime}/resume", role: identity.RoleOperator, resource: "pool"},
+	{rpc: pb.Pools_RollbackRuntime_FullMethodName, http: "POST /v1/runtimes/{runtime}/rollback", role: identity.RoleOperator, resource: "pool"},
+
 	{rpc: pb.Audit_Tail_FullMethodName, http: "GET /v1/audit",
 		role: identity.RoleOperator, resource: "audit", audit: auditAlways},
 

@@ -55,7 +55,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.client(a.deployCommand()), a.client(a.publishCommand()), a.client(a.invokeCommand()), a.client(a.functionsCommand()),
 		a.client(a.pipelinesCommand()), a.client(a.logsCommand()), a.client(a.callsCommand()))
 	add("manage", a.client(a.tenantsCommand()), a.client(a.keysCommand()), a.client(a.secretsCommand()),
-		a.client(a.poolCommand()), a.client(a.auditCommand()), a.client(a.topCommand()))
+		a.client(a.poolCommand()), a.client(a.runtimeCommand()), a.client(a.auditCommand()), a.client(a.topCommand()))
 	add("", a.versionCommand(), a.keeperCommand())
 	return root
 }

@@ -14,6 +14,8 @@ import (
 
 	"paddock/controller/catalog"
 	"paddock/controller/janitor"
+	"paddock/controller/rollout"
+	"paddock/controller/store"
 	"paddock/internal/metrics"
 	"paddock/pool"
 	"paddock/proto"
@@ -47,7 +49,7 @@ func (s *service) startFront(ctx context.Context) error {
 	}
 	r, err := router.New(router.Config{
 		Catalogue: s.store.view, Keyring: catalog.NewKeyring(s.store.view, s.store.pepper), Nodes: b.nodes,
-		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: b.pools, Logs: b.logs, Prover: cat, Audit: s.audit.log,
+		Catalog: catalog.NewServer(cat), Keys: catalog.NewKeyServer(cat), Pools: rollout.NewServer(b.pools, s.store.client, s.store.view, servedRuntime), Logs: b.logs, Prover: cat, Audit: s.audit.log,
 		OpenAPI: proto.OpenAPI(), Registerer: registry, Gatherer: prometheus.Gatherers{registry, etcdMetrics{}}, Tracer: tracer, TLS: s.front.tls,
 		MaxConns: s.maxConns(), MaxConnsPerAddress: s.cfg.MaxConnectionsPerAddress,
 		Logger: s.log.With("part", "router"),
@@ -62,7 +64,7 @@ func (s *service) startFront(ctx context.Context) error {
 			s.failed <- fmt.Errorf("serving: %w", err)
 		}
 	}()
-	s.startSweeps(cat)
+	s.startSweeps(cat, s.rollouts(b.pools))
 	s.startKeyUse(cat)
 	return nil
 }
@@ -84,17 +86,21 @@ func (s *service) backend() backend {
 }
 
 // startSweeps removes, now and then, what broken-off deletions and expired keys left. Of several routers one does it.
-func (s *service) startSweeps(cat *catalog.Service) {
+func (s *service) startSweeps(cat *catalog.Service, rollouts func(context.Context, store.Guard)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		if s.cluster.fleet != nil {
 			janitor.Run(ctx, janitor.Options{
-				ID: s.data.ID, Store: s.store.client, Fleet: s.store.view.Fleet, Sweep: cat.Sweep, Logger: s.log.With("part", "janitor"),
+				ID: s.data.ID, Store: s.store.client, Fleet: s.store.view.Fleet, Sweep: cat.Sweep, Lead: rollouts,
+				Logger: s.log.With("part", "janitor"),
 			})
 			return
 		}
+		led := make(chan struct{})
+		go func() { defer close(led); rollouts(ctx, store.Guard{}) }()
+		defer func() { <-led }()
 		for {
 			if err := cat.Sweep(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("sweep of the catalogue", "err", err)
@@ -107,6 +113,22 @@ func (s *service) startSweeps(cat *catalog.Service) {
 		}
 	}()
 	s.onStop("sweeps", func(context.Context, bool) error { cancel(); <-done; return nil })
+}
+
+// servedRuntime is the one runtime that there is.
+const servedRuntime = "node"
+
+// rollouts carries rollouts of runtime images on, in the one process that does.
+func (s *service) rollouts(pools pb.PoolsServer) func(context.Context, store.Guard) {
+	return func(ctx context.Context, guard store.Guard) {
+		rollout.Run(ctx, rollout.Options{
+			Store: s.store.client, Runtime: servedRuntime, View: s.store.view, Guard: guard, Logger: s.log.With("part", "rollout"),
+			Nodes: func(ctx context.Context) ([]*pb.NodeStatus, error) {
+				r, err := pools.ListNodes(ctx, &pb.ListNodesRequest{})
+				return r.GetNodes(), err
+			},
+		})
+	}
 }
 
 // maxConns is how many connections each listener takes. What is left of the descriptors is for sandboxes, whose links and

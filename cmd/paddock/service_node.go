@@ -132,6 +132,15 @@ func (s *service) buildImage(ctx context.Context) (err error) {
 	return machine.Explain(err)
 }
 
+// images returns what runtime images there are on this machine: an operator may bring more while it serves.
+func (s *service) images() []runtimes.Image {
+	all, err := node.Installed(s.data.Images())
+	if err != nil {
+		s.log.Warn("runtime images on this machine", "err", err)
+	}
+	return all
+}
+
 // imageAge is how old an unused image in a shared Docker engine is before it goes: another controller may be about to use
 // it.
 const imageAge = 24 * time.Hour
@@ -155,6 +164,9 @@ func (s *service) pruneImages(ctx context.Context) {
 		return
 	}
 	keep := []string{s.node.image.Digest}
+	if v, ok := s.store.view.Runtime(s.node.image.Runtime); ok {
+		keep = append(keep, v.Record.GetImage(), v.Record.GetFormer(), v.Record.GetRollout().GetImage())
+	}
 	for _, c := range found {
 		keep = append(keep, c.Facts().ImageDigest)
 	}
@@ -225,7 +237,7 @@ func (s *service) startController(ctx context.Context) error {
 		others = s.store.view
 	}
 	c, err := controller.New(controller.Config{
-		Neighbours: others, ID: s.data.ID, Address: s.cluster.advertised, DrainFile: s.data.DrainFile(), Region: s.cfg.Region,
+		Images: s.images, Neighbours: others, ID: s.data.ID, Address: s.cluster.advertised, DrainFile: s.data.DrainFile(), Region: s.cfg.Region,
 		TrustClass: s.cfg.Cluster.TrustClass, Version: release(), Store: s.store.client, Catalogue: s.store.view,
 		Logs: logs.New(logs.Options{}), Audit: s.audit.events, Logger: s.log.With("part", "controller"),
 		Pool: pool.Config{

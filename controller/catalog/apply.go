@@ -83,7 +83,7 @@ func (a *apply) put(key string, value []byte, rev int64) (kept bool) {
 		return true
 	}
 	kind, parts := store.SplitKey(key)
-	if a.view.opts.ServingOnly && kind != store.KindTenant && kind != store.KindController && kind != store.KindAssignment {
+	if a.view.opts.ServingOnly && kind != store.KindTenant && kind != store.KindController && kind != store.KindAssignment && kind != store.KindRuntime {
 		return false
 	}
 	var err error

@@ -66,6 +66,7 @@ type Holding struct {
 type fleetView struct {
 	fleet    atomic.Pointer[Fleet]
 	holdings *table[tenant.ID, *holdings]
+	runtimes *table[string, *RuntimeView]
 }
 
 // holdings are a tenant's containers. Nobody changes one that readers can see.
@@ -83,7 +84,7 @@ type held struct {
 type heldBy struct{ controller, runtime, container string }
 
 func newFleetView() *fleetView {
-	v := &fleetView{holdings: newTable[tenant.ID, *holdings]()}
+	v := &fleetView{holdings: newTable[tenant.ID, *holdings](), runtimes: newTable[string, *RuntimeView]()}
 	v.fleet.Store(&Fleet{byID: map[string]*ControllerView{}})
 	return v
 }
@@ -115,11 +116,12 @@ type fleetEdit struct {
 	view     *fleetView
 	fleet    map[string]*ControllerView // nil: unchanged
 	holdings *edit[tenant.ID, *holdings]
+	runtimes *edit[string, *RuntimeView]
 	mine     map[tenant.ID]*holdings
 }
 
 func (v *fleetView) edit() *fleetEdit {
-	return &fleetEdit{view: v, holdings: v.holdings.edit(), mine: map[tenant.ID]*holdings{}}
+	return &fleetEdit{view: v, holdings: v.holdings.edit(), runtimes: v.runtimes.edit(), mine: map[tenant.ID]*holdings{}}
 }
 
 func (e *fleetEdit) controllers() map[string]*ControllerView {
@@ -186,6 +188,7 @@ func (e *fleetEdit) publish() {
 		e.holdings.set(t, h)
 	}
 	e.holdings.publish()
+	e.runtimes.publish()
 	if e.fleet == nil {
 		return
 	}
@@ -220,6 +223,9 @@ func (a *apply) putFleet(kind store.Kind, parts []string, value []byte, rev int6
 	case store.KindAssignment:
 		a.notice(HoldingChanged, tenant.ID(parts[1]), "")
 		return true, a.serving.putAssignment(parts, value, rev)
+	case store.KindRuntime:
+		a.notice(RuntimeChanged, "", parts[0])
+		return true, a.serving.putRuntime(parts[0], value, rev)
 	}
 	return false, nil
 }
@@ -229,6 +235,9 @@ func (a *apply) removeFleet(kind store.Kind, parts []string) {
 	case store.KindController:
 		delete(a.serving.controllers(), parts[0])
 		a.notice(ControllerRemoved, "", parts[0])
+	case store.KindRuntime:
+		a.serving.runtimes.del(parts[0])
+		a.notice(RuntimeChanged, "", parts[0])
 	case store.KindAssignment:
 		a.serving.removeAssignment(parts)
 		a.notice(HoldingChanged, tenant.ID(parts[1]), "")

@@ -23,6 +23,7 @@ const (
 	PipelineRemoved
 	ControllerChanged // Name is its id
 	ControllerRemoved
+	RuntimeChanged // Name is the runtime
 	HoldingChanged // which controllers have containers of the tenant
 )
 

@@ -28,10 +28,12 @@ const (
 
 // Options are what a janitor needs. Sweep cleans the catalogue.
 type Options struct {
-	ID     string // of this process, for people
-	Store  store.Store
-	Fleet  func() *catalog.Fleet
-	Sweep  func(context.Context) error
+	ID    string // of this process, for people
+	Store store.Store
+	Fleet func() *catalog.Fleet
+	Sweep func(context.Context) error
+	// Lead, if set, runs while this process is elected; guard holds for as long.
+	Lead   func(ctx context.Context, guard store.Guard)
 	Logger *slog.Logger
 }
 
@@ -94,6 +96,11 @@ func serve(ctx context.Context, o Options, lease store.Lease, guard store.Guard)
 		case <-ctx.Done():
 		}
 	}()
+	if o.Lead != nil {
+		over := make(chan struct{})
+		go func() { defer close(over); o.Lead(ctx, guard) }()
+		defer func() { cancel(); <-over }()
+	}
 	d := dead{o: o, guard: guard, gone: map[string]time.Time{}}
 	var swept time.Time
 	for {

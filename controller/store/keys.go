@@ -85,6 +85,9 @@ func Assignment(controller string, id tenant.ID, runtime, container string) stri
 // AssignmentsOf is the prefix of a controller's assignments.
 func AssignmentsOf(controller string) string { return AssignmentsPrefix + controller + "/" }
 
+// Runtime is runtimes/<runtime>: which image its containers are made of.
+func Runtime(name string) string { return RuntimesPrefix + name }
+
 // Election is election/<name>: who holds a role that one process at a time has.
 func Election(name string) string { return ElectionPrefix + name }
 
@@ -133,6 +136,7 @@ const (
 	KindHost
 	KindController
 	KindAssignment
+	KindRuntime
 )
 
 var kinds = map[string]struct {
@@ -149,6 +153,7 @@ var kinds = map[string]struct {
 	"hosts":       {KindHost, 1},
 	"controllers": {KindController, 1},
 	"assignments": {KindAssignment, 4},
+	"runtimes":    {KindRuntime, 1},
 }
 
 // SplitKey takes a key apart: its kind and the parts after the kind's prefix. A key of another form is KindOther.

@@ -52,5 +52,5 @@ func command(privateCA bool) (argv, env []string) {
 func (t tree) addCommand(privateCA bool) {
 	argv, env := command(privateCA)
 	lines := strings.Join(env, "\n") + "\n\n" + strings.Join(argv, " ")
-	t.text("paddock/command", fmt.Appendf(nil, "%s\nheap %d%%\n", lines, heapPercent))
+	t.text("paddock/command", fmt.Appendf(nil, "%s\nheap %d%%\nnode v%s\n", lines, heapPercent, nodeVersion))
 }

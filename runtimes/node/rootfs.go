@@ -160,7 +160,7 @@ func sweepStaging(dir string) error {
 	return nil
 }
 
-// Prune removes the images in dir whose digests are not in keep. The caller knows which are in use.
+// Prune removes the images in dir whose digests are not in keep and that nobody keeps. The caller knows which are in use.
 func Prune(ctx context.Context, dir string, keep ...string) error {
 	unlock, err := lockFile(ctx, filepath.Join(dir, ".lock"))
 	if err != nil {
@@ -177,6 +177,9 @@ func Prune(ctx context.Context, dir string, keep ...string) error {
 	}
 	for _, e := range entries {
 		if !e.IsDir() || len(e.Name()) != digestLength || kept[e.Name()] {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(dir, e.Name(), keptMark)); err == nil {
 			continue
 		}
 		// Renamed first: a removal that is cut short leaves no image that looks whole.

@@ -5082,8 +5082,12 @@ type NodeStatus struct {
 	Moved      int32 `protobuf:"varint,11,opt,name=moved,proto3" json:"moved,omitempty"`
 	Unprepared int32 `protobuf:"varint,12,opt,name=unprepared,proto3" json:"unprepared,omitempty"`
 	// Calls that outlasted their tenant's drain_timeout and were ended.
-	OverdueCalls  int64                  `protobuf:"varint,13,opt,name=overdue_calls,json=overdueCalls,proto3" json:"overdue_calls,omitempty"`
-	DrainBegan    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=drain_began,json=drainBegan,proto3" json:"drain_began,omitempty"`
+	OverdueCalls int64                  `protobuf:"varint,13,opt,name=overdue_calls,json=overdueCalls,proto3" json:"overdue_calls,omitempty"`
+	DrainBegan   *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=drain_began,json=drainBegan,proto3" json:"drain_began,omitempty"`
+	// The runtime images that it has, or has containers of.
+	Images []*ImageStatus `protobuf:"bytes,15,rep,name=images,proto3" json:"images,omitempty"`
+	// The rollout that their counts are of; "": none since it started.
+	Rollout       string `protobuf:"bytes,16,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5214,6 +5218,20 @@ func (x *NodeStatus) GetDrainBegan() *timestamppb.Timestamp {
 		return x.DrainBegan
 	}
 	return nil
+}
+
+func (x *NodeStatus) GetImages() []*ImageStatus {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetRollout() string {
+	if x != nil {
+		return x.Rollout
+	}
+	return ""
 }
 
 type RecycleRequest struct {
@@ -5366,6 +5384,837 @@ func (x *RecycleProgress) GetUnprepared() bool {
 	return false
 }
 
+// ImageStatus is one runtime image at one controller. Counts are since the controller heard of the rollout that NodeStatus names.
+type ImageStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 over all files.
+	Digest  string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Runtime string `protobuf:"bytes,2,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// It can make containers of it.
+	Present bool `protobuf:"varint,4,opt,name=present,proto3" json:"present,omitempty"`
+	// That of the controller's own program.
+	Own bool `protobuf:"varint,5,opt,name=own,proto3" json:"own,omitempty"`
+	// Of the containers that it makes; the rest are of other images.
+	Percent  int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
+	Ready    int32 `protobuf:"varint,7,opt,name=ready,proto3" json:"ready,omitempty"`
+	Assigned int32 `protobuf:"varint,8,opt,name=assigned,proto3" json:"assigned,omitempty"`
+	// Containers that became ready, and those that did not.
+	Made          int64 `protobuf:"varint,9,opt,name=made,proto3" json:"made,omitempty"`
+	StartFailures int64 `protobuf:"varint,10,opt,name=start_failures,json=startFailures,proto3" json:"start_failures,omitempty"`
+	// Calls that have ended; of them those that failed by the sandbox or the platform, and those that failed by their code.
+	Calls         int64 `protobuf:"varint,11,opt,name=calls,proto3" json:"calls,omitempty"`
+	Failed        int64 `protobuf:"varint,12,opt,name=failed,proto3" json:"failed,omitempty"`
+	Errors        int64 `protobuf:"varint,13,opt,name=errors,proto3" json:"errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageStatus) Reset() {
+	*x = ImageStatus{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageStatus) ProtoMessage() {}
+
+func (x *ImageStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageStatus.ProtoReflect.Descriptor instead.
+func (*ImageStatus) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *ImageStatus) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ImageStatus) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *ImageStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ImageStatus) GetPresent() bool {
+	if x != nil {
+		return x.Present
+	}
+	return false
+}
+
+func (x *ImageStatus) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+func (x *ImageStatus) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *ImageStatus) GetReady() int32 {
+	if x != nil {
+		return x.Ready
+	}
+	return 0
+}
+
+func (x *ImageStatus) GetAssigned() int32 {
+	if x != nil {
+		return x.Assigned
+	}
+	return 0
+}
+
+func (x *ImageStatus) GetMade() int64 {
+	if x != nil {
+		return x.Made
+	}
+	return 0
+}
+
+func (x *ImageStatus) GetStartFailures() int64 {
+	if x != nil {
+		return x.StartFailures
+	}
+	return 0
+}
+
+func (x *ImageStatus) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *ImageStatus) GetFailed() int64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *ImageStatus) GetErrors() int64 {
+	if x != nil {
+		return x.Errors
+	}
+	return 0
+}
+
+// RolloutGate says when a new image is good enough to go on, and when it is rolled back. Rates are compared with those of the image
+// that it replaces, at the same controllers in the same time; they count once both images have had min_calls.
+type RolloutGate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0 = 100.
+	MinCalls int32 `protobuf:"varint,1,opt,name=min_calls,json=minCalls,proto3" json:"min_calls,omitempty"`
+	// More calls that failed by the sandbox or the platform, in percentage points. 0 = 2.
+	MaxFailedPercent float64 `protobuf:"fixed64,2,opt,name=max_failed_percent,json=maxFailedPercent,proto3" json:"max_failed_percent,omitempty"`
+	// More calls that failed by their code, in percentage points. 0 = 20.
+	MaxErrorPercent float64 `protobuf:"fixed64,3,opt,name=max_error_percent,json=maxErrorPercent,proto3" json:"max_error_percent,omitempty"`
+	// Containers in a row that did not become ready. 0 = 3.
+	MaxStartFailures int32 `protobuf:"varint,4,opt,name=max_start_failures,json=maxStartFailures,proto3" json:"max_start_failures,omitempty"`
+	// How long the canary, and each controller after it, is watched where there are not so many calls. 0 = 2 min.
+	Watch         *durationpb.Duration `protobuf:"bytes,5,opt,name=watch,proto3" json:"watch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutGate) Reset() {
+	*x = RolloutGate{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutGate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutGate) ProtoMessage() {}
+
+func (x *RolloutGate) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutGate.ProtoReflect.Descriptor instead.
+func (*RolloutGate) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *RolloutGate) GetMinCalls() int32 {
+	if x != nil {
+		return x.MinCalls
+	}
+	return 0
+}
+
+func (x *RolloutGate) GetMaxFailedPercent() float64 {
+	if x != nil {
+		return x.MaxFailedPercent
+	}
+	return 0
+}
+
+func (x *RolloutGate) GetMaxErrorPercent() float64 {
+	if x != nil {
+		return x.MaxErrorPercent
+	}
+	return 0
+}
+
+func (x *RolloutGate) GetMaxStartFailures() int32 {
+	if x != nil {
+		return x.MaxStartFailures
+	}
+	return 0
+}
+
+func (x *RolloutGate) GetWatch() *durationpb.Duration {
+	if x != nil {
+		return x.Watch
+	}
+	return nil
+}
+
+type Rollout struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Image string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	// What it replaces; "": each controller's own.
+	From          string       `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	CanaryPercent int32        `protobuf:"varint,4,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
+	Gate          *RolloutGate `protobuf:"bytes,5,opt,name=gate,proto3" json:"gate,omitempty"`
+	// Assigned containers are replaced, each once its successor has its code; otherwise as they go idle.
+	Drain bool `protobuf:"varint,6,opt,name=drain,proto3" json:"drain,omitempty"`
+	// canary, rolling, done, rolled_back.
+	State  string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	Paused bool   `protobuf:"varint,8,opt,name=paused,proto3" json:"paused,omitempty"`
+	// Why it was rolled back.
+	Reason string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	Began  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=began,proto3" json:"began,omitempty"`
+	// Controllers that make containers of the new image only.
+	Moved []string `protobuf:"bytes,11,rep,name=moved,proto3" json:"moved,omitempty"`
+	// The controller that is watched: in state canary a share of what it makes is of the new image.
+	Node         string                 `protobuf:"bytes,12,opt,name=node,proto3" json:"node,omitempty"`
+	WatchedSince *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=watched_since,json=watchedSince,proto3" json:"watched_since,omitempty"`
+	// The id of the key that started it.
+	Author        string `protobuf:"bytes,14,opt,name=author,proto3" json:"author,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *Rollout) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Rollout) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Rollout) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Rollout) GetCanaryPercent() int32 {
+	if x != nil {
+		return x.CanaryPercent
+	}
+	return 0
+}
+
+func (x *Rollout) GetGate() *RolloutGate {
+	if x != nil {
+		return x.Gate
+	}
+	return nil
+}
+
+func (x *Rollout) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
+}
+
+func (x *Rollout) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Rollout) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Rollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Rollout) GetBegan() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Began
+	}
+	return nil
+}
+
+func (x *Rollout) GetMoved() []string {
+	if x != nil {
+		return x.Moved
+	}
+	return nil
+}
+
+func (x *Rollout) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Rollout) GetWatchedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WatchedSince
+	}
+	return nil
+}
+
+func (x *Rollout) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+type Runtime struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What containers are made of outside of a rollout; "": each controller's own image.
+	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	// One step back.
+	Former        string         `protobuf:"bytes,3,opt,name=former,proto3" json:"former,omitempty"`
+	Rollout       *Rollout       `protobuf:"bytes,4,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	Nodes         []*RuntimeNode `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Revision      int64          `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Runtime) Reset() {
+	*x = Runtime{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Runtime) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Runtime) ProtoMessage() {}
+
+func (x *Runtime) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Runtime.ProtoReflect.Descriptor instead.
+func (*Runtime) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *Runtime) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Runtime) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Runtime) GetFormer() string {
+	if x != nil {
+		return x.Former
+	}
+	return ""
+}
+
+func (x *Runtime) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *Runtime) GetNodes() []*RuntimeNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Runtime) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type RuntimeNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// As in NodeStatus.
+	State  string         `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	Images []*ImageStatus `protobuf:"bytes,3,rep,name=images,proto3" json:"images,omitempty"`
+	// Images of the record that it lacks: it takes no part until they are imported there.
+	Lacks         []string `protobuf:"bytes,4,rep,name=lacks,proto3" json:"lacks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuntimeNode) Reset() {
+	*x = RuntimeNode{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuntimeNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuntimeNode) ProtoMessage() {}
+
+func (x *RuntimeNode) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuntimeNode.ProtoReflect.Descriptor instead.
+func (*RuntimeNode) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *RuntimeNode) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RuntimeNode) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *RuntimeNode) GetImages() []*ImageStatus {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *RuntimeNode) GetLacks() []string {
+	if x != nil {
+		return x.Lacks
+	}
+	return nil
+}
+
+type ListRuntimesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRuntimesRequest) Reset() {
+	*x = ListRuntimesRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRuntimesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRuntimesRequest) ProtoMessage() {}
+
+func (x *ListRuntimesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRuntimesRequest.ProtoReflect.Descriptor instead.
+func (*ListRuntimesRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{86}
+}
+
+type ListRuntimesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Runtimes      []*Runtime             `protobuf:"bytes,1,rep,name=runtimes,proto3" json:"runtimes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRuntimesResponse) Reset() {
+	*x = ListRuntimesResponse{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRuntimesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRuntimesResponse) ProtoMessage() {}
+
+func (x *ListRuntimesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRuntimesResponse.ProtoReflect.Descriptor instead.
+func (*ListRuntimesResponse) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *ListRuntimesResponse) GetRuntimes() []*Runtime {
+	if x != nil {
+		return x.Runtimes
+	}
+	return nil
+}
+
+type StartRolloutRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Runtime string                 `protobuf:"bytes,1,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	// The digest, or the beginning of it.
+	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	// Share of the containers that the first controller makes; 0 = 10.
+	CanaryPercent int32        `protobuf:"varint,3,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
+	Gate          *RolloutGate `protobuf:"bytes,4,opt,name=gate,proto3" json:"gate,omitempty"`
+	Drain         bool         `protobuf:"varint,5,opt,name=drain,proto3" json:"drain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartRolloutRequest) Reset() {
+	*x = StartRolloutRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartRolloutRequest) ProtoMessage() {}
+
+func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartRolloutRequest.ProtoReflect.Descriptor instead.
+func (*StartRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *StartRolloutRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *StartRolloutRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *StartRolloutRequest) GetCanaryPercent() int32 {
+	if x != nil {
+		return x.CanaryPercent
+	}
+	return 0
+}
+
+func (x *StartRolloutRequest) GetGate() *RolloutGate {
+	if x != nil {
+		return x.Gate
+	}
+	return nil
+}
+
+func (x *StartRolloutRequest) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
+}
+
+type PauseRolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Runtime       string                 `protobuf:"bytes,1,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRolloutRequest) Reset() {
+	*x = PauseRolloutRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRolloutRequest) ProtoMessage() {}
+
+func (x *PauseRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRolloutRequest.ProtoReflect.Descriptor instead.
+func (*PauseRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *PauseRolloutRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+type ResumeRolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Runtime       string                 `protobuf:"bytes,1,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRolloutRequest) Reset() {
+	*x = ResumeRolloutRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRolloutRequest) ProtoMessage() {}
+
+func (x *ResumeRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRolloutRequest.ProtoReflect.Descriptor instead.
+func (*ResumeRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *ResumeRolloutRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+type RollbackRuntimeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Runtime       string                 `protobuf:"bytes,1,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackRuntimeRequest) Reset() {
+	*x = RollbackRuntimeRequest{}
+	mi := &file_paddock_v1_manage_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackRuntimeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackRuntimeRequest) ProtoMessage() {}
+
+func (x *RollbackRuntimeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_manage_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackRuntimeRequest.ProtoReflect.Descriptor instead.
+func (*RollbackRuntimeRequest) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *RollbackRuntimeRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
 type TailAuditRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Follow bool                   `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"`
@@ -5381,7 +6230,7 @@ type TailAuditRequest struct {
 
 func (x *TailAuditRequest) Reset() {
 	*x = TailAuditRequest{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[81]
+	mi := &file_paddock_v1_manage_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5393,7 +6242,7 @@ func (x *TailAuditRequest) String() string {
 func (*TailAuditRequest) ProtoMessage() {}
 
 func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[81]
+	mi := &file_paddock_v1_manage_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5406,7 +6255,7 @@ func (x *TailAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailAuditRequest.ProtoReflect.Descriptor instead.
 func (*TailAuditRequest) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{81}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *TailAuditRequest) GetFollow() bool {
@@ -5465,7 +6314,7 @@ type AuditRecord struct {
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_paddock_v1_manage_proto_msgTypes[82]
+	mi := &file_paddock_v1_manage_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5477,7 +6326,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_manage_proto_msgTypes[82]
+	mi := &file_paddock_v1_manage_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5490,7 +6339,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{82}
+	return file_paddock_v1_manage_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *AuditRecord) GetSeq() int64 {
@@ -6020,7 +6869,7 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x10DrainNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"(\n" +
 	"\x12UndrainNodeRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"\xa4\x03\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\xef\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
@@ -6041,7 +6890,9 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"unprepared\x12#\n" +
 	"\roverdue_calls\x18\r \x01(\x03R\foverdueCalls\x12;\n" +
 	"\vdrain_began\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"drainBegan\"T\n" +
+	"drainBegan\x12/\n" +
+	"\x06images\x18\x0f \x03(\v2\x17.paddock.v1.ImageStatusR\x06images\x12\x18\n" +
+	"\arollout\x18\x10 \x01(\tR\arollout\"T\n" +
 	"\x0eRecycleRequest\x12\x10\n" +
 	"\x03all\x18\x01 \x01(\bR\x03all\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x18\n" +
@@ -6054,7 +6905,71 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x06tenant\x18\x05 \x01(\tR\x06tenant\x12\x1e\n" +
 	"\n" +
 	"unprepared\x18\x06 \x01(\bR\n" +
-	"unprepared\"p\n" +
+	"unprepared\"\xd2\x02\n" +
+	"\vImageStatus\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x18\n" +
+	"\aruntime\x18\x02 \x01(\tR\aruntime\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x18\n" +
+	"\apresent\x18\x04 \x01(\bR\apresent\x12\x10\n" +
+	"\x03own\x18\x05 \x01(\bR\x03own\x12\x18\n" +
+	"\apercent\x18\x06 \x01(\x05R\apercent\x12\x14\n" +
+	"\x05ready\x18\a \x01(\x05R\x05ready\x12\x1a\n" +
+	"\bassigned\x18\b \x01(\x05R\bassigned\x12\x12\n" +
+	"\x04made\x18\t \x01(\x03R\x04made\x12%\n" +
+	"\x0estart_failures\x18\n" +
+	" \x01(\x03R\rstartFailures\x12\x14\n" +
+	"\x05calls\x18\v \x01(\x03R\x05calls\x12\x16\n" +
+	"\x06failed\x18\f \x01(\x03R\x06failed\x12\x16\n" +
+	"\x06errors\x18\r \x01(\x03R\x06errors\"\xe3\x01\n" +
+	"\vRolloutGate\x12\x1b\n" +
+	"\tmin_calls\x18\x01 \x01(\x05R\bminCalls\x12,\n" +
+	"\x12max_failed_percent\x18\x02 \x01(\x01R\x10maxFailedPercent\x12*\n" +
+	"\x11max_error_percent\x18\x03 \x01(\x01R\x0fmaxErrorPercent\x12,\n" +
+	"\x12max_start_failures\x18\x04 \x01(\x05R\x10maxStartFailures\x12/\n" +
+	"\x05watch\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05watch\"\xa8\x03\n" +
+	"\aRollout\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12%\n" +
+	"\x0ecanary_percent\x18\x04 \x01(\x05R\rcanaryPercent\x12+\n" +
+	"\x04gate\x18\x05 \x01(\v2\x17.paddock.v1.RolloutGateR\x04gate\x12\x14\n" +
+	"\x05drain\x18\x06 \x01(\bR\x05drain\x12\x14\n" +
+	"\x05state\x18\a \x01(\tR\x05state\x12\x16\n" +
+	"\x06paused\x18\b \x01(\bR\x06paused\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x120\n" +
+	"\x05began\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05began\x12\x14\n" +
+	"\x05moved\x18\v \x03(\tR\x05moved\x12\x12\n" +
+	"\x04node\x18\f \x01(\tR\x04node\x12?\n" +
+	"\rwatched_since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\fwatchedSince\x12\x16\n" +
+	"\x06author\x18\x0e \x01(\tR\x06author\"\xc5\x01\n" +
+	"\aRuntime\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\x12\x16\n" +
+	"\x06former\x18\x03 \x01(\tR\x06former\x12-\n" +
+	"\arollout\x18\x04 \x01(\v2\x13.paddock.v1.RolloutR\arollout\x12-\n" +
+	"\x05nodes\x18\x05 \x03(\v2\x17.paddock.v1.RuntimeNodeR\x05nodes\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\"~\n" +
+	"\vRuntimeNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12/\n" +
+	"\x06images\x18\x03 \x03(\v2\x17.paddock.v1.ImageStatusR\x06images\x12\x14\n" +
+	"\x05lacks\x18\x04 \x03(\tR\x05lacks\"\x15\n" +
+	"\x13ListRuntimesRequest\"G\n" +
+	"\x14ListRuntimesResponse\x12/\n" +
+	"\bruntimes\x18\x01 \x03(\v2\x13.paddock.v1.RuntimeR\bruntimes\"\xaf\x01\n" +
+	"\x13StartRolloutRequest\x12\x18\n" +
+	"\aruntime\x18\x01 \x01(\tR\aruntime\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\x12%\n" +
+	"\x0ecanary_percent\x18\x03 \x01(\x05R\rcanaryPercent\x12+\n" +
+	"\x04gate\x18\x04 \x01(\v2\x17.paddock.v1.RolloutGateR\x04gate\x12\x14\n" +
+	"\x05drain\x18\x05 \x01(\bR\x05drain\"/\n" +
+	"\x13PauseRolloutRequest\x12\x18\n" +
+	"\aruntime\x18\x01 \x01(\tR\aruntime\"0\n" +
+	"\x14ResumeRolloutRequest\x12\x18\n" +
+	"\aruntime\x18\x01 \x01(\tR\aruntime\"2\n" +
+	"\x16RollbackRuntimeRequest\x12\x18\n" +
+	"\aruntime\x18\x01 \x01(\tR\aruntime\"p\n" +
 	"\x10TailAuditRequest\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\x12\x14\n" +
 	"\x05lines\x18\x02 \x01(\x05R\x05lines\x12\x16\n" +
@@ -6112,7 +7027,7 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\tCreateKey\x12\x1c.paddock.v1.CreateKeyRequest\x1a\x1d.paddock.v1.CreateKeyResponse\x12E\n" +
 	"\bListKeys\x12\x1b.paddock.v1.ListKeysRequest\x1a\x1c.paddock.v1.ListKeysResponse\x12H\n" +
 	"\tRevokeKey\x12\x1c.paddock.v1.RevokeKeyRequest\x1a\x1d.paddock.v1.RevokeKeyResponse\x12H\n" +
-	"\tRotateKEK\x12\x1c.paddock.v1.RotateKEKRequest\x1a\x1d.paddock.v1.RotateKEKResponse2\xf8\x04\n" +
+	"\tRotateKEK\x12\x1c.paddock.v1.RotateKEKRequest\x1a\x1d.paddock.v1.RotateKEKResponse2\xeb\a\n" +
 	"\x05Pools\x12W\n" +
 	"\x0eListContainers\x12!.paddock.v1.ListContainersRequest\x1a\".paddock.v1.ListContainersResponse\x12=\n" +
 	"\aGetPool\x12\x1a.paddock.v1.GetPoolRequest\x1a\x16.paddock.v1.PoolStatus\x12B\n" +
@@ -6122,7 +7037,12 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\aRecycle\x12\x1a.paddock.v1.RecycleRequest\x1a\x1b.paddock.v1.RecycleProgress0\x01\x12H\n" +
 	"\tListNodes\x12\x1c.paddock.v1.ListNodesRequest\x1a\x1d.paddock.v1.ListNodesResponse\x12A\n" +
 	"\tDrainNode\x12\x1c.paddock.v1.DrainNodeRequest\x1a\x16.paddock.v1.NodeStatus\x12E\n" +
-	"\vUndrainNode\x12\x1e.paddock.v1.UndrainNodeRequest\x1a\x16.paddock.v1.NodeStatus2H\n" +
+	"\vUndrainNode\x12\x1e.paddock.v1.UndrainNodeRequest\x1a\x16.paddock.v1.NodeStatus\x12Q\n" +
+	"\fListRuntimes\x12\x1f.paddock.v1.ListRuntimesRequest\x1a .paddock.v1.ListRuntimesResponse\x12D\n" +
+	"\fStartRollout\x12\x1f.paddock.v1.StartRolloutRequest\x1a\x13.paddock.v1.Runtime\x12D\n" +
+	"\fPauseRollout\x12\x1f.paddock.v1.PauseRolloutRequest\x1a\x13.paddock.v1.Runtime\x12F\n" +
+	"\rResumeRollout\x12 .paddock.v1.ResumeRolloutRequest\x1a\x13.paddock.v1.Runtime\x12J\n" +
+	"\x0fRollbackRuntime\x12\".paddock.v1.RollbackRuntimeRequest\x1a\x13.paddock.v1.Runtime2H\n" +
 	"\x05Audit\x12?\n" +
 	"\x04Tail\x12\x1c.paddock.v1.TailAuditRequest\x1a\x17.paddock.v1.AuditRecord0\x01B$Z\"paddock/proto/paddock/v1;paddockv1b\x06proto3"
 
@@ -6138,7 +7058,7 @@ func file_paddock_v1_manage_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_manage_proto_rawDescData
 }
 
-var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
+var file_paddock_v1_manage_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_paddock_v1_manage_proto_goTypes = []any{
 	(*Policy)(nil),                  // 0: paddock.v1.Policy
 	(*Names)(nil),                   // 1: paddock.v1.Names
@@ -6221,157 +7141,188 @@ var file_paddock_v1_manage_proto_goTypes = []any{
 	(*NodeStatus)(nil),              // 78: paddock.v1.NodeStatus
 	(*RecycleRequest)(nil),          // 79: paddock.v1.RecycleRequest
 	(*RecycleProgress)(nil),         // 80: paddock.v1.RecycleProgress
-	(*TailAuditRequest)(nil),        // 81: paddock.v1.TailAuditRequest
-	(*AuditRecord)(nil),             // 82: paddock.v1.AuditRecord
-	nil,                             // 83: paddock.v1.PoolStatus.RecycledTotalEntry
-	nil,                             // 84: paddock.v1.AuditRecord.DetailEntry
-	(*durationpb.Duration)(nil),     // 85: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 86: google.protobuf.Timestamp
+	(*ImageStatus)(nil),             // 81: paddock.v1.ImageStatus
+	(*RolloutGate)(nil),             // 82: paddock.v1.RolloutGate
+	(*Rollout)(nil),                 // 83: paddock.v1.Rollout
+	(*Runtime)(nil),                 // 84: paddock.v1.Runtime
+	(*RuntimeNode)(nil),             // 85: paddock.v1.RuntimeNode
+	(*ListRuntimesRequest)(nil),     // 86: paddock.v1.ListRuntimesRequest
+	(*ListRuntimesResponse)(nil),    // 87: paddock.v1.ListRuntimesResponse
+	(*StartRolloutRequest)(nil),     // 88: paddock.v1.StartRolloutRequest
+	(*PauseRolloutRequest)(nil),     // 89: paddock.v1.PauseRolloutRequest
+	(*ResumeRolloutRequest)(nil),    // 90: paddock.v1.ResumeRolloutRequest
+	(*RollbackRuntimeRequest)(nil),  // 91: paddock.v1.RollbackRuntimeRequest
+	(*TailAuditRequest)(nil),        // 92: paddock.v1.TailAuditRequest
+	(*AuditRecord)(nil),             // 93: paddock.v1.AuditRecord
+	nil,                             // 94: paddock.v1.PoolStatus.RecycledTotalEntry
+	nil,                             // 95: paddock.v1.AuditRecord.DetailEntry
+	(*durationpb.Duration)(nil),     // 96: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 97: google.protobuf.Timestamp
 }
 var file_paddock_v1_manage_proto_depIdxs = []int32{
-	85, // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	85, // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
-	85, // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
-	85, // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
-	85, // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
-	85, // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
-	2,  // 6: paddock.v1.Policy.egress:type_name -> paddock.v1.Hosts
-	2,  // 7: paddock.v1.Policy.egress_private:type_name -> paddock.v1.Hosts
-	3,  // 8: paddock.v1.Policy.inject:type_name -> paddock.v1.Injections
-	2,  // 9: paddock.v1.Policy.hosts:type_name -> paddock.v1.Hosts
-	85, // 10: paddock.v1.Policy.log_retention:type_name -> google.protobuf.Duration
-	85, // 11: paddock.v1.Policy.pipeline_timeout:type_name -> google.protobuf.Duration
-	1,  // 12: paddock.v1.Policy.regions:type_name -> paddock.v1.Names
-	4,  // 13: paddock.v1.Injections.injections:type_name -> paddock.v1.Injection
-	0,  // 14: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
-	86, // 15: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
-	6,  // 16: paddock.v1.Tenant.usage:type_name -> paddock.v1.TenantUsage
-	0,  // 17: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
-	5,  // 18: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
-	0,  // 19: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
-	86, // 20: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
-	16, // 21: paddock.v1.Function.access:type_name -> paddock.v1.Access
-	16, // 22: paddock.v1.UpdateFunctionRequest.access:type_name -> paddock.v1.Access
-	15, // 23: paddock.v1.UpdateFunctionResponse.function:type_name -> paddock.v1.Function
-	86, // 24: paddock.v1.Version.created:type_name -> google.protobuf.Timestamp
-	19, // 25: paddock.v1.ListVersionsResponse.versions:type_name -> paddock.v1.Version
-	19, // 26: paddock.v1.VersionSource.version:type_name -> paddock.v1.Version
-	31, // 27: paddock.v1.Pipeline.steps:type_name -> paddock.v1.PipelineStep
-	85, // 28: paddock.v1.Pipeline.timeout:type_name -> google.protobuf.Duration
-	86, // 29: paddock.v1.Pipeline.updated:type_name -> google.protobuf.Timestamp
-	85, // 30: paddock.v1.PipelineStep.timeout:type_name -> google.protobuf.Duration
-	30, // 31: paddock.v1.PutPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
-	30, // 32: paddock.v1.PublishPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
-	40, // 33: paddock.v1.PublishPipelineRequest.functions:type_name -> paddock.v1.DeployFunctionRequest
-	30, // 34: paddock.v1.PublishPipelineResponse.pipeline:type_name -> paddock.v1.Pipeline
-	15, // 35: paddock.v1.PublishPipelineResponse.functions:type_name -> paddock.v1.Function
-	30, // 36: paddock.v1.ListPipelinesResponse.pipelines:type_name -> paddock.v1.Pipeline
-	15, // 37: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
-	86, // 38: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
-	46, // 39: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
-	86, // 40: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
-	86, // 41: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
-	86, // 42: paddock.v1.Key.last_used:type_name -> google.protobuf.Timestamp
-	85, // 43: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
-	54, // 44: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
-	54, // 45: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
-	86, // 46: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
-	86, // 47: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
-	86, // 48: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
-	63, // 49: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
-	83, // 50: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
-	70, // 51: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
-	63, // 52: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
-	85, // 53: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
-	78, // 54: paddock.v1.ListNodesResponse.nodes:type_name -> paddock.v1.NodeStatus
-	86, // 55: paddock.v1.NodeStatus.drain_began:type_name -> google.protobuf.Timestamp
-	86, // 56: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
-	84, // 57: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
-	7,  // 58: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
-	8,  // 59: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
-	9,  // 60: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
-	11, // 61: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
-	12, // 62: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
-	13, // 63: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
-	40, // 64: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
-	41, // 65: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
-	42, // 66: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
-	44, // 67: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
-	17, // 68: paddock.v1.Catalog.UpdateFunction:input_type -> paddock.v1.UpdateFunctionRequest
-	20, // 69: paddock.v1.Catalog.ListVersions:input_type -> paddock.v1.ListVersionsRequest
-	22, // 70: paddock.v1.Catalog.GetVersion:input_type -> paddock.v1.GetVersionRequest
-	24, // 71: paddock.v1.Catalog.DiffVersions:input_type -> paddock.v1.DiffVersionsRequest
-	26, // 72: paddock.v1.Catalog.ActivateVersion:input_type -> paddock.v1.ActivateVersionRequest
-	27, // 73: paddock.v1.Catalog.RollbackFunction:input_type -> paddock.v1.RollbackFunctionRequest
-	28, // 74: paddock.v1.Catalog.DeleteVersion:input_type -> paddock.v1.DeleteVersionRequest
-	32, // 75: paddock.v1.Catalog.PutPipeline:input_type -> paddock.v1.PutPipelineRequest
-	33, // 76: paddock.v1.Catalog.PublishPipeline:input_type -> paddock.v1.PublishPipelineRequest
-	35, // 77: paddock.v1.Catalog.GetPipeline:input_type -> paddock.v1.GetPipelineRequest
-	36, // 78: paddock.v1.Catalog.ListPipelines:input_type -> paddock.v1.ListPipelinesRequest
-	38, // 79: paddock.v1.Catalog.DeletePipeline:input_type -> paddock.v1.DeletePipelineRequest
-	47, // 80: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
-	48, // 81: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
-	50, // 82: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
-	52, // 83: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
-	55, // 84: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
-	57, // 85: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
-	59, // 86: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
-	61, // 87: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
-	64, // 88: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
-	66, // 89: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
-	68, // 90: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
-	71, // 91: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
-	72, // 92: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
-	79, // 93: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
-	74, // 94: paddock.v1.Pools.ListNodes:input_type -> paddock.v1.ListNodesRequest
-	76, // 95: paddock.v1.Pools.DrainNode:input_type -> paddock.v1.DrainNodeRequest
-	77, // 96: paddock.v1.Pools.UndrainNode:input_type -> paddock.v1.UndrainNodeRequest
-	81, // 97: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
-	5,  // 98: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
-	5,  // 99: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
-	10, // 100: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
-	5,  // 101: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
-	5,  // 102: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
-	14, // 103: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
-	15, // 104: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
-	15, // 105: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
-	43, // 106: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
-	45, // 107: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
-	18, // 108: paddock.v1.Catalog.UpdateFunction:output_type -> paddock.v1.UpdateFunctionResponse
-	21, // 109: paddock.v1.Catalog.ListVersions:output_type -> paddock.v1.ListVersionsResponse
-	23, // 110: paddock.v1.Catalog.GetVersion:output_type -> paddock.v1.VersionSource
-	25, // 111: paddock.v1.Catalog.DiffVersions:output_type -> paddock.v1.DiffVersionsResponse
-	15, // 112: paddock.v1.Catalog.ActivateVersion:output_type -> paddock.v1.Function
-	15, // 113: paddock.v1.Catalog.RollbackFunction:output_type -> paddock.v1.Function
-	29, // 114: paddock.v1.Catalog.DeleteVersion:output_type -> paddock.v1.DeleteVersionResponse
-	30, // 115: paddock.v1.Catalog.PutPipeline:output_type -> paddock.v1.Pipeline
-	34, // 116: paddock.v1.Catalog.PublishPipeline:output_type -> paddock.v1.PublishPipelineResponse
-	30, // 117: paddock.v1.Catalog.GetPipeline:output_type -> paddock.v1.Pipeline
-	37, // 118: paddock.v1.Catalog.ListPipelines:output_type -> paddock.v1.ListPipelinesResponse
-	39, // 119: paddock.v1.Catalog.DeletePipeline:output_type -> paddock.v1.DeletePipelineResponse
-	46, // 120: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
-	49, // 121: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
-	51, // 122: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
-	53, // 123: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
-	56, // 124: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
-	58, // 125: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
-	60, // 126: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
-	62, // 127: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
-	65, // 128: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
-	67, // 129: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
-	69, // 130: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
-	67, // 131: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
-	73, // 132: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
-	80, // 133: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
-	75, // 134: paddock.v1.Pools.ListNodes:output_type -> paddock.v1.ListNodesResponse
-	78, // 135: paddock.v1.Pools.DrainNode:output_type -> paddock.v1.NodeStatus
-	78, // 136: paddock.v1.Pools.UndrainNode:output_type -> paddock.v1.NodeStatus
-	82, // 137: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
-	98, // [98:138] is the sub-list for method output_type
-	58, // [58:98] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	96,  // 0: paddock.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	96,  // 1: paddock.v1.Policy.max_timeout:type_name -> google.protobuf.Duration
+	96,  // 2: paddock.v1.Policy.idle_ttl:type_name -> google.protobuf.Duration
+	96,  // 3: paddock.v1.Policy.max_life:type_name -> google.protobuf.Duration
+	96,  // 4: paddock.v1.Policy.drain_timeout:type_name -> google.protobuf.Duration
+	96,  // 5: paddock.v1.Policy.freeze_after:type_name -> google.protobuf.Duration
+	2,   // 6: paddock.v1.Policy.egress:type_name -> paddock.v1.Hosts
+	2,   // 7: paddock.v1.Policy.egress_private:type_name -> paddock.v1.Hosts
+	3,   // 8: paddock.v1.Policy.inject:type_name -> paddock.v1.Injections
+	2,   // 9: paddock.v1.Policy.hosts:type_name -> paddock.v1.Hosts
+	96,  // 10: paddock.v1.Policy.log_retention:type_name -> google.protobuf.Duration
+	96,  // 11: paddock.v1.Policy.pipeline_timeout:type_name -> google.protobuf.Duration
+	1,   // 12: paddock.v1.Policy.regions:type_name -> paddock.v1.Names
+	4,   // 13: paddock.v1.Injections.injections:type_name -> paddock.v1.Injection
+	0,   // 14: paddock.v1.Tenant.policy:type_name -> paddock.v1.Policy
+	97,  // 15: paddock.v1.Tenant.created:type_name -> google.protobuf.Timestamp
+	6,   // 16: paddock.v1.Tenant.usage:type_name -> paddock.v1.TenantUsage
+	0,   // 17: paddock.v1.CreateTenantRequest.policy:type_name -> paddock.v1.Policy
+	5,   // 18: paddock.v1.ListTenantsResponse.tenants:type_name -> paddock.v1.Tenant
+	0,   // 19: paddock.v1.UpdateTenantRequest.policy:type_name -> paddock.v1.Policy
+	97,  // 20: paddock.v1.Function.deployed:type_name -> google.protobuf.Timestamp
+	16,  // 21: paddock.v1.Function.access:type_name -> paddock.v1.Access
+	16,  // 22: paddock.v1.UpdateFunctionRequest.access:type_name -> paddock.v1.Access
+	15,  // 23: paddock.v1.UpdateFunctionResponse.function:type_name -> paddock.v1.Function
+	97,  // 24: paddock.v1.Version.created:type_name -> google.protobuf.Timestamp
+	19,  // 25: paddock.v1.ListVersionsResponse.versions:type_name -> paddock.v1.Version
+	19,  // 26: paddock.v1.VersionSource.version:type_name -> paddock.v1.Version
+	31,  // 27: paddock.v1.Pipeline.steps:type_name -> paddock.v1.PipelineStep
+	96,  // 28: paddock.v1.Pipeline.timeout:type_name -> google.protobuf.Duration
+	97,  // 29: paddock.v1.Pipeline.updated:type_name -> google.protobuf.Timestamp
+	96,  // 30: paddock.v1.PipelineStep.timeout:type_name -> google.protobuf.Duration
+	30,  // 31: paddock.v1.PutPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
+	30,  // 32: paddock.v1.PublishPipelineRequest.pipeline:type_name -> paddock.v1.Pipeline
+	40,  // 33: paddock.v1.PublishPipelineRequest.functions:type_name -> paddock.v1.DeployFunctionRequest
+	30,  // 34: paddock.v1.PublishPipelineResponse.pipeline:type_name -> paddock.v1.Pipeline
+	15,  // 35: paddock.v1.PublishPipelineResponse.functions:type_name -> paddock.v1.Function
+	30,  // 36: paddock.v1.ListPipelinesResponse.pipelines:type_name -> paddock.v1.Pipeline
+	15,  // 37: paddock.v1.ListFunctionsResponse.functions:type_name -> paddock.v1.Function
+	97,  // 38: paddock.v1.Secret.updated:type_name -> google.protobuf.Timestamp
+	46,  // 39: paddock.v1.ListSecretsResponse.secrets:type_name -> paddock.v1.Secret
+	97,  // 40: paddock.v1.Key.created:type_name -> google.protobuf.Timestamp
+	97,  // 41: paddock.v1.Key.expires:type_name -> google.protobuf.Timestamp
+	97,  // 42: paddock.v1.Key.last_used:type_name -> google.protobuf.Timestamp
+	96,  // 43: paddock.v1.CreateKeyRequest.ttl:type_name -> google.protobuf.Duration
+	54,  // 44: paddock.v1.CreateKeyResponse.key:type_name -> paddock.v1.Key
+	54,  // 45: paddock.v1.ListKeysResponse.keys:type_name -> paddock.v1.Key
+	97,  // 46: paddock.v1.Container.created:type_name -> google.protobuf.Timestamp
+	97,  // 47: paddock.v1.Container.assigned:type_name -> google.protobuf.Timestamp
+	97,  // 48: paddock.v1.Container.last_used:type_name -> google.protobuf.Timestamp
+	63,  // 49: paddock.v1.ListContainersResponse.containers:type_name -> paddock.v1.Container
+	94,  // 50: paddock.v1.PoolStatus.recycled_total:type_name -> paddock.v1.PoolStatus.RecycledTotalEntry
+	70,  // 51: paddock.v1.ExplainResponse.containers:type_name -> paddock.v1.Explanation
+	63,  // 52: paddock.v1.Explanation.container:type_name -> paddock.v1.Container
+	96,  // 53: paddock.v1.Explanation.in:type_name -> google.protobuf.Duration
+	78,  // 54: paddock.v1.ListNodesResponse.nodes:type_name -> paddock.v1.NodeStatus
+	97,  // 55: paddock.v1.NodeStatus.drain_began:type_name -> google.protobuf.Timestamp
+	81,  // 56: paddock.v1.NodeStatus.images:type_name -> paddock.v1.ImageStatus
+	96,  // 57: paddock.v1.RolloutGate.watch:type_name -> google.protobuf.Duration
+	82,  // 58: paddock.v1.Rollout.gate:type_name -> paddock.v1.RolloutGate
+	97,  // 59: paddock.v1.Rollout.began:type_name -> google.protobuf.Timestamp
+	97,  // 60: paddock.v1.Rollout.watched_since:type_name -> google.protobuf.Timestamp
+	83,  // 61: paddock.v1.Runtime.rollout:type_name -> paddock.v1.Rollout
+	85,  // 62: paddock.v1.Runtime.nodes:type_name -> paddock.v1.RuntimeNode
+	81,  // 63: paddock.v1.RuntimeNode.images:type_name -> paddock.v1.ImageStatus
+	84,  // 64: paddock.v1.ListRuntimesResponse.runtimes:type_name -> paddock.v1.Runtime
+	82,  // 65: paddock.v1.StartRolloutRequest.gate:type_name -> paddock.v1.RolloutGate
+	97,  // 66: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	95,  // 67: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
+	7,   // 68: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
+	8,   // 69: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
+	9,   // 70: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
+	11,  // 71: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
+	12,  // 72: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
+	13,  // 73: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
+	40,  // 74: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
+	41,  // 75: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
+	42,  // 76: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
+	44,  // 77: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
+	17,  // 78: paddock.v1.Catalog.UpdateFunction:input_type -> paddock.v1.UpdateFunctionRequest
+	20,  // 79: paddock.v1.Catalog.ListVersions:input_type -> paddock.v1.ListVersionsRequest
+	22,  // 80: paddock.v1.Catalog.GetVersion:input_type -> paddock.v1.GetVersionRequest
+	24,  // 81: paddock.v1.Catalog.DiffVersions:input_type -> paddock.v1.DiffVersionsRequest
+	26,  // 82: paddock.v1.Catalog.ActivateVersion:input_type -> paddock.v1.ActivateVersionRequest
+	27,  // 83: paddock.v1.Catalog.RollbackFunction:input_type -> paddock.v1.RollbackFunctionRequest
+	28,  // 84: paddock.v1.Catalog.DeleteVersion:input_type -> paddock.v1.DeleteVersionRequest
+	32,  // 85: paddock.v1.Catalog.PutPipeline:input_type -> paddock.v1.PutPipelineRequest
+	33,  // 86: paddock.v1.Catalog.PublishPipeline:input_type -> paddock.v1.PublishPipelineRequest
+	35,  // 87: paddock.v1.Catalog.GetPipeline:input_type -> paddock.v1.GetPipelineRequest
+	36,  // 88: paddock.v1.Catalog.ListPipelines:input_type -> paddock.v1.ListPipelinesRequest
+	38,  // 89: paddock.v1.Catalog.DeletePipeline:input_type -> paddock.v1.DeletePipelineRequest
+	47,  // 90: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
+	48,  // 91: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
+	50,  // 92: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
+	52,  // 93: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
+	55,  // 94: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
+	57,  // 95: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
+	59,  // 96: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
+	61,  // 97: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
+	64,  // 98: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
+	66,  // 99: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
+	68,  // 100: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
+	71,  // 101: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
+	72,  // 102: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
+	79,  // 103: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
+	74,  // 104: paddock.v1.Pools.ListNodes:input_type -> paddock.v1.ListNodesRequest
+	76,  // 105: paddock.v1.Pools.DrainNode:input_type -> paddock.v1.DrainNodeRequest
+	77,  // 106: paddock.v1.Pools.UndrainNode:input_type -> paddock.v1.UndrainNodeRequest
+	86,  // 107: paddock.v1.Pools.ListRuntimes:input_type -> paddock.v1.ListRuntimesRequest
+	88,  // 108: paddock.v1.Pools.StartRollout:input_type -> paddock.v1.StartRolloutRequest
+	89,  // 109: paddock.v1.Pools.PauseRollout:input_type -> paddock.v1.PauseRolloutRequest
+	90,  // 110: paddock.v1.Pools.ResumeRollout:input_type -> paddock.v1.ResumeRolloutRequest
+	91,  // 111: paddock.v1.Pools.RollbackRuntime:input_type -> paddock.v1.RollbackRuntimeRequest
+	92,  // 112: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
+	5,   // 113: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
+	5,   // 114: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
+	10,  // 115: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
+	5,   // 116: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
+	5,   // 117: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
+	14,  // 118: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
+	15,  // 119: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
+	15,  // 120: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
+	43,  // 121: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
+	45,  // 122: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
+	18,  // 123: paddock.v1.Catalog.UpdateFunction:output_type -> paddock.v1.UpdateFunctionResponse
+	21,  // 124: paddock.v1.Catalog.ListVersions:output_type -> paddock.v1.ListVersionsResponse
+	23,  // 125: paddock.v1.Catalog.GetVersion:output_type -> paddock.v1.VersionSource
+	25,  // 126: paddock.v1.Catalog.DiffVersions:output_type -> paddock.v1.DiffVersionsResponse
+	15,  // 127: paddock.v1.Catalog.ActivateVersion:output_type -> paddock.v1.Function
+	15,  // 128: paddock.v1.Catalog.RollbackFunction:output_type -> paddock.v1.Function
+	29,  // 129: paddock.v1.Catalog.DeleteVersion:output_type -> paddock.v1.DeleteVersionResponse
+	30,  // 130: paddock.v1.Catalog.PutPipeline:output_type -> paddock.v1.Pipeline
+	34,  // 131: paddock.v1.Catalog.PublishPipeline:output_type -> paddock.v1.PublishPipelineResponse
+	30,  // 132: paddock.v1.Catalog.GetPipeline:output_type -> paddock.v1.Pipeline
+	37,  // 133: paddock.v1.Catalog.ListPipelines:output_type -> paddock.v1.ListPipelinesResponse
+	39,  // 134: paddock.v1.Catalog.DeletePipeline:output_type -> paddock.v1.DeletePipelineResponse
+	46,  // 135: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
+	49,  // 136: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
+	51,  // 137: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
+	53,  // 138: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
+	56,  // 139: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
+	58,  // 140: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
+	60,  // 141: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
+	62,  // 142: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
+	65,  // 143: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
+	67,  // 144: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
+	69,  // 145: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
+	67,  // 146: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
+	73,  // 147: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
+	80,  // 148: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
+	75,  // 149: paddock.v1.Pools.ListNodes:output_type -> paddock.v1.ListNodesResponse
+	78,  // 150: paddock.v1.Pools.DrainNode:output_type -> paddock.v1.NodeStatus
+	78,  // 151: paddock.v1.Pools.UndrainNode:output_type -> paddock.v1.NodeStatus
+	87,  // 152: paddock.v1.Pools.ListRuntimes:output_type -> paddock.v1.ListRuntimesResponse
+	84,  // 153: paddock.v1.Pools.StartRollout:output_type -> paddock.v1.Runtime
+	84,  // 154: paddock.v1.Pools.PauseRollout:output_type -> paddock.v1.Runtime
+	84,  // 155: paddock.v1.Pools.ResumeRollout:output_type -> paddock.v1.Runtime
+	84,  // 156: paddock.v1.Pools.RollbackRuntime:output_type -> paddock.v1.Runtime
+	93,  // 157: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
+	113, // [113:158] is the sub-list for method output_type
+	68,  // [68:113] is the sub-list for method input_type
+	68,  // [68:68] is the sub-list for extension type_name
+	68,  // [68:68] is the sub-list for extension extendee
+	0,   // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_manage_proto_init() }
@@ -6387,7 +7338,7 @@ func file_paddock_v1_manage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_manage_proto_rawDesc), len(file_paddock_v1_manage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   85,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -1337,15 +1337,20 @@ var Keys_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Pools_ListContainers_FullMethodName = "/paddock.v1.Pools/ListContainers"
-	Pools_GetPool_FullMethodName        = "/paddock.v1.Pools/GetPool"
-	Pools_Explain_FullMethodName        = "/paddock.v1.Pools/Explain"
-	Pools_Resize_FullMethodName         = "/paddock.v1.Pools/Resize"
-	Pools_Drain_FullMethodName          = "/paddock.v1.Pools/Drain"
-	Pools_Recycle_FullMethodName        = "/paddock.v1.Pools/Recycle"
-	Pools_ListNodes_FullMethodName      = "/paddock.v1.Pools/ListNodes"
-	Pools_DrainNode_FullMethodName      = "/paddock.v1.Pools/DrainNode"
-	Pools_UndrainNode_FullMethodName    = "/paddock.v1.Pools/UndrainNode"
+	Pools_ListContainers_FullMethodName  = "/paddock.v1.Pools/ListContainers"
+	Pools_GetPool_FullMethodName         = "/paddock.v1.Pools/GetPool"
+	Pools_Explain_FullMethodName         = "/paddock.v1.Pools/Explain"
+	Pools_Resize_FullMethodName          = "/paddock.v1.Pools/Resize"
+	Pools_Drain_FullMethodName           = "/paddock.v1.Pools/Drain"
+	Pools_Recycle_FullMethodName         = "/paddock.v1.Pools/Recycle"
+	Pools_ListNodes_FullMethodName       = "/paddock.v1.Pools/ListNodes"
+	Pools_DrainNode_FullMethodName       = "/paddock.v1.Pools/DrainNode"
+	Pools_UndrainNode_FullMethodName     = "/paddock.v1.Pools/UndrainNode"
+	Pools_ListRuntimes_FullMethodName    = "/paddock.v1.Pools/ListRuntimes"
+	Pools_StartRollout_FullMethodName    = "/paddock.v1.Pools/StartRollout"
+	Pools_PauseRollout_FullMethodName    = "/paddock.v1.Pools/PauseRollout"
+	Pools_ResumeRollout_FullMethodName   = "/paddock.v1.Pools/ResumeRollout"
+	Pools_RollbackRuntime_FullMethodName = "/paddock.v1.Pools/RollbackRuntime"
 )
 
 // PoolsClient is the client API for Pools service.
@@ -1371,6 +1376,15 @@ type PoolsClient interface {
 	DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*NodeStatus, error)
 	// UndrainNode puts a controller back into service.
 	UndrainNode(ctx context.Context, in *UndrainNodeRequest, opts ...grpc.CallOption) (*NodeStatus, error)
+	// ListRuntimes shows which image each runtime's containers are made of, what the controllers have, and how far a rollout is.
+	ListRuntimes(ctx context.Context, in *ListRuntimesRequest, opts ...grpc.CallOption) (*ListRuntimesResponse, error)
+	// StartRollout brings a new image out: to a share of what one controller makes, then controller by controller.
+	StartRollout(ctx context.Context, in *StartRolloutRequest, opts ...grpc.CallOption) (*Runtime, error)
+	// PauseRollout keeps a rollout where it is. An image that fails is rolled back all the same.
+	PauseRollout(ctx context.Context, in *PauseRolloutRequest, opts ...grpc.CallOption) (*Runtime, error)
+	ResumeRollout(ctx context.Context, in *ResumeRolloutRequest, opts ...grpc.CallOption) (*Runtime, error)
+	// RollbackRuntime takes back a rollout that is under way, or else goes back to the former image, on all controllers at once.
+	RollbackRuntime(ctx context.Context, in *RollbackRuntimeRequest, opts ...grpc.CallOption) (*Runtime, error)
 }
 
 type poolsClient struct {
@@ -1480,6 +1494,56 @@ func (c *poolsClient) UndrainNode(ctx context.Context, in *UndrainNodeRequest, o
 	return out, nil
 }
 
+func (c *poolsClient) ListRuntimes(ctx context.Context, in *ListRuntimesRequest, opts ...grpc.CallOption) (*ListRuntimesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRuntimesResponse)
+	err := c.cc.Invoke(ctx, Pools_ListRuntimes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolsClient) StartRollout(ctx context.Context, in *StartRolloutRequest, opts ...grpc.CallOption) (*Runtime, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Runtime)
+	err := c.cc.Invoke(ctx, Pools_StartRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolsClient) PauseRollout(ctx context.Context, in *PauseRolloutRequest, opts ...grpc.CallOption) (*Runtime, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Runtime)
+	err := c.cc.Invoke(ctx, Pools_PauseRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolsClient) ResumeRollout(ctx context.Context, in *ResumeRolloutRequest, opts ...grpc.CallOption) (*Runtime, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Runtime)
+	err := c.cc.Invoke(ctx, Pools_ResumeRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolsClient) RollbackRuntime(ctx context.Context, in *RollbackRuntimeRequest, opts ...grpc.CallOption) (*Runtime, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Runtime)
+	err := c.cc.Invoke(ctx, Pools_RollbackRuntime_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PoolsServer is the server API for Pools service.
 // All implementations must embed UnimplementedPoolsServer
 // for forward compatibility.
@@ -1503,6 +1567,15 @@ type PoolsServer interface {
 	DrainNode(context.Context, *DrainNodeRequest) (*NodeStatus, error)
 	// UndrainNode puts a controller back into service.
 	UndrainNode(context.Context, *UndrainNodeRequest) (*NodeStatus, error)
+	// ListRuntimes shows which image each runtime's containers are made of, what the controllers have, and how far a rollout is.
+	ListRuntimes(context.Context, *ListRuntimesRequest) (*ListRuntimesResponse, error)
+	// StartRollout brings a new image out: to a share of what one controller makes, then controller by controller.
+	StartRollout(context.Context, *StartRolloutRequest) (*Runtime, error)
+	// PauseRollout keeps a rollout where it is. An image that fails is rolled back all the same.
+	PauseRollout(context.Context, *PauseRolloutRequest) (*Runtime, error)
+	ResumeRollout(context.Context, *ResumeRolloutRequest) (*Runtime, error)
+	// RollbackRuntime takes back a rollout that is under way, or else goes back to the former image, on all controllers at once.
+	RollbackRuntime(context.Context, *RollbackRuntimeRequest) (*Runtime, error)
 	mustEmbedUnimplementedPoolsServer()
 }
 
@@ -1539,6 +1612,21 @@ func (UnimplementedPoolsServer) DrainNode(context.Context, *DrainNodeRequest) (*
 }
 func (UnimplementedPoolsServer) UndrainNode(context.Context, *UndrainNodeRequest) (*NodeStatus, error) {
 	return nil, status.Error(codes.Unimplemented, "method UndrainNode not implemented")
+}
+func (UnimplementedPoolsServer) ListRuntimes(context.Context, *ListRuntimesRequest) (*ListRuntimesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRuntimes not implemented")
+}
+func (UnimplementedPoolsServer) StartRollout(context.Context, *StartRolloutRequest) (*Runtime, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartRollout not implemented")
+}
+func (UnimplementedPoolsServer) PauseRollout(context.Context, *PauseRolloutRequest) (*Runtime, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseRollout not implemented")
+}
+func (UnimplementedPoolsServer) ResumeRollout(context.Context, *ResumeRolloutRequest) (*Runtime, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeRollout not implemented")
+}
+func (UnimplementedPoolsServer) RollbackRuntime(context.Context, *RollbackRuntimeRequest) (*Runtime, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollbackRuntime not implemented")
 }
 func (UnimplementedPoolsServer) mustEmbedUnimplementedPoolsServer() {}
 func (UnimplementedPoolsServer) testEmbeddedByValue()               {}
@@ -1716,6 +1804,96 @@ func _Pools_UndrainNode_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Pools_ListRuntimes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRuntimesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolsServer).ListRuntimes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pools_ListRuntimes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolsServer).ListRuntimes(ctx, req.(*ListRuntimesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Pools_StartRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolsServer).StartRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pools_StartRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolsServer).StartRollout(ctx, req.(*StartRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Pools_PauseRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolsServer).PauseRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pools_PauseRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolsServer).PauseRollout(ctx, req.(*PauseRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Pools_ResumeRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolsServer).ResumeRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pools_ResumeRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolsServer).ResumeRollout(ctx, req.(*ResumeRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Pools_RollbackRuntime_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollbackRuntimeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolsServer).RollbackRuntime(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pools_RollbackRuntime_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolsServer).RollbackRuntime(ctx, req.(*RollbackRuntimeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Pools_ServiceDesc is the grpc.ServiceDesc for Pools service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1754,6 +1932,26 @@ var Pools_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UndrainNode",
 			Handler:    _Pools_UndrainNode_Handler,
+		},
+		{
+			MethodName: "ListRuntimes",
+			Handler:    _Pools_ListRuntimes_Handler,
+		},
+		{
+			MethodName: "StartRollout",
+			Handler:    _Pools_StartRollout_Handler,
+		},
+		{
+			MethodName: "PauseRollout",
+			Handler:    _Pools_PauseRollout_Handler,
+		},
+		{
+			MethodName: "ResumeRollout",
+			Handler:    _Pools_ResumeRollout_Handler,
+		},
+		{
+			MethodName: "RollbackRuntime",
+			Handler:    _Pools_RollbackRuntime_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

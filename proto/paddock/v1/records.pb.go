@@ -933,6 +933,87 @@ func (x *AssignmentRecord) GetExtra() bool {
 	return false
 }
 
+// runtimes/<runtime>: which image its containers are made of.
+type RuntimeRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Outside of a rollout; "": each controller's own.
+	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	// What image was before, for one step back.
+	Former string `protobuf:"bytes,3,opt,name=former,proto3" json:"former,omitempty"`
+	// Assigned containers of other images are replaced, rather than left until they go idle.
+	Drain bool `protobuf:"varint,4,opt,name=drain,proto3" json:"drain,omitempty"`
+	// The newest, over or not.
+	Rollout       *Rollout `protobuf:"bytes,5,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuntimeRecord) Reset() {
+	*x = RuntimeRecord{}
+	mi := &file_paddock_v1_records_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuntimeRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuntimeRecord) ProtoMessage() {}
+
+func (x *RuntimeRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_paddock_v1_records_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuntimeRecord.ProtoReflect.Descriptor instead.
+func (*RuntimeRecord) Descriptor() ([]byte, []int) {
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RuntimeRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RuntimeRecord) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *RuntimeRecord) GetFormer() string {
+	if x != nil {
+		return x.Former
+	}
+	return ""
+}
+
+func (x *RuntimeRecord) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
+}
+
+func (x *RuntimeRecord) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
 // A piece of stored code where the store keeps it: this at heads/<tenant>/<name>, its bytes at chunks/<tenant>/<name>/<generation>/<n>,
 // and this again at writing/… while there is no head that refers to the bytes yet.
 type BlobRecord struct {
@@ -948,7 +1029,7 @@ type BlobRecord struct {
 
 func (x *BlobRecord) Reset() {
 	*x = BlobRecord{}
-	mi := &file_paddock_v1_records_proto_msgTypes[10]
+	mi := &file_paddock_v1_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1041,7 @@ func (x *BlobRecord) String() string {
 func (*BlobRecord) ProtoMessage() {}
 
 func (x *BlobRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_paddock_v1_records_proto_msgTypes[10]
+	mi := &file_paddock_v1_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1054,7 @@ func (x *BlobRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlobRecord.ProtoReflect.Descriptor instead.
 func (*BlobRecord) Descriptor() ([]byte, []int) {
-	return file_paddock_v1_records_proto_rawDescGZIP(), []int{10}
+	return file_paddock_v1_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BlobRecord) GetWritten() *timestamppb.Timestamp {
@@ -1089,7 +1170,13 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\x10AssignmentRecord\x12\x1c\n" +
 	"\tisolation\x18\x01 \x01(\tR\tisolation\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
-	"\x05extra\x18\x03 \x01(\bR\x05extra\"\x99\x01\n" +
+	"\x05extra\x18\x03 \x01(\bR\x05extra\"\x96\x01\n" +
+	"\rRuntimeRecord\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\x12\x16\n" +
+	"\x06former\x18\x03 \x01(\tR\x06former\x12\x14\n" +
+	"\x05drain\x18\x04 \x01(\bR\x05drain\x12-\n" +
+	"\arollout\x18\x05 \x01(\v2\x13.paddock.v1.RolloutR\arollout\"\x99\x01\n" +
 	"\n" +
 	"BlobRecord\x124\n" +
 	"\awritten\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\awritten\x12\x1d\n" +
@@ -1112,7 +1199,7 @@ func file_paddock_v1_records_proto_rawDescGZIP() []byte {
 	return file_paddock_v1_records_proto_rawDescData
 }
 
-var file_paddock_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_paddock_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_paddock_v1_records_proto_goTypes = []any{
 	(*TenantRecord)(nil),          // 0: paddock.v1.TenantRecord
 	(*UsageRecord)(nil),           // 1: paddock.v1.UsageRecord
@@ -1124,33 +1211,36 @@ var file_paddock_v1_records_proto_goTypes = []any{
 	(*SecretRecord)(nil),          // 7: paddock.v1.SecretRecord
 	(*ControllerRecord)(nil),      // 8: paddock.v1.ControllerRecord
 	(*AssignmentRecord)(nil),      // 9: paddock.v1.AssignmentRecord
-	(*BlobRecord)(nil),            // 10: paddock.v1.BlobRecord
-	(*Policy)(nil),                // 11: paddock.v1.Policy
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*Access)(nil),                // 13: paddock.v1.Access
-	(*PipelineStep)(nil),          // 14: paddock.v1.PipelineStep
-	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
+	(*RuntimeRecord)(nil),         // 10: paddock.v1.RuntimeRecord
+	(*BlobRecord)(nil),            // 11: paddock.v1.BlobRecord
+	(*Policy)(nil),                // 12: paddock.v1.Policy
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*Access)(nil),                // 14: paddock.v1.Access
+	(*PipelineStep)(nil),          // 15: paddock.v1.PipelineStep
+	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(*Rollout)(nil),               // 17: paddock.v1.Rollout
 }
 var file_paddock_v1_records_proto_depIdxs = []int32{
-	11, // 0: paddock.v1.TenantRecord.policy:type_name -> paddock.v1.Policy
-	12, // 1: paddock.v1.TenantRecord.created:type_name -> google.protobuf.Timestamp
-	12, // 2: paddock.v1.TenantRecord.key_replaced:type_name -> google.protobuf.Timestamp
-	12, // 3: paddock.v1.KeyRecord.created:type_name -> google.protobuf.Timestamp
-	12, // 4: paddock.v1.KeyRecord.expires:type_name -> google.protobuf.Timestamp
-	12, // 5: paddock.v1.KeyRecord.last_used:type_name -> google.protobuf.Timestamp
-	13, // 6: paddock.v1.FunctionRecord.access:type_name -> paddock.v1.Access
-	14, // 7: paddock.v1.PipelineRecord.steps:type_name -> paddock.v1.PipelineStep
-	15, // 8: paddock.v1.PipelineRecord.timeout:type_name -> google.protobuf.Duration
-	12, // 9: paddock.v1.PipelineRecord.updated:type_name -> google.protobuf.Timestamp
-	12, // 10: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
-	12, // 11: paddock.v1.SecretRecord.updated:type_name -> google.protobuf.Timestamp
-	12, // 12: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
-	12, // 13: paddock.v1.BlobRecord.written:type_name -> google.protobuf.Timestamp
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	12, // 0: paddock.v1.TenantRecord.policy:type_name -> paddock.v1.Policy
+	13, // 1: paddock.v1.TenantRecord.created:type_name -> google.protobuf.Timestamp
+	13, // 2: paddock.v1.TenantRecord.key_replaced:type_name -> google.protobuf.Timestamp
+	13, // 3: paddock.v1.KeyRecord.created:type_name -> google.protobuf.Timestamp
+	13, // 4: paddock.v1.KeyRecord.expires:type_name -> google.protobuf.Timestamp
+	13, // 5: paddock.v1.KeyRecord.last_used:type_name -> google.protobuf.Timestamp
+	14, // 6: paddock.v1.FunctionRecord.access:type_name -> paddock.v1.Access
+	15, // 7: paddock.v1.PipelineRecord.steps:type_name -> paddock.v1.PipelineStep
+	16, // 8: paddock.v1.PipelineRecord.timeout:type_name -> google.protobuf.Duration
+	13, // 9: paddock.v1.PipelineRecord.updated:type_name -> google.protobuf.Timestamp
+	13, // 10: paddock.v1.VersionRecord.created:type_name -> google.protobuf.Timestamp
+	13, // 11: paddock.v1.SecretRecord.updated:type_name -> google.protobuf.Timestamp
+	13, // 12: paddock.v1.AssignmentRecord.since:type_name -> google.protobuf.Timestamp
+	17, // 13: paddock.v1.RuntimeRecord.rollout:type_name -> paddock.v1.Rollout
+	13, // 14: paddock.v1.BlobRecord.written:type_name -> google.protobuf.Timestamp
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_records_proto_init() }
@@ -1165,7 +1255,7 @@ func file_paddock_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_paddock_v1_records_proto_rawDesc), len(file_paddock_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,67 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"paddock/runtimes"
+)
+
+// keptMark stands beside an image's root file system that an operator brought: it goes when the operator removes it.
+const keptMark = "kept"
+
+// Keep has an image in dir stay although no container uses it.
+func Keep(dir, digest string) error {
+	return os.WriteFile(filepath.Join(dir, digest, keptMark), nil, 0o600)
+}
+
+// Installed returns the whole images in dir: those that were built there, and those that were copied from another machine's.
+func Installed(dir string) ([]runtimes.Image, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []runtimes.Image
+	var failed []error
+	for _, e := range entries {
+		if !e.IsDir() || len(e.Name()) != digestLength {
+			continue
+		}
+		image, err := read(dir, e.Name())
+		if err != nil {
+			failed = append(failed, fmt.Errorf("image %.12s: %w", e.Name(), err))
+			continue
+		}
+		all = append(all, image)
+	}
+	return all, errors.Join(failed...)
+}
+
+// read takes from an image how its agent is started, as addCommand has written it down: another version of this program may have.
+func read(dir, digest string) (runtimes.Image, error) {
+	image := runtimes.Image{Runtime: "node", Digest: digest, Rootfs: filepath.Join(dir, digest, "rootfs"), HeapPercent: heapPercent}
+	text, err := os.ReadFile(filepath.Join(image.Rootfs, "paddock", "command"))
+	if err != nil {
+		return image, err
+	}
+	env, rest, ok := strings.Cut(string(text), "\n\n")
+	lines := strings.Split(strings.TrimSpace(rest), "\n")
+	if !ok || len(lines) < 2 {
+		return image, errors.New("paddock/command cannot be read")
+	}
+	image.Env, image.Argv = strings.Split(env, "\n"), strings.Fields(lines[0])
+	for _, line := range lines[1:] {
+		switch name, value, _ := strings.Cut(line, " "); name {
+		case "heap":
+			if _, err := fmt.Sscanf(value, "%d%%", &image.HeapPercent); err != nil {
+				return image, fmt.Errorf("paddock/command: heap %q: %w", value, err)
+			}
+		case "node":
+			image.Version = value
+		}
+	}
+	return image, nil
+}
