@@ -45,8 +45,9 @@ type Config struct {
 	Pool       pool.Config // its Observer is the controller's to set
 	Store      store.Store
 	Catalogue  Catalogue // seen once already: containers of tenants that it does not know are destroyed
-	// Images returns the runtime images on this machine, besides Pool.Image, which is the program's own; nil: none.
-	Images func() []runtimes.Image
+	// Images returns the runtime images on this machine that may be used, and why others may not, by digest, besides Pool.Image, which is
+	// the program's own; nil: none. Asked once a second.
+	Images func(ctx context.Context) (usable []runtimes.Image, refused map[string]error, err error)
 	// Neighbours is who else serves the same tenants, of the same catalogue; nil: nobody does.
 	Neighbours Neighbours
 	Logs       *logs.Hub
@@ -100,6 +101,7 @@ func New(cfg Config) (*Controller, error) {
 		return nil, err
 	}
 	c.pool = p
+	c.images.have = []runtimes.Image{cfg.Pool.Image}
 	c.membership = newMembership(cfg.Store, &pb.ControllerRecord{
 		Id: cfg.ID, Address: cfg.Address, Region: cfg.Region, Version: cfg.Version, Runtimes: []string{cfg.Pool.Image.Runtime},
 		TrustClass: cfg.TrustClass,
@@ -120,6 +122,9 @@ func (c *Controller) Start(ctx context.Context) error {
 		return err
 	}
 	changes := c.cfg.Catalogue.Subscribe()
+	if _, ok := c.cfg.Catalogue.Runtime(c.cfg.Pool.Image.Runtime); ok { // or the first containers would be of another image
+		c.lookForImages(ctx)
+	}
 	c.useImages()
 	if err := c.pool.Start(ctx); err != nil {
 		changes.Close()

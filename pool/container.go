@@ -143,6 +143,7 @@ type container struct {
 	dueAt      time.Time // when its successor was looked for first
 	loss       *loss
 	timer      timer
+	tally      *ImageStats // of its image
 
 	tenant   *tenantState
 	latch    tenant.ID // what the latch says; set before the first byte of the tenant goes in

@@ -14,7 +14,7 @@ import (
 func (p *Pool) newContainerLocked(id ContainerID, uid uint32, size, limit int64, digest string, created time.Time) *container {
 	c := &container{
 		id: id, uid: uid, size: size, limit: limit, digest: digest, created: created, door: noDoor{},
-		lost: make(chan struct{}), gone: make(chan struct{}),
+		tally: p.images.count(digest), lost: make(chan struct{}), gone: make(chan struct{}),
 	}
 	c.idleNode.v, c.awakeNode.v, c.readyNode.v, c.thawNode.v = c, c, c, c
 	c.timer.fire = func(now time.Time) { p.visitLocked(c, now) }

@@ -53,7 +53,7 @@ func (p *Pool) giveBack(f *flight, e *errs.Error) {
 	p.mu.Lock()
 	defer p.unlock()
 	ended, now := f.marks.Or(flightReturned)&flightSettled != 0, time.Now()
-	p.images.ended(f.c.digest, e)
+	f.c.tally.ended(e)
 	if e != nil {
 		f.gaveUp = e.Kind == errs.Timeout || e.Kind == errs.Cancelled
 		if e.Kind == errs.Refused {

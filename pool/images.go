@@ -61,7 +61,9 @@ func (p *Pool) SetImages(plan ImagePlan) {
 	m, was := &p.images, p.images.plan
 	m.plan = plan
 	if plan.Rollout != was.Rollout {
-		m.counts = map[string]*ImageStats{}
+		for digest, n := range m.counts {
+			*n = ImageStats{Digest: digest} // containers hold on to them
+		}
 	}
 	if plan.Next.Digest != was.Next.Digest {
 		m.share, m.failures, m.notBefore = 100, 0, time.Time{} // the first one that is made is of it
@@ -131,8 +133,7 @@ func (m *images) succeeded(digest string) {
 }
 
 // ended notes the end of a call. Failures that say nothing of the image are not counted as such.
-func (m *images) ended(digest string, e *errs.Error) {
-	n := m.count(digest)
+func (n *ImageStats) ended(e *errs.Error) {
 	n.Calls++
 	if e == nil {
 		return
@@ -151,13 +152,17 @@ func (m *images) stats() []ImageStats {
 		m.count(m.plan.Next.Digest)
 	}
 	all := make([]ImageStats, 0, len(m.counts))
-	for _, n := range m.counts {
+	for digest, n := range m.counts {
 		one := *n
-		switch one.Digest {
+		switch digest {
 		case m.plan.Next.Digest:
 			one.Percent = m.plan.Percent
 		case m.plan.Image.Digest:
 			one.Percent = 100 - m.plan.Percent
+		default:
+			if one == (ImageStats{Digest: digest}) { // of a former rollout
+				continue
+			}
 		}
 		all = append(all, one)
 	}

@@ -128,6 +128,9 @@ func imageNote(rt *pb.Runtime, s *pb.ImageStatus) string {
 	if s.GetOwn() {
 		notes = append(notes, "own")
 	}
+	if s.GetProblem() != "" {
+		notes = append(notes, "refused: "+s.GetProblem())
+	}
 	if s.GetStartFailures() > 0 {
 		notes = append(notes, fmt.Sprintf("%d did not start", s.GetStartFailures()))
 	}

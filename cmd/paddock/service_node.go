@@ -132,15 +132,6 @@ func (s *service) buildImage(ctx context.Context) (err error) {
 	return machine.Explain(err)
 }
 
-// images returns what runtime images there are on this machine: an operator may bring more while it serves.
-func (s *service) images() []runtimes.Image {
-	all, err := node.Installed(s.data.Images())
-	if err != nil {
-		s.log.Warn("runtime images on this machine", "err", err)
-	}
-	return all
-}
-
 // imageAge is how old an unused image in a shared Docker engine is before it goes: another controller may be about to use
 // it.
 const imageAge = 24 * time.Hour
@@ -237,7 +228,7 @@ func (s *service) startController(ctx context.Context) error {
 		others = s.store.view
 	}
 	c, err := controller.New(controller.Config{
-		Images: s.images, Neighbours: others, ID: s.data.ID, Address: s.cluster.advertised, DrainFile: s.data.DrainFile(), Region: s.cfg.Region,
+		Images: node.NewShelf(s.data.Images()).Look, Neighbours: others, ID: s.data.ID, Address: s.cluster.advertised, DrainFile: s.data.DrainFile(), Region: s.cfg.Region,
 		TrustClass: s.cfg.Cluster.TrustClass, Version: release(), Store: s.store.client, Catalogue: s.store.view,
 		Logs: logs.New(logs.Options{}), Audit: s.audit.events, Logger: s.log.With("part", "controller"),
 		Pool: pool.Config{

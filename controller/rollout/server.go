@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -145,16 +146,24 @@ func check(req *pb.StartRolloutRequest) error {
 
 // complete finds the one image that begins so on a controller that can make containers of it.
 func complete(begin string, nodes []*pb.NodeStatus) (string, error) {
-	found := map[string]bool{}
+	found, problem := map[string]bool{}, ""
 	for _, n := range nodes {
 		for _, s := range n.GetImages() {
-			if s.GetPresent() && begin != "" && strings.HasPrefix(s.GetDigest(), begin) {
+			if begin == "" || !strings.HasPrefix(s.GetDigest(), begin) {
+				continue
+			}
+			if s.GetPresent() {
 				found[s.GetDigest()] = true
+			} else if s.GetProblem() != "" {
+				problem = fmt.Sprintf("controller %s refuses image %.12s: %s", n.GetId(), s.GetDigest(), s.GetProblem())
 			}
 		}
 	}
 	switch len(found) {
 	case 0:
+		if problem != "" {
+			return "", errs.New(errs.Conflict, "%s", problem)
+		}
 		return "", errs.New(errs.NotFound, "no controller has an image %.64q: build it there with 'paddock runtime build', or copy it; 'paddock "+
 			"runtime ls' shows what there is", begin)
 	case 1:

@@ -18,28 +18,6 @@ func Keep(dir, digest string) error {
 	return os.WriteFile(filepath.Join(dir, digest, keptMark), nil, 0o600)
 }
 
-// Installed returns the whole images in dir: those that were built there, and those that were copied from another machine's.
-func Installed(dir string) ([]runtimes.Image, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var all []runtimes.Image
-	var failed []error
-	for _, e := range entries {
-		if !e.IsDir() || len(e.Name()) != digestLength {
-			continue
-		}
-		image, err := read(dir, e.Name())
-		if err != nil {
-			failed = append(failed, fmt.Errorf("image %.12s: %w", e.Name(), err))
-			continue
-		}
-		all = append(all, image)
-	}
-	return all, errors.Join(failed...)
-}
-
 // read takes from an image how its agent is started, as addCommand has written it down: another version of this program may have.
 func read(dir, digest string) (runtimes.Image, error) {
 	image := runtimes.Image{Runtime: "node", Digest: digest, Rootfs: filepath.Join(dir, digest, "rootfs"), HeapPercent: heapPercent}

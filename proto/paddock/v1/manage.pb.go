@@ -5403,9 +5403,11 @@ type ImageStatus struct {
 	Made          int64 `protobuf:"varint,9,opt,name=made,proto3" json:"made,omitempty"`
 	StartFailures int64 `protobuf:"varint,10,opt,name=start_failures,json=startFailures,proto3" json:"start_failures,omitempty"`
 	// Calls that have ended; of them those that failed by the sandbox or the platform, and those that failed by their code.
-	Calls         int64 `protobuf:"varint,11,opt,name=calls,proto3" json:"calls,omitempty"`
-	Failed        int64 `protobuf:"varint,12,opt,name=failed,proto3" json:"failed,omitempty"`
-	Errors        int64 `protobuf:"varint,13,opt,name=errors,proto3" json:"errors,omitempty"`
+	Calls  int64 `protobuf:"varint,11,opt,name=calls,proto3" json:"calls,omitempty"`
+	Failed int64 `protobuf:"varint,12,opt,name=failed,proto3" json:"failed,omitempty"`
+	Errors int64 `protobuf:"varint,13,opt,name=errors,proto3" json:"errors,omitempty"`
+	// Why no containers can be made of it although it is there: its files do not make its digest, for example.
+	Problem       string `protobuf:"bytes,14,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5531,6 +5533,13 @@ func (x *ImageStatus) GetErrors() int64 {
 	return 0
 }
 
+func (x *ImageStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // RolloutGate says when a new image is good enough to go on, and when it is rolled back. Rates are compared with those of the image
 // that it replaces, at the same controllers in the same time; they count once both images have had min_calls.
 type RolloutGate struct {
@@ -5636,7 +5645,8 @@ type Rollout struct {
 	Node         string                 `protobuf:"bytes,12,opt,name=node,proto3" json:"node,omitempty"`
 	WatchedSince *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=watched_since,json=watchedSince,proto3" json:"watched_since,omitempty"`
 	// The id of the key that started it.
-	Author        string `protobuf:"bytes,14,opt,name=author,proto3" json:"author,omitempty"`
+	Author        string                 `protobuf:"bytes,14,opt,name=author,proto3" json:"author,omitempty"`
+	Ended         *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5767,6 +5777,13 @@ func (x *Rollout) GetAuthor() string {
 		return x.Author
 	}
 	return ""
+}
+
+func (x *Rollout) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
 }
 
 type Runtime struct {
@@ -6905,7 +6922,7 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x06tenant\x18\x05 \x01(\tR\x06tenant\x12\x1e\n" +
 	"\n" +
 	"unprepared\x18\x06 \x01(\bR\n" +
-	"unprepared\"\xd2\x02\n" +
+	"unprepared\"\xec\x02\n" +
 	"\vImageStatus\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x18\n" +
 	"\aruntime\x18\x02 \x01(\tR\aruntime\x12\x18\n" +
@@ -6920,13 +6937,14 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	" \x01(\x03R\rstartFailures\x12\x14\n" +
 	"\x05calls\x18\v \x01(\x03R\x05calls\x12\x16\n" +
 	"\x06failed\x18\f \x01(\x03R\x06failed\x12\x16\n" +
-	"\x06errors\x18\r \x01(\x03R\x06errors\"\xe3\x01\n" +
+	"\x06errors\x18\r \x01(\x03R\x06errors\x12\x18\n" +
+	"\aproblem\x18\x0e \x01(\tR\aproblem\"\xe3\x01\n" +
 	"\vRolloutGate\x12\x1b\n" +
 	"\tmin_calls\x18\x01 \x01(\x05R\bminCalls\x12,\n" +
 	"\x12max_failed_percent\x18\x02 \x01(\x01R\x10maxFailedPercent\x12*\n" +
 	"\x11max_error_percent\x18\x03 \x01(\x01R\x0fmaxErrorPercent\x12,\n" +
 	"\x12max_start_failures\x18\x04 \x01(\x05R\x10maxStartFailures\x12/\n" +
-	"\x05watch\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05watch\"\xa8\x03\n" +
+	"\x05watch\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05watch\"\xda\x03\n" +
 	"\aRollout\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x12\n" +
@@ -6942,7 +6960,8 @@ const file_paddock_v1_manage_proto_rawDesc = "" +
 	"\x05moved\x18\v \x03(\tR\x05moved\x12\x12\n" +
 	"\x04node\x18\f \x01(\tR\x04node\x12?\n" +
 	"\rwatched_since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\fwatchedSince\x12\x16\n" +
-	"\x06author\x18\x0e \x01(\tR\x06author\"\xc5\x01\n" +
+	"\x06author\x18\x0e \x01(\tR\x06author\x120\n" +
+	"\x05ended\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\"\xc5\x01\n" +
 	"\aRuntime\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x16\n" +
@@ -7221,108 +7240,109 @@ var file_paddock_v1_manage_proto_depIdxs = []int32{
 	82,  // 58: paddock.v1.Rollout.gate:type_name -> paddock.v1.RolloutGate
 	97,  // 59: paddock.v1.Rollout.began:type_name -> google.protobuf.Timestamp
 	97,  // 60: paddock.v1.Rollout.watched_since:type_name -> google.protobuf.Timestamp
-	83,  // 61: paddock.v1.Runtime.rollout:type_name -> paddock.v1.Rollout
-	85,  // 62: paddock.v1.Runtime.nodes:type_name -> paddock.v1.RuntimeNode
-	81,  // 63: paddock.v1.RuntimeNode.images:type_name -> paddock.v1.ImageStatus
-	84,  // 64: paddock.v1.ListRuntimesResponse.runtimes:type_name -> paddock.v1.Runtime
-	82,  // 65: paddock.v1.StartRolloutRequest.gate:type_name -> paddock.v1.RolloutGate
-	97,  // 66: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
-	95,  // 67: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
-	7,   // 68: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
-	8,   // 69: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
-	9,   // 70: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
-	11,  // 71: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
-	12,  // 72: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
-	13,  // 73: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
-	40,  // 74: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
-	41,  // 75: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
-	42,  // 76: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
-	44,  // 77: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
-	17,  // 78: paddock.v1.Catalog.UpdateFunction:input_type -> paddock.v1.UpdateFunctionRequest
-	20,  // 79: paddock.v1.Catalog.ListVersions:input_type -> paddock.v1.ListVersionsRequest
-	22,  // 80: paddock.v1.Catalog.GetVersion:input_type -> paddock.v1.GetVersionRequest
-	24,  // 81: paddock.v1.Catalog.DiffVersions:input_type -> paddock.v1.DiffVersionsRequest
-	26,  // 82: paddock.v1.Catalog.ActivateVersion:input_type -> paddock.v1.ActivateVersionRequest
-	27,  // 83: paddock.v1.Catalog.RollbackFunction:input_type -> paddock.v1.RollbackFunctionRequest
-	28,  // 84: paddock.v1.Catalog.DeleteVersion:input_type -> paddock.v1.DeleteVersionRequest
-	32,  // 85: paddock.v1.Catalog.PutPipeline:input_type -> paddock.v1.PutPipelineRequest
-	33,  // 86: paddock.v1.Catalog.PublishPipeline:input_type -> paddock.v1.PublishPipelineRequest
-	35,  // 87: paddock.v1.Catalog.GetPipeline:input_type -> paddock.v1.GetPipelineRequest
-	36,  // 88: paddock.v1.Catalog.ListPipelines:input_type -> paddock.v1.ListPipelinesRequest
-	38,  // 89: paddock.v1.Catalog.DeletePipeline:input_type -> paddock.v1.DeletePipelineRequest
-	47,  // 90: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
-	48,  // 91: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
-	50,  // 92: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
-	52,  // 93: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
-	55,  // 94: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
-	57,  // 95: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
-	59,  // 96: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
-	61,  // 97: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
-	64,  // 98: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
-	66,  // 99: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
-	68,  // 100: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
-	71,  // 101: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
-	72,  // 102: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
-	79,  // 103: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
-	74,  // 104: paddock.v1.Pools.ListNodes:input_type -> paddock.v1.ListNodesRequest
-	76,  // 105: paddock.v1.Pools.DrainNode:input_type -> paddock.v1.DrainNodeRequest
-	77,  // 106: paddock.v1.Pools.UndrainNode:input_type -> paddock.v1.UndrainNodeRequest
-	86,  // 107: paddock.v1.Pools.ListRuntimes:input_type -> paddock.v1.ListRuntimesRequest
-	88,  // 108: paddock.v1.Pools.StartRollout:input_type -> paddock.v1.StartRolloutRequest
-	89,  // 109: paddock.v1.Pools.PauseRollout:input_type -> paddock.v1.PauseRolloutRequest
-	90,  // 110: paddock.v1.Pools.ResumeRollout:input_type -> paddock.v1.ResumeRolloutRequest
-	91,  // 111: paddock.v1.Pools.RollbackRuntime:input_type -> paddock.v1.RollbackRuntimeRequest
-	92,  // 112: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
-	5,   // 113: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
-	5,   // 114: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
-	10,  // 115: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
-	5,   // 116: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
-	5,   // 117: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
-	14,  // 118: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
-	15,  // 119: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
-	15,  // 120: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
-	43,  // 121: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
-	45,  // 122: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
-	18,  // 123: paddock.v1.Catalog.UpdateFunction:output_type -> paddock.v1.UpdateFunctionResponse
-	21,  // 124: paddock.v1.Catalog.ListVersions:output_type -> paddock.v1.ListVersionsResponse
-	23,  // 125: paddock.v1.Catalog.GetVersion:output_type -> paddock.v1.VersionSource
-	25,  // 126: paddock.v1.Catalog.DiffVersions:output_type -> paddock.v1.DiffVersionsResponse
-	15,  // 127: paddock.v1.Catalog.ActivateVersion:output_type -> paddock.v1.Function
-	15,  // 128: paddock.v1.Catalog.RollbackFunction:output_type -> paddock.v1.Function
-	29,  // 129: paddock.v1.Catalog.DeleteVersion:output_type -> paddock.v1.DeleteVersionResponse
-	30,  // 130: paddock.v1.Catalog.PutPipeline:output_type -> paddock.v1.Pipeline
-	34,  // 131: paddock.v1.Catalog.PublishPipeline:output_type -> paddock.v1.PublishPipelineResponse
-	30,  // 132: paddock.v1.Catalog.GetPipeline:output_type -> paddock.v1.Pipeline
-	37,  // 133: paddock.v1.Catalog.ListPipelines:output_type -> paddock.v1.ListPipelinesResponse
-	39,  // 134: paddock.v1.Catalog.DeletePipeline:output_type -> paddock.v1.DeletePipelineResponse
-	46,  // 135: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
-	49,  // 136: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
-	51,  // 137: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
-	53,  // 138: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
-	56,  // 139: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
-	58,  // 140: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
-	60,  // 141: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
-	62,  // 142: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
-	65,  // 143: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
-	67,  // 144: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
-	69,  // 145: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
-	67,  // 146: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
-	73,  // 147: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
-	80,  // 148: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
-	75,  // 149: paddock.v1.Pools.ListNodes:output_type -> paddock.v1.ListNodesResponse
-	78,  // 150: paddock.v1.Pools.DrainNode:output_type -> paddock.v1.NodeStatus
-	78,  // 151: paddock.v1.Pools.UndrainNode:output_type -> paddock.v1.NodeStatus
-	87,  // 152: paddock.v1.Pools.ListRuntimes:output_type -> paddock.v1.ListRuntimesResponse
-	84,  // 153: paddock.v1.Pools.StartRollout:output_type -> paddock.v1.Runtime
-	84,  // 154: paddock.v1.Pools.PauseRollout:output_type -> paddock.v1.Runtime
-	84,  // 155: paddock.v1.Pools.ResumeRollout:output_type -> paddock.v1.Runtime
-	84,  // 156: paddock.v1.Pools.RollbackRuntime:output_type -> paddock.v1.Runtime
-	93,  // 157: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
-	113, // [113:158] is the sub-list for method output_type
-	68,  // [68:113] is the sub-list for method input_type
-	68,  // [68:68] is the sub-list for extension type_name
-	68,  // [68:68] is the sub-list for extension extendee
-	0,   // [0:68] is the sub-list for field type_name
+	97,  // 61: paddock.v1.Rollout.ended:type_name -> google.protobuf.Timestamp
+	83,  // 62: paddock.v1.Runtime.rollout:type_name -> paddock.v1.Rollout
+	85,  // 63: paddock.v1.Runtime.nodes:type_name -> paddock.v1.RuntimeNode
+	81,  // 64: paddock.v1.RuntimeNode.images:type_name -> paddock.v1.ImageStatus
+	84,  // 65: paddock.v1.ListRuntimesResponse.runtimes:type_name -> paddock.v1.Runtime
+	82,  // 66: paddock.v1.StartRolloutRequest.gate:type_name -> paddock.v1.RolloutGate
+	97,  // 67: paddock.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	95,  // 68: paddock.v1.AuditRecord.detail:type_name -> paddock.v1.AuditRecord.DetailEntry
+	7,   // 69: paddock.v1.Catalog.CreateTenant:input_type -> paddock.v1.CreateTenantRequest
+	8,   // 70: paddock.v1.Catalog.GetTenant:input_type -> paddock.v1.GetTenantRequest
+	9,   // 71: paddock.v1.Catalog.ListTenants:input_type -> paddock.v1.ListTenantsRequest
+	11,  // 72: paddock.v1.Catalog.UpdateTenant:input_type -> paddock.v1.UpdateTenantRequest
+	12,  // 73: paddock.v1.Catalog.SuspendTenant:input_type -> paddock.v1.SuspendTenantRequest
+	13,  // 74: paddock.v1.Catalog.DeleteTenant:input_type -> paddock.v1.DeleteTenantRequest
+	40,  // 75: paddock.v1.Catalog.DeployFunction:input_type -> paddock.v1.DeployFunctionRequest
+	41,  // 76: paddock.v1.Catalog.GetFunction:input_type -> paddock.v1.GetFunctionRequest
+	42,  // 77: paddock.v1.Catalog.ListFunctions:input_type -> paddock.v1.ListFunctionsRequest
+	44,  // 78: paddock.v1.Catalog.DeleteFunction:input_type -> paddock.v1.DeleteFunctionRequest
+	17,  // 79: paddock.v1.Catalog.UpdateFunction:input_type -> paddock.v1.UpdateFunctionRequest
+	20,  // 80: paddock.v1.Catalog.ListVersions:input_type -> paddock.v1.ListVersionsRequest
+	22,  // 81: paddock.v1.Catalog.GetVersion:input_type -> paddock.v1.GetVersionRequest
+	24,  // 82: paddock.v1.Catalog.DiffVersions:input_type -> paddock.v1.DiffVersionsRequest
+	26,  // 83: paddock.v1.Catalog.ActivateVersion:input_type -> paddock.v1.ActivateVersionRequest
+	27,  // 84: paddock.v1.Catalog.RollbackFunction:input_type -> paddock.v1.RollbackFunctionRequest
+	28,  // 85: paddock.v1.Catalog.DeleteVersion:input_type -> paddock.v1.DeleteVersionRequest
+	32,  // 86: paddock.v1.Catalog.PutPipeline:input_type -> paddock.v1.PutPipelineRequest
+	33,  // 87: paddock.v1.Catalog.PublishPipeline:input_type -> paddock.v1.PublishPipelineRequest
+	35,  // 88: paddock.v1.Catalog.GetPipeline:input_type -> paddock.v1.GetPipelineRequest
+	36,  // 89: paddock.v1.Catalog.ListPipelines:input_type -> paddock.v1.ListPipelinesRequest
+	38,  // 90: paddock.v1.Catalog.DeletePipeline:input_type -> paddock.v1.DeletePipelineRequest
+	47,  // 91: paddock.v1.Catalog.SetSecret:input_type -> paddock.v1.SetSecretRequest
+	48,  // 92: paddock.v1.Catalog.ListSecrets:input_type -> paddock.v1.ListSecretsRequest
+	50,  // 93: paddock.v1.Catalog.DeleteSecret:input_type -> paddock.v1.DeleteSecretRequest
+	52,  // 94: paddock.v1.Catalog.RotateDataKey:input_type -> paddock.v1.RotateDataKeyRequest
+	55,  // 95: paddock.v1.Keys.CreateKey:input_type -> paddock.v1.CreateKeyRequest
+	57,  // 96: paddock.v1.Keys.ListKeys:input_type -> paddock.v1.ListKeysRequest
+	59,  // 97: paddock.v1.Keys.RevokeKey:input_type -> paddock.v1.RevokeKeyRequest
+	61,  // 98: paddock.v1.Keys.RotateKEK:input_type -> paddock.v1.RotateKEKRequest
+	64,  // 99: paddock.v1.Pools.ListContainers:input_type -> paddock.v1.ListContainersRequest
+	66,  // 100: paddock.v1.Pools.GetPool:input_type -> paddock.v1.GetPoolRequest
+	68,  // 101: paddock.v1.Pools.Explain:input_type -> paddock.v1.ExplainRequest
+	71,  // 102: paddock.v1.Pools.Resize:input_type -> paddock.v1.ResizeRequest
+	72,  // 103: paddock.v1.Pools.Drain:input_type -> paddock.v1.DrainRequest
+	79,  // 104: paddock.v1.Pools.Recycle:input_type -> paddock.v1.RecycleRequest
+	74,  // 105: paddock.v1.Pools.ListNodes:input_type -> paddock.v1.ListNodesRequest
+	76,  // 106: paddock.v1.Pools.DrainNode:input_type -> paddock.v1.DrainNodeRequest
+	77,  // 107: paddock.v1.Pools.UndrainNode:input_type -> paddock.v1.UndrainNodeRequest
+	86,  // 108: paddock.v1.Pools.ListRuntimes:input_type -> paddock.v1.ListRuntimesRequest
+	88,  // 109: paddock.v1.Pools.StartRollout:input_type -> paddock.v1.StartRolloutRequest
+	89,  // 110: paddock.v1.Pools.PauseRollout:input_type -> paddock.v1.PauseRolloutRequest
+	90,  // 111: paddock.v1.Pools.ResumeRollout:input_type -> paddock.v1.ResumeRolloutRequest
+	91,  // 112: paddock.v1.Pools.RollbackRuntime:input_type -> paddock.v1.RollbackRuntimeRequest
+	92,  // 113: paddock.v1.Audit.Tail:input_type -> paddock.v1.TailAuditRequest
+	5,   // 114: paddock.v1.Catalog.CreateTenant:output_type -> paddock.v1.Tenant
+	5,   // 115: paddock.v1.Catalog.GetTenant:output_type -> paddock.v1.Tenant
+	10,  // 116: paddock.v1.Catalog.ListTenants:output_type -> paddock.v1.ListTenantsResponse
+	5,   // 117: paddock.v1.Catalog.UpdateTenant:output_type -> paddock.v1.Tenant
+	5,   // 118: paddock.v1.Catalog.SuspendTenant:output_type -> paddock.v1.Tenant
+	14,  // 119: paddock.v1.Catalog.DeleteTenant:output_type -> paddock.v1.DeleteTenantResponse
+	15,  // 120: paddock.v1.Catalog.DeployFunction:output_type -> paddock.v1.Function
+	15,  // 121: paddock.v1.Catalog.GetFunction:output_type -> paddock.v1.Function
+	43,  // 122: paddock.v1.Catalog.ListFunctions:output_type -> paddock.v1.ListFunctionsResponse
+	45,  // 123: paddock.v1.Catalog.DeleteFunction:output_type -> paddock.v1.DeleteFunctionResponse
+	18,  // 124: paddock.v1.Catalog.UpdateFunction:output_type -> paddock.v1.UpdateFunctionResponse
+	21,  // 125: paddock.v1.Catalog.ListVersions:output_type -> paddock.v1.ListVersionsResponse
+	23,  // 126: paddock.v1.Catalog.GetVersion:output_type -> paddock.v1.VersionSource
+	25,  // 127: paddock.v1.Catalog.DiffVersions:output_type -> paddock.v1.DiffVersionsResponse
+	15,  // 128: paddock.v1.Catalog.ActivateVersion:output_type -> paddock.v1.Function
+	15,  // 129: paddock.v1.Catalog.RollbackFunction:output_type -> paddock.v1.Function
+	29,  // 130: paddock.v1.Catalog.DeleteVersion:output_type -> paddock.v1.DeleteVersionResponse
+	30,  // 131: paddock.v1.Catalog.PutPipeline:output_type -> paddock.v1.Pipeline
+	34,  // 132: paddock.v1.Catalog.PublishPipeline:output_type -> paddock.v1.PublishPipelineResponse
+	30,  // 133: paddock.v1.Catalog.GetPipeline:output_type -> paddock.v1.Pipeline
+	37,  // 134: paddock.v1.Catalog.ListPipelines:output_type -> paddock.v1.ListPipelinesResponse
+	39,  // 135: paddock.v1.Catalog.DeletePipeline:output_type -> paddock.v1.DeletePipelineResponse
+	46,  // 136: paddock.v1.Catalog.SetSecret:output_type -> paddock.v1.Secret
+	49,  // 137: paddock.v1.Catalog.ListSecrets:output_type -> paddock.v1.ListSecretsResponse
+	51,  // 138: paddock.v1.Catalog.DeleteSecret:output_type -> paddock.v1.DeleteSecretResponse
+	53,  // 139: paddock.v1.Catalog.RotateDataKey:output_type -> paddock.v1.RotateDataKeyResponse
+	56,  // 140: paddock.v1.Keys.CreateKey:output_type -> paddock.v1.CreateKeyResponse
+	58,  // 141: paddock.v1.Keys.ListKeys:output_type -> paddock.v1.ListKeysResponse
+	60,  // 142: paddock.v1.Keys.RevokeKey:output_type -> paddock.v1.RevokeKeyResponse
+	62,  // 143: paddock.v1.Keys.RotateKEK:output_type -> paddock.v1.RotateKEKResponse
+	65,  // 144: paddock.v1.Pools.ListContainers:output_type -> paddock.v1.ListContainersResponse
+	67,  // 145: paddock.v1.Pools.GetPool:output_type -> paddock.v1.PoolStatus
+	69,  // 146: paddock.v1.Pools.Explain:output_type -> paddock.v1.ExplainResponse
+	67,  // 147: paddock.v1.Pools.Resize:output_type -> paddock.v1.PoolStatus
+	73,  // 148: paddock.v1.Pools.Drain:output_type -> paddock.v1.DrainResponse
+	80,  // 149: paddock.v1.Pools.Recycle:output_type -> paddock.v1.RecycleProgress
+	75,  // 150: paddock.v1.Pools.ListNodes:output_type -> paddock.v1.ListNodesResponse
+	78,  // 151: paddock.v1.Pools.DrainNode:output_type -> paddock.v1.NodeStatus
+	78,  // 152: paddock.v1.Pools.UndrainNode:output_type -> paddock.v1.NodeStatus
+	87,  // 153: paddock.v1.Pools.ListRuntimes:output_type -> paddock.v1.ListRuntimesResponse
+	84,  // 154: paddock.v1.Pools.StartRollout:output_type -> paddock.v1.Runtime
+	84,  // 155: paddock.v1.Pools.PauseRollout:output_type -> paddock.v1.Runtime
+	84,  // 156: paddock.v1.Pools.ResumeRollout:output_type -> paddock.v1.Runtime
+	84,  // 157: paddock.v1.Pools.RollbackRuntime:output_type -> paddock.v1.Runtime
+	93,  // 158: paddock.v1.Audit.Tail:output_type -> paddock.v1.AuditRecord
+	114, // [114:159] is the sub-list for method output_type
+	69,  // [69:114] is the sub-list for method input_type
+	69,  // [69:69] is the sub-list for extension type_name
+	69,  // [69:69] is the sub-list for extension extendee
+	0,   // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_paddock_v1_manage_proto_init() }
