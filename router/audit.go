@@ -161,7 +161,7 @@ func (a *record) end(ctx context.Context, answer any, err error) error {
 var (
 	auditedObjects = []protoreflect.Name{"id", "name", "container", "node"}
 	auditedDetails = []protoreflect.Name{"tenant", "role", "owner", "scopes", "ttl", "kind", "runtime", "function", "policy", "resume",
-		"all", "min_ready", "max_ready", "max_containers", "action", "access", "new_url_key"}
+		"all", "min_ready", "max_ready", "max_containers", "action", "access", "new_url_key", "image", "canary_percent", "drain", "gate"}
 	auditedAnswers = []protoreflect.Name{"version", "hash", "revision", "containers", "keys", "functions", "state"}
 )
 

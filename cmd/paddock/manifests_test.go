@@ -2,13 +2,16 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"gopkg.in/yaml.v3"
@@ -193,6 +196,61 @@ func checkWorkload(t *testing.T, file string, m *manifest) {
 			probe, ok := c.ReadinessProbe[how].(map[string]any)
 			if ok && !slices.ContainsFunc(c.Ports, func(p struct{ Name string }) bool { return p.Name == probe["port"] }) {
 				t.Errorf("%s: container %s is probed at port %v, which it has not", file, c.Name, probe["port"])
+			}
+		}
+	}
+}
+
+// alert is a rule of Prometheus; a field that there is not would be refused.
+type alert struct {
+	Alert, Expr, For    string
+	Labels, Annotations map[string]string
+}
+
+// alerts reads the alert rules strictly.
+func alerts(t *testing.T) (all []alert) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(deployDir, "prometheus", "*.yml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("rules: %v, %v", files, err)
+	}
+	for _, file := range files {
+		var rules struct {
+			Groups []struct {
+				Name  string
+				Rules []alert
+			}
+		}
+		d := yaml.NewDecoder(bytes.NewReader(read(t, file)))
+		d.KnownFields(true)
+		if err := d.Decode(&rules); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		for _, g := range rules.Groups {
+			all = append(all, g.Rules...)
+		}
+	}
+	return all
+}
+
+// series finds the metrics that an expression asks for, with a label if it names one.
+var series = regexp.MustCompile(`paddock_[a-z_]+(\{[a-z]+="[a-z_]+"\})?`)
+
+// Every alert has what Prometheus and people need, its time is one, and the commands that it names are ours.
+func TestAlertRules(t *testing.T) {
+	for _, a := range alerts(t) {
+		if a.Alert == "" || a.Labels["severity"] == "" || a.Annotations["summary"] == "" || a.Annotations["description"] == "" {
+			t.Errorf("it lacks something: %+v", a)
+		}
+		if _, err := time.ParseDuration(cmp.Or(a.For, "0s")); err != nil {
+			t.Errorf("%s: %v", a.Alert, err)
+		}
+		if len(series.FindAllString(a.Expr, -1)) == 0 || strings.Count(a.Expr, "(") != strings.Count(a.Expr, ")") {
+			t.Errorf("%s: %s", a.Alert, a.Expr)
+		}
+		for i, quoted := range strings.Split(a.Annotations["description"], "`") {
+			if line, ok := strings.CutPrefix(quoted, "paddock "); ok && i%2 == 1 {
+				wantCommand(t, a.Alert, strings.Fields(line))
 			}
 		}
 	}

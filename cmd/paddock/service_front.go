@@ -43,6 +43,13 @@ func (s *service) startFront(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ended, err := metrics.NewRollouts(registry, rollout.States, rollout.Results, func() metrics.Rollout {
+		v, _ := s.store.view.Runtime(servedRuntime)
+		return rollout.Standing(v, time.Now())
+	})
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	tracer, err := s.startTracing(ctx)
 	if err != nil {
 		return err
@@ -64,7 +71,7 @@ func (s *service) startFront(ctx context.Context) error {
 			s.failed <- fmt.Errorf("serving: %w", err)
 		}
 	}()
-	s.startSweeps(cat, s.rollouts(b.pools))
+	s.startSweeps(cat, s.rollouts(b.pools, ended))
 	s.startKeyUse(cat)
 	return nil
 }
@@ -119,10 +126,11 @@ func (s *service) startSweeps(cat *catalog.Service, rollouts func(context.Contex
 const servedRuntime = "node"
 
 // rollouts carries rollouts of runtime images on, in the one process that does.
-func (s *service) rollouts(pools pb.PoolsServer) func(context.Context, store.Guard) {
+func (s *service) rollouts(pools pb.PoolsServer, ended *metrics.Rollouts) func(context.Context, store.Guard) {
 	return func(ctx context.Context, guard store.Guard) {
 		rollout.Run(ctx, rollout.Options{
 			Store: s.store.client, Runtime: servedRuntime, View: s.store.view, Guard: guard, Logger: s.log.With("part", "rollout"),
+			Audit: s.audit.log, Metrics: ended,
 			Nodes: func(ctx context.Context) ([]*pb.NodeStatus, error) {
 				r, err := pools.ListNodes(ctx, &pb.ListNodesRequest{})
 				return r.GetNodes(), err

@@ -108,25 +108,47 @@ func (s *Server) StartRollout(ctx context.Context, req *pb.StartRolloutRequest) 
 	id := make([]byte, 8)
 	rand.Read(id)
 	return s.change(ctx, req.GetRuntime(), func(rec *pb.RuntimeRecord) error {
-		if active(rec.GetRollout()) {
-			return errs.New(errs.Conflict, "image %.12s is being rolled out: wait for it, or roll it back first", rec.GetRollout().GetImage())
-		}
-		if rec.GetImage() == "" {
-			rec.Image = inUse(nodes)
-		}
-		if rec.GetImage() == image {
-			return errs.New(errs.Conflict, "containers are made of image %.12s already", image)
-		}
-		percent := req.GetCanaryPercent()
-		if percent == 0 {
-			percent = DefaultCanaryPercent
-		}
-		rec.Rollout = &pb.Rollout{
-			Id: hex.EncodeToString(id), Image: image, From: rec.GetImage(), CanaryPercent: percent, Gate: withDefaults(req.GetGate()),
-			Drain: req.GetDrain(), State: Canary, Began: timestamppb.New(time.Now()), Author: who.KeyID,
-		}
-		return nil
+		return begin(rec, &pb.Rollout{
+			Id: hex.EncodeToString(id), Image: image, CanaryPercent: req.GetCanaryPercent(), Gate: withDefaults(req.GetGate()), Drain: req.GetDrain(),
+			Author: who.KeyID,
+		}, nodes, time.Now())
 	})
+}
+
+// begin makes r the record's rollout.
+func begin(rec *pb.RuntimeRecord, r *pb.Rollout, nodes []*pb.NodeStatus, now time.Time) error {
+	if active(rec.GetRollout()) {
+		return errs.New(errs.Conflict, "image %.12s is being rolled out: wait for it, or roll it back first", rec.GetRollout().GetImage())
+	}
+	if rec.GetImage() == "" {
+		rec.Image = inUse(nodes)
+	}
+	if rec.GetImage() == r.GetImage() {
+		return errs.New(errs.Conflict, "containers are made of image %.12s already", r.GetImage())
+	}
+	if r.GetCanaryPercent() == 0 {
+		r.CanaryPercent = DefaultCanaryPercent
+	}
+	r.From, r.State, r.Began = rec.GetImage(), Canary, timestamppb.New(now)
+	rec.Rollout = r
+	return nil
+}
+
+// back takes the rollout under way back, or goes one step back.
+func back(rec *pb.RuntimeRecord, nodes []*pb.NodeStatus, by string, now time.Time) error {
+	r, former := rec.GetRollout(), rec.GetFormer()
+	switch {
+	case active(r):
+		rollBack(rec, "an operator took it back (key "+by+")", now)
+		return nil
+	case former == "" && (rec.GetImage() == "" || r.GetState() != Done || r.GetImage() != rec.GetImage()):
+		return errs.New(errs.Conflict, "there is no former image of %s to go back to", rec.GetName())
+	case former != "" && !slices.ContainsFunc(nodes, func(n *pb.NodeStatus) bool { return present(n, former) }):
+		return errs.New(errs.Conflict, "no controller has the former image %.12s of %s any more: bring it back, or roll another one out",
+			former, rec.GetName())
+	}
+	rec.Image, rec.Former, rec.Drain = former, rec.GetImage(), true // "" is each controller's own, as it was
+	return nil
 }
 
 func check(req *pb.StartRolloutRequest) error {
@@ -201,30 +223,29 @@ func (s *Server) ResumeRollout(ctx context.Context, req *pb.ResumeRolloutRequest
 }
 
 func (s *Server) pause(ctx context.Context, runtime string, paused bool) (*pb.Runtime, error) {
-	return s.change(ctx, runtime, func(rec *pb.RuntimeRecord) error {
-		if !active(rec.GetRollout()) {
-			return errs.New(errs.Conflict, "nothing is being rolled out")
-		}
-		rec.Rollout.Paused = paused
-		rec.Rollout.WatchedSince = timestamppb.New(time.Now()) // what went by meanwhile shows nothing
-		return nil
-	})
+	return s.change(ctx, runtime, func(rec *pb.RuntimeRecord) error { return setPaused(rec, paused, time.Now()) })
+}
+
+func setPaused(rec *pb.RuntimeRecord, paused bool, now time.Time) error {
+	if !active(rec.GetRollout()) {
+		return errs.New(errs.Conflict, "nothing is being rolled out")
+	}
+	rec.Rollout.Paused = paused
+	rec.Rollout.WatchedSince = timestamppb.New(now) // what went by meanwhile shows nothing
+	return nil
 }
 
 // RollbackRuntime implements paddock.v1.Pools.
 func (s *Server) RollbackRuntime(ctx context.Context, req *pb.RollbackRuntimeRequest) (*pb.Runtime, error) {
-	who, _ := identity.From(ctx)
-	return s.change(ctx, req.GetRuntime(), func(rec *pb.RuntimeRecord) error {
-		switch {
-		case active(rec.GetRollout()):
-			rollBack(rec, "an operator took it back (key "+who.KeyID+")")
-		case rec.GetFormer() == "":
-			return errs.New(errs.Conflict, "there is no former image of %s to go back to", s.runtime)
-		default:
-			rec.Image, rec.Former, rec.Drain = rec.GetFormer(), rec.GetImage(), true
-		}
-		return nil
-	})
+	who, err := operator(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := s.nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.change(ctx, req.GetRuntime(), func(rec *pb.RuntimeRecord) error { return back(rec, nodes, who.KeyID, time.Now()) })
 }
 
 // change writes the record as decide makes it, guarded by what it was decided on.

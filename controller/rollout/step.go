@@ -23,6 +23,12 @@ const (
 	RolledBack = "rolled_back"
 )
 
+// States are all of a rollout, Results those that it ends with.
+var (
+	States  = []string{Canary, Rolling, Done, RolledBack}
+	Results = []string{Done, RolledBack}
+)
+
 // Defaults of a gate.
 const (
 	DefaultCanaryPercent    = 10
@@ -67,8 +73,8 @@ func step(rec *pb.RuntimeRecord, nodes []*pb.NodeStatus, now time.Time) *pb.Runt
 	}
 	next := proto.Clone(rec).(*pb.RuntimeRecord)
 	r := next.GetRollout()
-	if why := failure(r, nodes); why != "" {
-		rollBack(next, why)
+	if why := failure(r, nodes, now); why != "" {
+		rollBack(next, why, now)
 		return next
 	}
 	if r.GetPaused() {
@@ -83,13 +89,19 @@ func step(rec *pb.RuntimeRecord, nodes []*pb.NodeStatus, now time.Time) *pb.Runt
 			return nil
 		}
 		next.Former, next.Image, next.Drain = rec.GetImage(), r.GetImage(), r.GetDrain()
-		r.State = Done
+		r.State, r.Ended = Done, timestamppb.New(now)
 		return next
 	}
-	if !good(r, nodes, now) {
+	watched := node(r.GetNode(), nodes)
+	gone := watched.GetState() != "serving" || !has(r, watched)
+	switch {
+	case gone && !overdue(r, now), !gone && !good(r, watched, now):
 		return nil
-	}
-	if r.GetState() == Canary { // the same controller as a whole
+	case gone && r.GetState() == Canary: // it has shown nothing
+		if r.Node = ""; following(r, nodes) == nil {
+			return nil // it may come back
+		}
+	case r.GetState() == Canary: // the same controller as a whole
 		r.State = Rolling
 		watch(r, r.GetNode(), now)
 		return next
@@ -110,8 +122,9 @@ func watch(r *pb.Rollout, id string, now time.Time) {
 }
 
 // rollBack takes a rollout back: what has been made of its image is replaced at once.
-func rollBack(rec *pb.RuntimeRecord, why string) {
+func rollBack(rec *pb.RuntimeRecord, why string, now time.Time) {
 	r := rec.GetRollout()
+	r.Ended = timestamppb.New(now)
 	r.State, r.Reason, r.Paused, r.Node, r.Moved = RolledBack, why, false, "", nil
 	rec.Drain = true
 }
@@ -143,10 +156,10 @@ func following(r *pb.Rollout, nodes []*pb.NodeStatus) *pb.NodeStatus {
 }
 
 // allMoved says whether no controller that has moved makes or keeps warm containers of another image, and whether, with drain, none is
-// left at all. One that does not answer is not waited for: it finds the record when it is back.
+// left at all. One that does not answer, or has lost the image, is not waited for: it follows the record once it can.
 func allMoved(r *pb.Rollout, nodes []*pb.NodeStatus) bool {
 	for _, n := range nodes {
-		if n.GetRollout() != r.GetId() || !slices.Contains(r.GetMoved(), n.GetId()) {
+		if !has(r, n) || !slices.Contains(r.GetMoved(), n.GetId()) {
 			continue
 		}
 		for _, s := range n.GetImages() {
@@ -158,33 +171,60 @@ func allMoved(r *pb.Rollout, nodes []*pb.NodeStatus) bool {
 	return true
 }
 
-// good says whether the watched controller has shown for long enough, or with enough calls, that the image works there. One that has
-// gone is not waited for.
-func good(r *pb.Rollout, nodes []*pb.NodeStatus, now time.Time) bool {
-	i := slices.IndexFunc(nodes, func(n *pb.NodeStatus) bool { return n.GetId() == r.GetNode() })
-	over := now.Sub(r.GetWatchedSince().AsTime()) >= r.GetGate().GetWatch().AsDuration()
-	if i < 0 || nodes[i].GetState() != "serving" {
-		return over
+// node returns a controller by its id, nil if nobody knows it.
+func node(id string, nodes []*pb.NodeStatus) *pb.NodeStatus {
+	i := slices.IndexFunc(nodes, func(n *pb.NodeStatus) bool { return n.GetId() == id })
+	if i < 0 {
+		return nil
 	}
-	s := of(r, nodes[i], r.GetImage())
-	if s.GetMade() == 0 || s.GetPercent() == 0 { // it has not begun
-		return false
-	}
-	if r.GetState() == Rolling && !allMoved(r, nodes[i:i+1]) {
-		return false
-	}
-	return over || s.GetCalls() >= int64(r.GetGate().GetMinCalls())
+	return nodes[i]
 }
 
-// failure says why the image has to go back, "" if it has not.
-func failure(r *pb.Rollout, nodes []*pb.NodeStatus) string {
+// overdue says whether the present step was watched for as long as it is to be.
+func overdue(r *pb.Rollout, now time.Time) bool {
+	return now.Sub(r.GetWatchedSince().AsTime()) >= r.GetGate().GetWatch().AsDuration()
+}
+
+// good says whether the watched controller has shown for long enough, or with enough calls, that the image works there.
+func good(r *pb.Rollout, watched *pb.NodeStatus, now time.Time) bool {
+	s := of(r, watched, r.GetImage())
+	if s.GetPercent() == 0 || s.GetMade() == 0 && s.GetReady()+s.GetAssigned() == 0 { // it has not begun
+		return false
+	}
+	if r.GetState() == Rolling && !allMoved(r, []*pb.NodeStatus{watched}) {
+		return false
+	}
+	return overdue(r, now) || s.GetCalls() >= int64(r.GetGate().GetMinCalls())
+}
+
+// failure says why the image has to go back, "" if it has not: what it did at all controllers, and at the watched one alone, whose
+// failures those where it works must not hide.
+func failure(r *pb.Rollout, nodes []*pb.NodeStatus, now time.Time) string {
+	for _, n := range nodes {
+		s := of(r, n, r.GetImage())
+		if s.GetStartFailures() >= int64(r.GetGate().GetMaxStartFailures()) && s.GetStartFailures() > s.GetMade() {
+			return fmt.Sprintf("controller %s could not start %d containers of it, and started %d", n.GetId(), s.GetStartFailures(), s.GetMade())
+		}
+	}
+	least := int64(r.GetGate().GetMinCalls())
+	if overdue(r, now) && r.GetNode() != "" { // what there is must do, before it goes on
+		least = max(1, least/10)
+	}
+	why := worse(r, nodes, least)
+	if watched := node(r.GetNode(), nodes); why == "" && watched != nil {
+		if why = worse(r, []*pb.NodeStatus{watched}, least); why != "" {
+			why = "at controller " + watched.GetId() + " " + why
+		}
+	}
+	return why
+}
+
+// worse compares the image with those before it at the same controllers, once it has had so many calls.
+func worse(r *pb.Rollout, nodes []*pb.NodeStatus, least int64) string {
 	g := r.GetGate()
 	var fresh, former pb.ImageStatus
 	for _, n := range nodes {
 		s := of(r, n, r.GetImage())
-		if s.GetStartFailures() >= int64(g.GetMaxStartFailures()) && s.GetStartFailures() > s.GetMade() {
-			return fmt.Sprintf("controller %s could not start %d containers of it, and started %d", n.GetId(), s.GetStartFailures(), s.GetMade())
-		}
 		add(&fresh, s)
 		for _, o := range n.GetImages() {
 			if s != nil && o.GetDigest() != r.GetImage() {
@@ -192,17 +232,17 @@ func failure(r *pb.Rollout, nodes []*pb.NodeStatus) string {
 			}
 		}
 	}
-	if fresh.GetCalls() < int64(g.GetMinCalls()) {
+	if fresh.GetCalls() < least {
 		return ""
 	}
-	if worse := percent(fresh.GetFailed(), fresh.GetCalls()) - percent(former.GetFailed(), former.GetCalls()); worse > g.GetMaxFailedPercent() {
+	if more := percent(fresh.GetFailed(), fresh.GetCalls()) - percent(former.GetFailed(), former.GetCalls()); more > g.GetMaxFailedPercent() {
 		return fmt.Sprintf("%d of %d calls failed by the sandbox or the platform, %d of %d with the image before", fresh.GetFailed(), fresh.GetCalls(),
 			former.GetFailed(), former.GetCalls())
 	}
-	if former.GetCalls() < int64(g.GetMinCalls()) {
+	if former.GetCalls() < least {
 		return "" // whether code has always failed like this is not known
 	}
-	if worse := percent(fresh.GetErrors(), fresh.GetCalls()) - percent(former.GetErrors(), former.GetCalls()); worse > g.GetMaxErrorPercent() {
+	if more := percent(fresh.GetErrors(), fresh.GetCalls()) - percent(former.GetErrors(), former.GetCalls()); more > g.GetMaxErrorPercent() {
 		return fmt.Sprintf("%d of %d calls failed by their code, %d of %d with the image before", fresh.GetErrors(), fresh.GetCalls(),
 			former.GetErrors(), former.GetCalls())
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"paddock/controller/catalog"
 	pb "paddock/proto/paddock/v1"
 )
 
@@ -41,6 +42,16 @@ func TestGoesOut(t *testing.T) {
 	}
 }
 
+// A controller that has made containers of the image for long, as its own, need not make another to be through.
+func TestImageThatIsInUseAlready(t *testing.T) {
+	now, rec := time.Unix(1e9, 0), record()
+	watch(rec.GetRollout(), "n1", now)
+	n1 := nodeOf("n1", &pb.ImageStatus{Percent: 100, Ready: 2}, &pb.ImageStatus{})
+	if next := step(rec, []*pb.NodeStatus{n1}, now.Add(DefaultWatch)); next.GetRollout().GetState() != Rolling {
+		t.Errorf("it sticks: %v", next)
+	}
+}
+
 func TestGoesBack(t *testing.T) {
 	for name, bad := range map[string]*pb.ImageStatus{
 		"does not start": {StartFailures: 3},
@@ -59,5 +70,45 @@ func TestGoesBack(t *testing.T) {
 	few := &pb.ImageStatus{Made: 1, Percent: 10, Calls: 50, Failed: 50}
 	if next := step(rec, []*pb.NodeStatus{nodeOf("n1", few, &pb.ImageStatus{Calls: 500})}, rec.Rollout.GetWatchedSince().AsTime()); next != nil {
 		t.Errorf("judged by too few calls: %v", next)
+	}
+}
+
+func viewOf(rec *pb.RuntimeRecord) *catalog.RuntimeView { return &catalog.RuntimeView{Record: rec} }
+
+// When the time of a step is over, fewer calls are enough to go back, and a controller where it fails is not hidden by those where it works.
+func TestGoesBackRatherThanOn(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	rec := record()
+	watch(rec.GetRollout(), "n1", now)
+	few := nodeOf("n1", &pb.ImageStatus{Made: 1, Percent: 10, Calls: 12, Failed: 12}, &pb.ImageStatus{Calls: 500})
+	if next := step(rec, []*pb.NodeStatus{few}, now.Add(time.Minute)); next != nil {
+		t.Errorf("too early: %v", next)
+	}
+	if next := step(rec, []*pb.NodeStatus{few}, now.Add(DefaultWatch)); next.GetRollout().GetState() != RolledBack {
+		t.Errorf("12 of 12 calls failed, and it goes on: %v", next)
+	}
+	good := nodeOf("n1", &pb.ImageStatus{Made: 9, Percent: 100, Calls: 1e6}, &pb.ImageStatus{Calls: 1e6})
+	bad := nodeOf("n2", &pb.ImageStatus{Made: 9, Percent: 100, Calls: 200, Failed: 100}, &pb.ImageStatus{Calls: 500})
+	rec.Rollout.State, rec.Rollout.Node = Rolling, "n2"
+	if next := step(rec, []*pb.NodeStatus{good, bad}, now); next.GetRollout().GetState() != RolledBack {
+		t.Errorf("half of the calls fail at n2, and it goes on: %v", next)
+	}
+}
+
+// A canary that has gone has shown nothing: another controller is the canary then.
+func TestCanaryThatIsGone(t *testing.T) {
+	now, rec := time.Unix(1e9, 0), record()
+	watch(rec.GetRollout(), "n1", now)
+	n2 := nodeOf("n2", &pb.ImageStatus{}, &pb.ImageStatus{Calls: 500})
+	nodes := []*pb.NodeStatus{{Id: "n1", State: "silent"}, n2}
+	if next := step(rec, nodes, now.Add(time.Second)); next != nil {
+		t.Errorf("not waited for: %v", next)
+	}
+	next := step(rec, nodes, now.Add(DefaultWatch))
+	if r := next.GetRollout(); r.GetState() != Canary || r.GetNode() != "n2" {
+		t.Errorf("%v", r)
+	}
+	if next := step(rec, nodes[:1], now.Add(DefaultWatch)); next != nil {
+		t.Errorf("nobody has it: %v", next)
 	}
 }
