@@ -125,7 +125,9 @@ func (p *Pool) queueLocked(t *tenantState, req *call.Request, now time.Time) (*w
 		return nil, p.noCapacityLocked("this machine is full")
 	}
 	if req.Spill && !req.Fresh && len(t.live) > 0 && t.full() && (p.retired || !t.mayHold()) {
-		return nil, p.noCapacityLocked("the tenant's containers on this machine are full")
+		e := p.noCapacityLocked("the tenant's containers on this machine are full")
+		e.Cause = errs.CauseFull
+		return nil, e
 	}
 	w := p.enqueueLocked(t, req, now)
 	p.wantLocked(t, now)

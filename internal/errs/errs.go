@@ -38,6 +38,7 @@ const (
 const (
 	CauseMoved    = "moved"    // the tenant is served elsewhere
 	CauseDraining = "draining" // the controller takes no new work
+	CauseFull     = "full"     // the tenant's containers there have as many calls as they take, and it may have no more of them there
 )
 
 // Started says whether the caller's code may have begun to run.

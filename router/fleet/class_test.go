@@ -50,7 +50,11 @@ func many(t *testing.T, n int) *rig {
 
 // asked is who would be asked next.
 func (r *rig) asked(id tenant.ID, tried ...*member) *member {
-	return r.fleet.pick(r.request(id), r.fleet.routeOf(id), tried).member
+	var picks []*pick
+	for _, m := range tried {
+		picks = append(picks, &pick{member: m})
+	}
+	return r.fleet.pick(r.request(id), r.fleet.routeOf(id), picks).member
 }
 
 // In a large fleet only the beginning of an order is kept; who has the containers is found wherever he ranks, and so is whoever

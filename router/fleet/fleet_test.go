@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -36,6 +35,7 @@ type machine struct {
 	server   *grpc.Server
 	draining atomic.Bool
 	gone     atomic.Bool // it hangs
+	full     atomic.Bool // the tenant's containers are
 	mu       sync.Mutex
 	refuse   *errs.Error
 	calls    []*call.Request
@@ -53,6 +53,9 @@ func (m *machine) Invoke(ctx context.Context, req *call.Request, _ call.Sink) (*
 		case <-ctx.Done():
 			return nil, errs.New(errs.Cancelled, "gone")
 		}
+	}
+	if m.full.Load() && req.Spill {
+		refuse = &errs.Error{Kind: errs.NoCapacity, Cause: errs.CauseFull, Message: "full", Started: errs.StartedNo}
 	}
 	if refuse != nil {
 		return nil, refuse
@@ -230,48 +233,6 @@ func TestHomeThenWhereItsContainersAre(t *testing.T) {
 	}
 	r.hold("globex", catalog.Holding{Controller: r.order("globex")[2], Runtime: "node", Containers: 1})
 	r.must(r.request("globex"), r.order("globex")[2])
-}
-
-// What is full takes no more: the next container is made on another machine, up to the tenant's number; then calls wait where
-// there are fewest.
-func TestBusyTenantsSpread(t *testing.T) {
-	r := newRig(t, nil)
-	r.world.policy.CallsPerContainer, r.world.policy.MaxContainers = 2, 2
-	order := r.order("acme")
-	var over sync.WaitGroup
-	release := make(chan struct{})
-	for _, m := range r.machines {
-		m.hold = release
-	}
-	defer func() { close(release); over.Wait() }()
-	where := func() (all [3]int) {
-		for i, id := range order {
-			all[i] = r.machines[id].served()
-		}
-		return all
-	}
-	for i, want := range [][3]int{{1, 0, 0}, {2, 0, 0}, {2, 1, 0}, {2, 2, 0}, {3, 2, 0}, {3, 3, 0}} {
-		over.Go(func() { _, _ = r.invoke(r.request("acme")) })
-		testenv.Await(t, fmt.Sprintf("call %d makes it %v", i, want), func() bool { return where() == want })
-	}
-	if extra := r.machines[order[1]].calls[0].Extra; !extra || r.machines[order[0]].calls[0].Extra {
-		t.Error("the first container is extra, or the second is not")
-	}
-	if most := r.machines[order[0]].calls[2].AtMost; most != 1 {
-		t.Errorf("a call that waits may have %d containers made", most)
-	}
-}
-
-// Who is full refuses, and the next in order serves.
-func TestSpill(t *testing.T) {
-	r := newRig(t, nil)
-	order := r.order("acme")
-	r.machines[order[0]].refuse = &errs.Error{Kind: errs.NoCapacity, Message: "full", Started: errs.StartedNo}
-	r.must(r.request("acme"), order[1])
-	r.must(r.request("acme"), order[1]) // and goes on doing so, without asking home again
-	if n := r.machines[order[0]].served(); n != 1 {
-		t.Errorf("home was asked %d times", n)
-	}
 }
 
 // A controller whose process died is not asked again until it answers.

@@ -25,20 +25,37 @@ type route struct {
 // traffic is a tenant's at one controller, from this router.
 type traffic struct {
 	inFlight int
+	began    time.Time // the last call was sent there
 	served   time.Time // a call was served there last
+	bound    time.Time // the last one that was served there was sent
 	moved    time.Time // it said last that the tenant is served elsewhere
+	listed   bool      // by its records it has containers
+	gone     time.Time // they said so last, and then no more
+}
+
+// note takes in what its records say now. Calls that were sent there before they went say nothing of what is there.
+func (t *traffic) note(listed bool, now time.Time) {
+	if t.listed && !listed {
+		t.gone = now
+	}
+	t.listed = listed
+}
+
+// holds says whether a container is there whose record has not come yet.
+func (t *traffic) holds(now time.Time) bool {
+	return t.inFlight > 0 && t.began.After(t.gone) || now.Sub(t.served) < recentTime && t.bound.After(t.gone)
 }
 
 // Route implements router.Nodes.
 func (f *Fleet) Route(req *call.Request) func() (router.Node, bool) {
 	r := f.routeOf(req.Tenant)
-	var tried []*member
+	var tried []*pick
 	return func() (router.Node, bool) {
 		p := f.pick(req, r, tried)
 		if p == nil {
 			return nil, false
 		}
-		tried = append(tried, p.member)
+		tried = append(tried, p)
 		return p, true
 	}
 }
@@ -65,11 +82,11 @@ type place struct {
 //
 //   - of those that have the tenant's containers and room in them, the one with the fewest calls in flight per container;
 //   - none: whoever ranks first and has none yet, up to the tenant's number of containers, then whoever ranks first;
-//   - at that number: the one with the fewest calls, where the call waits.
+//   - at that number: the one with the fewest calls, where the call waits, if need be one that has said already that it is full.
 //
 // Who drains is asked while it alone has the tenant's containers: another controller is about to have some. Else it is asked only where
 // nobody else is left, and who does not answer never, unless that is all there is.
-func (f *Fleet) pick(req *call.Request, r *route, tried []*member) *pick {
+func (f *Fleet) pick(req *call.Request, r *route, tried []*pick) *pick {
 	c := f.classOf(req)
 	v := f.look(req, c, r, tried, false)
 	if v.needsAll() {
@@ -100,6 +117,7 @@ func (p *place) load() float64 { return float64(p.inFlight) / float64(p.containe
 // prospect is who can be asked for one call.
 type prospect struct {
 	places []place // in order
+	full   []place // those that have been asked, and have containers of the tenant's that are full
 	total  int     // containers that the tenant has
 	whole  bool    // everybody was looked at
 	resort bool    // places are those that drain, or do not answer
@@ -115,7 +133,7 @@ func (v *prospect) needsAll() bool {
 }
 
 // look judges who can be asked: the first few of the order and who has the tenant's containers, or everybody.
-func (f *Fleet) look(req *call.Request, c *class, r *route, tried []*member, whole bool) *prospect {
+func (f *Fleet) look(req *call.Request, c *class, r *route, tried []*pick, whole bool) *prospect {
 	v := &prospect{whole: whole || c.size <= firstFew}
 	f.places(v, req, c, r, tried)
 	per := req.Policy.CallsPerContainer
@@ -134,12 +152,17 @@ func (f *Fleet) look(req *call.Request, c *class, r *route, tried []*member, who
 			v.waits = p
 		}
 	}
+	for i := range v.full {
+		if p := &v.full[i]; v.waits == nil || p.load() < v.waits.load() {
+			v.waits = p
+		}
+	}
 	v.grows = v.best == nil && (v.total < req.Policy.MaxContainers || v.waits == nil)
 	return v
 }
 
 // places fills in who can be asked, in order, and how many containers the tenant has in all.
-func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried []*member) {
+func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried []*pick) {
 	holdings := f.o.Catalogue.Holdings(req.Tenant)
 	now := time.Now()
 	r.mu.Lock()
@@ -160,7 +183,8 @@ func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried
 		}
 		if t := r.where[m]; t != nil {
 			p.inFlight = t.inFlight
-			if p.containers == 0 && (t.inFlight > 0 || now.Sub(t.served) < recentTime) {
+			t.note(p.containers > 0, now)
+			if p.containers == 0 && t.holds(now) {
 				p.containers = 1
 			}
 			if now.Sub(t.moved) < movedTime {
@@ -171,8 +195,11 @@ func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried
 		if usable {
 			v.total += p.containers
 		}
+		before := slices.IndexFunc(tried, func(t *pick) bool { return t.member == m })
 		switch {
-		case slices.Contains(tried, m):
+		case before >= 0 && tried[before].full && usable && p.containers > 0:
+			v.full = append(v.full, p)
+		case before >= 0:
 		case usable && !m.drains():
 			v.places = append(v.places, p)
 			staying = staying || p.containers > 0
@@ -216,6 +243,8 @@ type pick struct {
 	most   int
 	extra  bool
 	spill  bool
+	began  time.Time
+	full   bool // it has said so
 }
 
 // mostTried controllers are asked whether they have room; the next one is where the call waits.
@@ -235,6 +264,7 @@ func (p *pick) Invoke(ctx context.Context, req *call.Request, sink call.Sink) (*
 	if lost && e.WhetherStarted() == errs.StartedNo {
 		p.member.unreachable()
 	}
+	p.full = e != nil && e.Kind == errs.NoCapacity && e.Cause == errs.CauseFull
 	p.end(res != nil && res.Container != "" && !lost, e != nil && e.Kind == errs.NoCapacity && e.Cause == errs.CauseMoved)
 	return res, err
 }
@@ -249,6 +279,8 @@ func (p *pick) begin() {
 		p.route.where[p.member] = t
 	}
 	t.inFlight++
+	p.began = time.Now()
+	t.began = p.began
 }
 
 // end takes the call off the account. moved says that the tenant has no containers there any more, whatever its record says yet.
@@ -261,6 +293,9 @@ func (p *pick) end(served, moved bool) {
 	switch {
 	case served:
 		t.served, t.moved = time.Now(), time.Time{}
+		if p.began.After(t.bound) {
+			t.bound = p.began
+		}
 	case moved:
 		t.served, t.moved = time.Time{}, time.Now()
 	}

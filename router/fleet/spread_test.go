@@ -1,0 +1,100 @@
+package fleet
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"paddock/controller/catalog"
+	"paddock/internal/errs"
+	"paddock/internal/testenv"
+)
+
+// What is full takes no more: the next container is made on another machine, up to the tenant's number; then calls wait where
+// there are fewest.
+func TestBusyTenantsSpread(t *testing.T) {
+	r := newRig(t, nil)
+	r.world.policy.CallsPerContainer, r.world.policy.MaxContainers = 2, 2
+	order := r.order("acme")
+	var over sync.WaitGroup
+	release := make(chan struct{})
+	for _, m := range r.machines {
+		m.hold = release
+	}
+	defer func() { close(release); over.Wait() }()
+	where := func() (all [3]int) {
+		for i, id := range order {
+			all[i] = r.machines[id].served()
+		}
+		return all
+	}
+	for i, want := range [][3]int{{1, 0, 0}, {2, 0, 0}, {2, 1, 0}, {2, 2, 0}, {3, 2, 0}, {3, 3, 0}} {
+		over.Go(func() { _, _ = r.invoke(r.request("acme")) })
+		testenv.Await(t, fmt.Sprintf("call %d makes it %v", i, want), func() bool { return where() == want })
+	}
+	if extra := r.machines[order[1]].calls[0].Extra; !extra || r.machines[order[0]].calls[0].Extra {
+		t.Error("the first container is extra, or the second is not")
+	}
+	if most := r.machines[order[0]].calls[2].AtMost; most != 1 {
+		t.Errorf("a call that waits may have %d containers made", most)
+	}
+}
+
+// A tenant that has all that it may have, filled by other routers' calls, waits where its containers are: nobody makes another one.
+func TestFullTenantsWait(t *testing.T) {
+	r := newRig(t, nil)
+	r.world.policy.MaxContainers = 2
+	order := r.order("acme")
+	r.hold("acme", catalog.Holding{Controller: order[0], Runtime: "node", Containers: 1}, catalog.Holding{Controller: order[1], Runtime: "node", Containers: 1})
+	r.machines[order[0]].full.Store(true)
+	r.machines[order[1]].full.Store(true)
+	r.must(r.request("acme"), order[0])
+	if n := r.machines[order[1]].served(); n != 1 {
+		t.Errorf("the other one was asked %d times", n)
+	}
+	r.world.policy.MaxContainers = 3
+	r.must(r.request("acme"), order[2])
+}
+
+// A controller whose record of a tenant goes has no container of it any more, whatever calls that were sent there before still do.
+func TestWhoseRecordGoes(t *testing.T) {
+	r := newRig(t, nil)
+	order := r.order("acme")
+	last, release := r.machines[order[2]], make(chan struct{})
+	last.hold = release
+	total := func() int {
+		return r.fleet.look(r.request("acme"), r.fleet.classOf(r.request("acme")), r.fleet.routeOf("acme"), nil, true).total
+	}
+	r.hold("acme", catalog.Holding{Controller: order[2], Runtime: "node", Containers: 1})
+	var over sync.WaitGroup
+	over.Go(func() { _, _ = r.invoke(r.request("acme")) })
+	testenv.Await(t, "the call is there", func() bool { return last.served() == 1 })
+	if n := total(); n != 1 {
+		t.Errorf("%d containers, want 1", n)
+	}
+	r.hold("acme")
+	if n := total(); n != 0 {
+		t.Errorf("%d containers while a call runs where it was given up, want none", n)
+	}
+	close(release)
+	over.Wait()
+	if n := total(); n != 0 {
+		t.Errorf("%d containers when that call is over, want none", n)
+	}
+	r.must(r.request("acme"), order[0])
+	if n := total(); n != 1 {
+		t.Errorf("%d containers where one has just served, want 1", n)
+	}
+}
+
+// Who is full refuses, and the next in order serves.
+func TestSpill(t *testing.T) {
+	r := newRig(t, nil)
+	order := r.order("acme")
+	r.machines[order[0]].refuse = &errs.Error{Kind: errs.NoCapacity, Message: "full", Started: errs.StartedNo}
+	r.must(r.request("acme"), order[1])
+	r.must(r.request("acme"), order[1]) // and goes on doing so, without asking home again
+	if n := r.machines[order[0]].served(); n != 1 {
+		t.Errorf("home was asked %d times", n)
+	}
+}
