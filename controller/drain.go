@@ -66,7 +66,7 @@ func (c *Controller) Undrain() error {
 	}
 	if was {
 		c.log.Info("draining is over: it takes new work again")
-		c.pool.Retire(false)
+		c.retire()
 		c.membership.update(func(r *pb.ControllerRecord) { r.Draining = false })
 	}
 	return nil
@@ -94,7 +94,7 @@ func (c *Controller) keptDrain() (bool, error) {
 		return false, fmt.Errorf("whether this controller drains: %w", err)
 	}
 	c.Drain()
-	c.pool.Retire(true)
+	c.retire()
 	return true, nil
 }
 
@@ -109,23 +109,24 @@ func (c *Controller) Draining() bool {
 // a tenant, or the store is out of sight, it does not wait. In a service of one controller it does nothing but Drain.
 func (c *Controller) HandOver(ctx context.Context) {
 	c.Drain()
-	if c.others == nil || c.others.view.Age() > outOfSight {
-		return
+	if c.others != nil && c.others.view.Age() <= outOfSight {
+		c.handOver(ctx)
 	}
-	c.pool.Retire(true)
-	defer func() {
-		if !c.Draining() {
-			c.pool.Retire(false)
-		}
-	}()
+}
+
+// retire has the pool take no new tenants as long as the controller drains.
+func (c *Controller) retire() {
+	c.drain.mu.Lock()
+	defer c.drain.mu.Unlock()
+	c.pool.Retire(c.drain.on)
+}
+
+// handOver lets go of what others have, as long as the controller drains.
+func (c *Controller) handOver(ctx context.Context) {
+	c.retire()
 	began := time.Now()
 	for c.Draining() {
-		left := map[tenant.ID]bool{}
-		for _, i := range c.pool.Containers("") {
-			if i.State == pool.Assigned && !i.Fresh && i.Tenant != "" {
-				left[i.Tenant] = true
-			}
-		}
+		left := c.others.held()
 		if len(left) == 0 {
 			return
 		}
@@ -155,20 +156,21 @@ func (c *Controller) letGo(t tenant.ID, late bool) {
 	if !moved {
 		why = "no other controller had room for it in time"
 	}
-	c.giveUp(t, pool.CauseAdmin, why)
+	c.giveUp(t, 0, pool.CauseAdmin, why)
 }
 
-// giveUp takes a tenant's containers out of service here because calls find others elsewhere.
-func (c *Controller) giveUp(t tenant.ID, cause pool.Cause, why string) {
-	given := c.pool.Handover(t, cause)
+// giveUp takes all but keep of a tenant's containers out of service here because calls find others elsewhere.
+func (c *Controller) giveUp(t tenant.ID, keep int, cause pool.Cause, why string) {
+	given := c.pool.Handover(t, keep, cause)
 	for _, a := range given {
 		c.assignments.drop(a)
 	}
 	c.assignments.hurry()
-	c.log.Info("a tenant is given up", "tenant", t, "cause", cause, "why", why, "containers", len(given))
+	c.log.Info("a tenant is given up", "tenant", t, "cause", cause, "why", why, "containers", len(given), "kept", keep)
 }
 
-// startHandOver drains beside everything else.
+// startHandOver hands over beside everything else, once the store is in sight, until Undrain. Drain has been called, and may have been
+// taken back by the time it begins.
 func (c *Controller) startHandOver() {
 	c.drain.mu.Lock()
 	defer c.drain.mu.Unlock()
@@ -177,7 +179,15 @@ func (c *Controller) startHandOver() {
 	}
 	ctx, stop := context.WithCancel(c.ctx)
 	c.drain.stop = stop
-	c.begin(func() { defer stop(); c.HandOver(ctx) })
+	c.begin(func() {
+		defer stop()
+		for c.others.view.Age() > outOfSight {
+			if !sleep(ctx, lookEvery) {
+				return
+			}
+		}
+		c.handOver(ctx)
+	})
 }
 
 // nodeStatus is the controller as an operator sees it.

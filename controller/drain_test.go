@@ -65,6 +65,40 @@ func TestDrainOutlivesRestarts(t *testing.T) {
 	}
 }
 
+// Who takes a drain back at once has it taken back, however late the handing over begins.
+func TestUndrainAtOnce(t *testing.T) {
+	r := newFleetRig(t, "c1", "c2")
+	p, operator := r.all["c1"], as(t, identity.RoleOperator, "")
+	for range 100 {
+		if _, err := p.Pools().DrainNode(operator, &pb.DrainNodeRequest{Node: "c1"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Pools().UndrainNode(operator, &pb.UndrainNodeRequest{Node: "c1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testenv.Await(t, "it is warm again", func() bool { return p.Stats().Ready >= p.cfg.Pool.MinReady })
+	if st := p.nodeStatus(); st.GetState() != "serving" {
+		t.Errorf("taken back, it is %s", st.GetState())
+	}
+}
+
+// A controller that an operator drains while the store is out of sight hands its tenants over once it is in sight.
+func TestDrainWithoutTheStore(t *testing.T) {
+	r := newFleetRig(t, "c1", "c2")
+	r.tenants("acme")
+	p, other := r.all["c1"], r.all["c2"]
+	r.must(p, "acme", "value 1", nil)
+	testenv.Await(t, "its record is seen", func() bool { return len(other.view.Holdings("acme")) == 1 })
+	r.store.SetAway(true)
+	testenv.Await(t, "the store is out of sight", func() bool { return p.view.Age() > outOfSight })
+	if _, err := p.Pools().DrainNode(as(t, identity.RoleOperator, ""), &pb.DrainNodeRequest{Node: "c1"}); err != nil {
+		t.Fatal(err)
+	}
+	r.store.SetAway(false)
+	testenv.Await(t, "it is drained", func() bool { return p.nodeStatus().GetState() == "drained" && other.holds("acme") == 1 })
+}
+
 // A controller that is started again in the middle of a drain goes on with it.
 func TestDrainGoesOnAfterARestart(t *testing.T) {
 	r := newFleetRig(t, "c1", "c2")

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -40,6 +41,8 @@ const (
 //   - Surplus: a tenant that two controllers have bound, neither because the other was full, is given up by the one on the lower
 //     rendezvous rank. It first wants a sign of life of the other that is newer than its own binding, lest it give up what nobody else
 //     serves any more; the other, who sees the same, writes its record once more.
+//   - Excess: a tenant that has more containers than it may in all, some of them added because others were full, loses those on the
+//     lowest ranks (excess.go).
 //   - Yielding: who was not registered for a while gives up what others serve by now, before it registers again.
 //   - Takeover: what a draining controller holds is bound by the next in rank, before it lets go of it.
 //
@@ -50,7 +53,7 @@ type others struct {
 	view Neighbours
 
 	mu    sync.Mutex
-	bound map[pool.ContainerID]int64 // the store's revision that was seen when the container was bound
+	bound map[pool.ContainerID]bound
 
 	// Used by run only.
 	away    bool      // the store was out of sight
@@ -59,6 +62,14 @@ type others struct {
 	waiting map[tenant.ID]time.Time
 	warming chan tenant.ID // tenants whose warming is over
 	busy    map[tenant.ID]bool
+	excess  map[tenant.ID]time.Time // since when a tenant has more than it may
+}
+
+// bound is when a container was bound, or adopted: by this process's clock, since a latch's time is the wall clock's, and the revision of
+// the store that was seen then.
+type bound struct {
+	at       time.Time
+	revision int64
 }
 
 // warmParallel bounds how many tenants of draining controllers are bound at a time.
@@ -66,15 +77,15 @@ const warmParallel = 4
 
 func newOthers(c *Controller, view Neighbours) *others {
 	return &others{
-		c: c, view: view, sight: time.Now(), bound: map[pool.ContainerID]int64{}, waiting: map[tenant.ID]time.Time{},
-		warming: make(chan tenant.ID, warmParallel), busy: map[tenant.ID]bool{},
+		c: c, view: view, sight: time.Now(), bound: map[pool.ContainerID]bound{}, waiting: map[tenant.ID]time.Time{},
+		warming: make(chan tenant.ID, warmParallel), busy: map[tenant.ID]bool{}, excess: map[tenant.ID]time.Time{},
 	}
 }
 
 func (o *others) noteBound(a pool.Assignment) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.bound[a.Container] = o.view.Revision()
+	o.bound[a.Container] = bound{time.Now(), o.view.Revision()}
 }
 
 func (o *others) noteReleased(a pool.Assignment) {
@@ -132,12 +143,18 @@ func (o *others) look() {
 	if !registered || o.c.Draining() {
 		return
 	}
-	for t, since := range o.held() {
-		lower, awaited := o.surplus(t, me, since)
-		if lower {
-			o.c.giveUp(t, pool.CauseSurplus, "it is bound elsewhere as well, where it ranks higher")
+	held := o.held()
+	maps.DeleteFunc(o.excess, func(t tenant.ID, _ time.Time) bool { return held[t] == 0 })
+	for t, n := range held {
+		lower, awaited := o.surplus(t, me)
+		keep, shows := o.keep(t, n, me)
+		switch {
+		case lower:
+			o.c.giveUp(t, 0, pool.CauseSurplus, "it is bound elsewhere as well, where it ranks higher")
+		case keep < n:
+			o.c.giveUp(t, keep, pool.CauseSurplus, "it has more containers than it may, and those here rank lowest")
 		}
-		if awaited && time.Since(o.shown) > lookEvery {
+		if (awaited || shows) && time.Since(o.shown) > lookEvery {
 			o.shown = time.Now()
 			o.c.membership.renew()
 		}
@@ -145,38 +162,35 @@ func (o *others) look() {
 	o.takeOver(me)
 }
 
-// held returns the tenants that have containers here that are no extra, with the time of the oldest.
-func (o *others) held() map[tenant.ID]time.Time {
-	all := map[tenant.ID]time.Time{}
+// held returns how many containers the tenants have that have some here.
+func (o *others) held() map[tenant.ID]int {
+	all := map[tenant.ID]int{}
 	for _, i := range o.c.pool.Containers("") {
-		if i.State != pool.Assigned || i.Fresh || i.Extra || i.Tenant == "" {
-			continue
-		}
-		if since, ok := all[i.Tenant]; !ok || i.Assigned.Before(since) {
-			all[i.Tenant] = i.Assigned
+		if i.State == pool.Assigned && !i.Fresh && i.Tenant != "" {
+			all[i.Tenant]++
 		}
 	}
 	return all
 }
 
 // surplus says whether this controller is the one to give a tenant up, or whether another one is that awaits a sign of life.
-func (o *others) surplus(t tenant.ID, me *catalog.ControllerView, since time.Time) (lower, awaited bool) {
+func (o *others) surplus(t tenant.ID, me *catalog.ControllerView) (lower, awaited bool) {
 	view, ok := o.c.cfg.Catalogue.Tenant(t)
 	if !ok {
 		return false, false
 	}
 	holdings := o.view.Holdings(t)
-	mine := slices.IndexFunc(holdings, func(h catalog.Holding) bool { return h.Controller == me.ID && h.Runtime == o.runtime() })
-	if mine < 0 || holdings[mine].Extra {
+	mine := o.mine(holdings)
+	if mine == nil || mine.Extra {
 		return false, false
 	}
-	long := time.Since(since) > silenceProof && time.Since(o.sight) > silenceProof
+	here := o.boundHere(t)
 	for _, h := range holdings {
 		other, ok := o.serving(h, view.Policy, me)
 		switch {
 		case !ok || h.Extra:
 		case above(t, view.Policy, other, me):
-			lower = lower || long || max(other.Revision, h.Revision) > o.boundAt(t)
+			lower = lower || o.lives(other, h, here)
 		case me.Revision < h.Revision:
 			awaited = true
 		}
@@ -184,18 +198,31 @@ func (o *others) surplus(t tenant.ID, me *catalog.ControllerView, since time.Tim
 	return lower, awaited && !lower
 }
 
-// boundAt is the revision that was seen when the tenant's oldest container here was bound.
-func (o *others) boundAt(t tenant.ID) int64 {
-	oldest := int64(-1)
+// mine is what of a tenant's this controller's records say that it has; nil: nothing.
+func (o *others) mine(holdings []catalog.Holding) *catalog.Holding {
+	i := slices.IndexFunc(holdings, func(h catalog.Holding) bool { return h.Controller == o.c.cfg.ID && h.Runtime == o.runtime() })
+	if i < 0 {
+		return nil
+	}
+	return &holdings[i]
+}
+
+// lives says whether who holds h has shown life since the tenant was bound here, or would have had its record removed if it had died.
+func (o *others) lives(other *catalog.ControllerView, h catalog.Holding, here bound) bool {
+	return max(other.Revision, h.Revision) > here.revision || time.Since(here.at) > silenceProof && time.Since(o.sight) > silenceProof
+}
+
+// boundHere is when the first of the tenant's containers here was bound.
+func (o *others) boundHere(t tenant.ID) (first bound) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first = bound{time.Now(), o.view.Revision()}
 	for _, i := range o.c.pool.Containers(t) {
-		o.mu.Lock()
-		at := o.bound[i.ID]
-		o.mu.Unlock()
-		if i.State == pool.Assigned && (oldest < 0 || at < oldest) {
-			oldest = at
+		if b, ok := o.bound[i.ID]; ok && i.State == pool.Assigned && b.at.Before(first.at) {
+			first = b
 		}
 	}
-	return oldest
+	return first
 }
 
 func (o *others) runtime() string { return o.c.cfg.Pool.Image.Runtime }
@@ -257,7 +284,7 @@ func (o *others) yield(ctx context.Context) {
 	me, gave := o.self(), false
 	for t := range o.held() {
 		if o.servedElsewhere(t, me) {
-			o.c.giveUp(t, pool.CauseSurplus, "another controller has served it meanwhile")
+			o.c.giveUp(t, 0, pool.CauseSurplus, "another controller has served it meanwhile")
 			gave = true
 		}
 	}

@@ -177,7 +177,7 @@ func TestSurplus(t *testing.T) {
 		t.Errorf("holdings %+v: one of them is extra", h)
 	}
 	me, _ := second.view.Fleet().Controller(second.cfg.ID)
-	if lower, _ := second.others.surplus("wide", me, time.Now()); lower {
+	if lower, _ := second.others.surplus("wide", me); lower {
 		t.Error("an extra one counts as surplus")
 	}
 }
@@ -215,20 +215,25 @@ func TestSurplusWantsASignOfLife(t *testing.T) {
 	r.must(p, "acme", "value 1", nil)
 	testenv.Await(t, "its own record is seen", func() bool { return len(p.view.Holdings("acme")) == 2 })
 	me, _ := p.view.Fleet().Controller("c1")
-	if lower, _ := p.others.surplus("acme", me, time.Now()); lower {
+	if lower, _ := p.others.surplus("acme", me); lower {
 		t.Fatal("given up in favour of one that may be dead")
 	}
-	if lower, _ := p.others.surplus("acme", me, time.Now().Add(-time.Hour)); lower {
+	p.others.mu.Lock()
+	for id, b := range p.others.bound {
+		p.others.bound[id] = bound{b.at.Add(-time.Hour), b.revision}
+	}
+	p.others.mu.Unlock()
+	if lower, _ := p.others.surplus("acme", me); lower {
 		t.Error("given up although the store has not been seen for long enough")
 	}
 	dead.Draining = true
 	r.record(store.Controller("dead"), dead)
-	if lower, _ := p.others.surplus("acme", me, time.Now()); lower {
+	if lower, _ := p.others.surplus("acme", me); lower {
 		t.Error("given up in favour of one that drains")
 	}
 	dead.Draining, dead.TrustClass = false, "low"
 	r.record(store.Controller("dead"), dead)
-	if lower, _ := p.others.surplus("acme", me, time.Now()); lower {
+	if lower, _ := p.others.surplus("acme", me); lower {
 		t.Error("given up in favour of one that may not run it")
 	}
 	dead.TrustClass = ""

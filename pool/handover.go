@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"paddock/internal/call"
@@ -10,7 +11,7 @@ import (
 )
 
 // Several controllers serve one set of tenants. Which of them a tenant's containers belong on is not the pool's to know: it is
-// told to bind one ahead of calls (Warm), to give a tenant up to another controller (Handover), or all of them (Retire).
+// told to bind one ahead of calls (Warm), to give a tenant, or some of its containers, up to others (Handover), or all of them (Retire).
 
 // movedFor is how long calls of a tenant that was given up are refused where others can be asked: routers have heard of it by then.
 const movedFor = 15 * time.Second
@@ -35,34 +36,41 @@ func goElsewhere(cause, why string) *errs.Error {
 	return e
 }
 
-// Handover takes a tenant's containers out of service because another controller has some of its own: calls in flight may
-// finish, calls that wait are refused as not started where others can be asked, and so are calls that come within movedFor. It
-// returns what is not assigned any more.
-func (p *Pool) Handover(id tenant.ID, cause Cause) (given []Assignment) {
+// Handover takes a tenant's containers out of service until keep of them are left, those with the fewest calls first, because
+// other controllers have some of their own: calls in flight may finish. If none are kept, calls that wait are refused as not
+// started where others can be asked, and so are calls that come within movedFor. It returns what is not assigned any more.
+func (p *Pool) Handover(id tenant.ID, keep int, cause Cause) (given []Assignment) {
 	p.mu.Lock()
 	defer p.unlock()
 	t, now := p.tenants[id], time.Now()
 	if t == nil {
 		return nil
 	}
-	t.moved = now.Add(movedFor)
-	for len(t.live) > 0 {
-		c := t.live[0]
+	for len(t.live) > keep {
+		c := slices.MinFunc(t.live, func(a, b *container) int { return a.inflight - b.inflight })
 		if c.told {
 			given = append(given, p.assignmentLocked(c))
 		}
 		p.drainLocked(c, cause, now)
 	}
+	if keep == 0 {
+		p.moveLocked(t, now)
+	}
+	p.trimLocked(t)
+	p.wantLocked(t, now)
+	p.dispatchLocked(now)
+	return given
+}
+
+// moveLocked sends a tenant's calls elsewhere, those that wait and, for a while, those that come.
+func (p *Pool) moveLocked(t *tenantState, now time.Time) {
+	t.moved = now.Add(movedFor)
 	var next *node[*waiter]
 	for e := t.slots.head; e != nil; e = next {
 		if next = e.next; e.v.req.Spill {
 			p.giveLocked(e.v, grant{err: goElsewhere(errs.CauseMoved, "the tenant is served by another controller now")})
 		}
 	}
-	p.trimLocked(t)
-	p.wantLocked(t, now)
-	p.dispatchLocked(now)
-	return given
 }
 
 // Retire stops, or begins again, to keep warm containers and to take tenants that have none here. Calls that have nowhere else to

@@ -25,7 +25,7 @@ func TestHandover(t *testing.T) {
 		r.untilReady(2)
 		var s served
 		s.run(r, r.req("t", "gate a"))
-		given := r.Handover("t", pool.CauseSurplus)
+		given := r.Handover("t", 0, pool.CauseSurplus)
 		synctest.Wait()
 		if len(given) != 1 || given[0].Tenant != "t" || r.heard.released[given[0].Container] != pool.CauseSurplus {
 			t.Fatalf("gave %v, released %v", given, r.heard.released)
@@ -44,12 +44,40 @@ func TestHandover(t *testing.T) {
 		if len(s.errs) > 0 {
 			t.Errorf("calls that were there failed: %v", s.errs)
 		}
-		if len(r.Handover("t", pool.CauseSurplus)) == 0 {
+		if len(r.Handover("t", 0, pool.CauseSurplus)) == 0 {
 			t.Error("the extra one is not given up")
 		}
 		time.Sleep(time.Minute)
 		if _, err := r.Do(r.t.Context(), r.spill("t", "value 1"), nil); err != nil {
 			t.Errorf("a minute later: %v", err)
+		}
+	})
+}
+
+// Of a tenant that has too many containers, those with the fewest calls go; what is kept serves as before.
+func TestHandoverOfSome(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.untilReady(2)
+		p := policy(func(p *tenant.Policy) { p.CallsPerContainer = 2 })
+		var s served
+		for range 3 { // two on one container, one on the other
+			req := r.spill("t", "gate a")
+			req.Policy = p
+			s.run(r, req)
+		}
+		before := r.Containers("t")
+		given := r.Handover("t", 1, pool.CauseSurplus)
+		if len(before) != 2 || len(given) != 1 || given[0].Container != before[1].ID {
+			t.Fatalf("of %+v gave %v", before, given)
+		}
+		if given := r.Handover("t", 1, pool.CauseSurplus); len(given) != 0 {
+			t.Errorf("once more: gave %v", given)
+		}
+		r.engine.Open("a")
+		s.wg.Wait()
+		res, err := r.Do(r.t.Context(), r.spill("t", "value 1"), nil)
+		if err != nil || res.Container != before[0].ID || len(s.errs) > 0 {
+			t.Errorf("%+v, %v; %v", res, err, s.errs)
 		}
 	})
 }
@@ -68,7 +96,7 @@ func TestHandoverAnswersWhoWaits(t *testing.T) {
 		if st := r.Stats(); st.Waiting != 1 {
 			t.Fatalf("%+v", st)
 		}
-		r.Handover("t", pool.CauseAdmin)
+		r.Handover("t", 0, pool.CauseAdmin)
 		synctest.Wait()
 		s.mu.Lock()
 		defer s.mu.Unlock()

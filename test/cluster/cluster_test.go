@@ -25,14 +25,12 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
-	"pgregory.net/rapid"
 
 	"paddock/controller/catalog"
 	"paddock/controller/memstore"
 	"paddock/controller/store"
 	"paddock/internal/call"
 	"paddock/internal/identity"
-	"paddock/pool"
 	pb "paddock/proto/paddock/v1"
 	"paddock/router"
 	"paddock/router/fleet"
@@ -63,8 +61,7 @@ func TestMain(m *testing.M) {
 
 // world is one cluster and its history.
 type world struct {
-	rt       *rapid.T
-	t        *testing.T
+	rt       reporter
 	dir      string
 	ctx      context.Context
 	store    *memstore.Store
@@ -75,12 +72,21 @@ type world struct {
 	calls    sync.WaitGroup
 	away     bool
 
+	writing  sync.Mutex // so that writes are judged in their order
 	mu       sync.Mutex
 	made     int
 	answered int
 	wrong    []string
 	owner    map[string]string // by container
-	written  map[string]int    // how often each assignment's record was
+	records  map[string]*record
+}
+
+// reporter is a *rapid.T or a *testing.T.
+type reporter interface {
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Cleanup(func())
 }
 
 // front is a router.
@@ -91,70 +97,13 @@ type front struct {
 	router *router.Router
 }
 
-// TestAnyHistory runs random histories of three controllers and two routers. Whatever happens to processes, containers, leases
-// and connections: no container has two tenants, a call's code begins at most once, every call is answered in time, an
-// assignment is written at most once; and when it is over, every tenant is served through every router, no tenant has more
-// containers than it may, and the records are what the machines have.
-func TestAnyHistory(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		var failure any // rapid speaks by panics, which must not leave the bubble by themselves
-		synctest.Test(t, func(t *testing.T) {
-			defer func() { failure = recover() }()
-			history(t, rt)
-		})
-		if failure != nil {
-			panic(failure)
-		}
-	})
-}
-
-func history(t *testing.T, rt *rapid.T) {
-	w := newWorld(t, rt)
-	defer w.close()
-	machineOf := func(rt *rapid.T) *machine { return rapid.SampledFrom(w.machines).Draw(rt, "machine") }
-	rt.Repeat(map[string]func(*rapid.T){
-		"call":   w.call,
-		"call ":  w.call, // most often
-		"call  ": w.call,
-		"wait": func(rt *rapid.T) {
-			time.Sleep(time.Duration(rapid.IntRange(1, 30).Draw(rt, "half seconds")) * 500 * time.Millisecond)
-		},
-		"crash": func(rt *rapid.T) { w.crash(rt, machineOf(rt)) },
-		"kill": func(rt *rapid.T) {
-			if m := machineOf(rt); m.runs() {
-				m.kill()
-			}
-		},
-		"start": func(rt *rapid.T) {
-			if m := machineOf(rt); !m.runs() && !w.away {
-				m.start()
-			}
-		},
-		"lease lost": func(rt *rapid.T) { w.store.Expire(machineOf(rt).store.granted()) },
-		"zombie": func(rt *rapid.T) { // out of everybody's reach for longer than its lease
-			if m := machineOf(rt); m.runs() {
-				m.store.setCut(true)
-				m.setUnheard(true)
-				w.store.Expire(m.store.granted())
-			}
-		},
-		"cut":          func(rt *rapid.T) { machineOf(rt).store.setCut(true) },
-		"cut a router": func(rt *rapid.T) { rapid.SampledFrom(w.fronts).Draw(rt, "router").store.setCut(true) },
-		"unheard":      func(rt *rapid.T) { machineOf(rt).setUnheard(true) },
-		"heal":         func(*rapid.T) { w.heal() },
-		"etcd":         func(rt *rapid.T) { w.setAway(rapid.Bool().Draw(rt, "away")) },
-		"":             w.check,
-	})
-	w.end()
-}
-
-func newWorld(t *testing.T, rt *rapid.T) *world {
+func newWorld(rt reporter) *world {
 	dir, err := os.MkdirTemp("", "cluster")
 	if err != nil {
 		rt.Fatal(err)
 	}
 	rt.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{rt: rt, t: t, dir: dir, ctx: context.Background(), store: memstore.New(), owner: map[string]string{}, written: map[string]int{}}
+	w := &world{rt: rt, dir: dir, ctx: context.Background(), store: memstore.New(), owner: map[string]string{}, records: map[string]*record{}}
 	if w.kek, err = catalog.LoadKEK(filepath.Join(dir, "kek")); err != nil {
 		rt.Fatal(err)
 	}
@@ -282,43 +231,6 @@ func (w *world) judge(a *httptest.ResponseRecorder, tenant, program string, late
 	w.owner[container] = tenant
 }
 
-// wrote counts the writes of each assignment.
-func (w *world) wrote(txn store.Txn) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, p := range txn.Puts {
-		if !strings.HasPrefix(p.Key, store.AssignmentsPrefix) {
-			continue
-		}
-		if w.written[p.Key]++; w.written[p.Key] > 1 {
-			w.wrong = append(w.wrong, fmt.Sprintf("%s was written %d times", p.Key, w.written[p.Key]))
-		}
-	}
-}
-
-// call makes one call in the background.
-func (w *world) call(rt *rapid.T) {
-	f := rapid.SampledFrom(w.fronts).Draw(rt, "router")
-	tenant, program := rapid.SampledFrom(someTenants).Draw(rt, "tenant"), rapid.SampledFrom(somePrograms).Draw(rt, "program")
-	timeout := time.Duration(rapid.IntRange(1, 10).Draw(rt, "timeout")) * time.Second
-	w.made++
-	w.calls.Go(func() {
-		w.ask(f, tenant, program, timeout)
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.answered++
-	})
-	if rapid.Bool().Draw(rt, "at once") {
-		synctest.Wait()
-	}
-}
-
-func (w *world) crash(rt *rapid.T, m *machine) {
-	if live := m.engine.Live(); len(live) > 0 {
-		live[rapid.IntRange(0, len(live)-1).Draw(rt, "which")].End(pool.Exit{Code: -1, Signal: 11, Known: true})
-	}
-}
-
 func (w *world) setAway(away bool) {
 	w.away = away
 	w.store.SetAway(away)
@@ -335,78 +247,6 @@ func (w *world) heal() {
 	}
 	for _, f := range w.fronts {
 		f.store.setCut(false)
-	}
-}
-
-// check is what holds at any time.
-func (w *world) check(*rapid.T) {
-	synctest.Wait()
-	for _, m := range w.machines {
-		for _, v := range m.engine.Violations() {
-			w.rt.Error(v)
-		}
-		if n := len(m.engine.Live()); n > perMachine {
-			w.rt.Errorf("%s has %d containers", m.id, n)
-		}
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, v := range w.wrong {
-		w.rt.Error(v)
-	}
-}
-
-// end lets everything come back, and looks at what has become of it.
-func (w *world) end() {
-	w.heal()
-	for _, m := range w.machines {
-		if !m.runs() {
-			m.start()
-		}
-	}
-	time.Sleep(20 * time.Second)
-	w.calls.Go(func() {}) // a group that was never used may be waited for
-	for _, t := range someTenants {
-		for i, f := range w.fronts {
-			if a := w.ask(f, t, "value 1", 10*time.Second); a.Code != http.StatusOK {
-				w.rt.Errorf("when all is well again, %s is not served by router %d: %d %s", t, i, a.Code, a.Body)
-			}
-		}
-	}
-	time.Sleep(20 * time.Second)
-	w.check(nil)
-	w.mu.Lock()
-	if w.made != w.answered {
-		w.rt.Errorf("%d calls made, %d answered", w.made, w.answered)
-	}
-	w.mu.Unlock()
-	all := map[string]int{}
-	for _, m := range w.machines {
-		keys, tenants := m.has()
-		kvs, _, err := w.store.List(w.ctx, store.AssignmentsOf(m.id))
-		if err != nil {
-			w.rt.Fatal(err)
-		}
-		for _, kv := range kvs {
-			if !keys[kv.Key] {
-				w.rt.Errorf("%s: the record %s has no container", m.id, kv.Key)
-			}
-			delete(keys, kv.Key)
-		}
-		for key := range keys {
-			w.rt.Errorf("%s: no record says %s", m.id, key)
-		}
-		for t, n := range tenants {
-			all[t] += n
-		}
-		if _, err := w.store.Get(w.ctx, store.Controller(m.id)); err != nil {
-			w.rt.Errorf("%s is not registered: %v", m.id, err)
-		}
-	}
-	for t, n := range all {
-		if n > mostOf {
-			w.rt.Errorf("%s has %d containers, at most %d", t, n, mostOf)
-		}
 	}
 }
 

@@ -19,7 +19,6 @@ import (
 	"paddock/controller/memstore"
 	"paddock/controller/noderpc"
 	"paddock/controller/store"
-	"paddock/internal/identity"
 	"paddock/internal/nodewire"
 	"paddock/pool"
 	"paddock/pool/fake"
@@ -83,9 +82,11 @@ func (a *access) Commit(ctx context.Context, txn store.Txn) (int64, error) {
 	if _, err := a.state(); err != nil {
 		return 0, err
 	}
+	a.w.writing.Lock()
+	defer a.w.writing.Unlock()
 	rev, err := a.Store.Commit(ctx, txn)
 	if err == nil {
-		a.w.wrote(txn)
+		a.w.wrote(a, txn)
 	}
 	return rev, err
 }
@@ -192,7 +193,7 @@ func (m *machine) start() {
 	m.store = newAccess(m.w)
 	m.view = m.w.newView(m.store)
 	c, err := controller.New(controller.Config{
-		ID: m.id, Address: m.id, Region: "r", Store: m.store, Catalogue: m.view, Logs: logs.New(logs.Options{}),
+		ID: m.id, Address: m.id, Region: "r", Store: m.store, Catalogue: m.view, Neighbours: m.view, Logs: logs.New(logs.Options{}),
 		Pool: pool.Config{
 			Engine: m.engine, Listen: m.engine.Listen, Image: runtimes.Image{Runtime: "node", Digest: "image-1"}, RunDir: m.dir,
 			MinReady: 1, MaxContainers: perMachine, UIDCount: 64,
@@ -290,8 +291,7 @@ func (m *machine) dial(ctx context.Context) (net.Conn, error) {
 
 // has returns the assigned containers, as the keys of their records, and how many each tenant has.
 func (m *machine) has() (keys map[string]bool, tenants map[string]int) {
-	ctx := identity.With(context.Background(), identity.Identity{Role: identity.RoleOperator})
-	all, err := m.controller.Pools().ListContainers(ctx, &pb.ListContainersRequest{})
+	all, err := m.controller.Pools().ListContainers(m.w.operator(), &pb.ListContainersRequest{})
 	if err != nil {
 		m.w.rt.Fatal(err)
 	}
