@@ -57,6 +57,11 @@ func (p *Pool) fullLocked(s *stock) bool {
 	return len(p.containers)-p.going >= p.maxContainers || p.freeLocked()+p.goingSize+p.freezingSize < p.limitOf(s.size)
 }
 
+// fitsLocked says that there is room for one more container of a size, or will be when what is going is gone.
+func (p *Pool) fitsLocked(s *stock) bool {
+	return len(p.containers)-p.going < p.maxContainers && p.freeLocked()+p.goingSize >= p.limitOf(s.size)
+}
+
 // makeRoomLocked makes room for what waits, with the least harm: idle containers are frozen ahead of time, then idle
 // assignments are evicted, least recently used first, and then warm containers go of which nobody waits for one. What is on
 // its way out counts as gone.

@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,6 +67,7 @@ func TestHandoverOfSome(t *testing.T) {
 			s.run(r, req)
 		}
 		before := r.Containers("t")
+		slices.SortFunc(before, func(a, b pool.Info) int { return b.InFlight - a.InFlight })
 		given := r.Handover("t", 1, pool.CauseSurplus)
 		if len(before) != 2 || len(given) != 1 || given[0].Container != before[1].ID {
 			t.Fatalf("of %+v gave %v", before, given)

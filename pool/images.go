@@ -187,8 +187,8 @@ func (s *Stats) countImage(c *container) {
 	}
 }
 
-// replaceWarmLocked drains one warm container of a former image, if the one before has its replacement. For a share, one makes way
-// for the first of the new image.
+// replaceWarmLocked drains one warm container of a former image, if the one before has its replacement: there are as many as there
+// should be, or as there is room for. For a share, one makes way for the first of the new image.
 func (p *Pool) replaceWarmLocked(now time.Time) {
 	if p.phase != phaseOpen || !p.refill.open || p.demand > 0 {
 		return
@@ -198,7 +198,7 @@ func (p *Pool) replaceWarmLocked(now time.Time) {
 		return
 	}
 	for _, s := range p.stocks {
-		if s.creating > 0 || s.ready.len() == 0 || s.ready.len() < p.targetLocked(s, now) {
+		if s.creating > 0 || s.ready.len() == 0 || s.ready.len() < p.targetLocked(s, now) && p.fitsLocked(s) {
 			continue
 		}
 		for _, c := range p.containers {

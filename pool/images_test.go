@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"paddock/pool"
+	"paddock/pool/fake"
 	"paddock/runtimes"
 )
 
@@ -53,4 +54,33 @@ func TestImagesChange(t *testing.T) {
 			t.Errorf("rolled back: %v", all)
 		}
 	})
+}
+
+// On a machine that is full, with fewer warm containers than there should be, those that there are change all the same, one by one.
+func TestImagesChangeOnAFullMachine(t *testing.T) {
+	for name, edit := range map[string]func(*pool.Config){
+		"containers": func(c *pool.Config) { c.MinReady, c.MaxReady, c.MaxContainers = 3, 3, 3 },
+		"memory": func(c *pool.Config) {
+			c.MinReady, c.MaxReady, c.MemoryBytes, c.MemoryBudgetBytes = 3, 3, 128<<20, 3*128<<20
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, func(o *fake.Options, c *pool.Config) { inMemory(o, c); edit(c) })
+				defer r.stop()
+				r.untilReady(3)
+				var s served
+				busy := r.req("a", "gate g")
+				busy.Deadline = time.Now().Add(time.Hour)
+				s.run(r, busy)
+				r.SetImages(pool.ImagePlan{Image: image("image-2"), Rollout: "r"})
+				time.Sleep(time.Minute)
+				if all := digests(r); all["image-2"] != 2 || all["image-1"] != 1 {
+					t.Errorf("%v, want two warm ones of image-2", all)
+				}
+				r.engine.Open("g")
+				s.wg.Wait()
+			})
+		})
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"paddock/internal/call"
 	"paddock/internal/errs"
 	"paddock/internal/tenant"
 	"paddock/pool"
@@ -83,14 +84,22 @@ func TestAnyHistory(t *testing.T) {
 
 func history(t *testing.T, rt *rapid.T) {
 	w := newWorld(t, rt)
-	defer func() { // the bubble ends when its last goroutine has
-		w.flaky.set(0)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		w.Shutdown(ctx)
-		w.calls.Wait()
-	}()
-	rt.Repeat(map[string]func(*rapid.T){
+	defer w.over()
+	rt.Repeat(w.actions())
+	w.end()
+}
+
+// over ends what is left, since the bubble ends when its last goroutine has.
+func (w *world) over() {
+	w.flaky.set(0)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	w.Shutdown(ctx)
+	w.calls.Wait()
+}
+
+func (w *world) actions() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
 		"call":   w.call,
 		"call ":  w.call, // most often
 		"call  ": w.call,
@@ -106,8 +115,7 @@ func history(t *testing.T, rt *rapid.T) {
 		"restart":   w.restart,
 		"open gate": func(*rapid.T) { w.engine.Open("g") },
 		"":          w.check,
-	})
-	w.end()
+	}
 }
 
 func newWorld(t *testing.T, rt *rapid.T) *world {
@@ -153,8 +161,10 @@ var (
 	}
 )
 
-// call makes one call in the background; its caller may go away.
-func (w *world) call(rt *rapid.T) {
+func (w *world) call(rt *rapid.T) { w.make(rt, nil) }
+
+// make makes one call in the background, changed by edit; its caller may go away.
+func (w *world) make(rt *rapid.T, edit func(*call.Request)) {
 	who := rapid.SampledFrom(someTenants).Draw(rt, "tenant")
 	req := w.req(who, rapid.SampledFrom(somePrograms).Draw(rt, "program"))
 	req.Policy = policy(func(p *tenant.Policy) {
@@ -170,6 +180,9 @@ func (w *world) call(rt *rapid.T) {
 	req.Fresh = rapid.IntRange(0, 5).Draw(rt, "fresh") == 0
 	req.Idempotent = rapid.Bool().Draw(rt, "idempotent")
 	req.Deadline = time.Now().Add(moments(rt, "deadline", 1, 60))
+	if edit != nil {
+		edit(req)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	if rapid.IntRange(0, 3).Draw(rt, "goes away") == 0 {
 		time.AfterFunc(moments(rt, "after", 0, 8), cancel)
