@@ -71,6 +71,7 @@ type world struct {
 	fronts   []*front
 	calls    sync.WaitGroup
 	away     bool
+	most     map[string]int // containers that each tenant may have
 
 	writing  sync.Mutex // so that writes are judged in their order
 	mu       sync.Mutex
@@ -103,7 +104,8 @@ func newWorld(rt reporter) *world {
 		rt.Fatal(err)
 	}
 	rt.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{rt: rt, dir: dir, ctx: context.Background(), store: memstore.New(), owner: map[string]string{}, records: map[string]*record{}}
+	w := &world{rt: rt, dir: dir, ctx: context.Background(), store: memstore.New(), owner: map[string]string{}, records: map[string]*record{},
+		most: map[string]int{}}
 	if w.kek, err = catalog.LoadKEK(filepath.Join(dir, "kek")); err != nil {
 		rt.Fatal(err)
 	}
@@ -125,24 +127,32 @@ func newWorld(rt reporter) *world {
 
 // seed writes the tenants and an operator's key.
 func (w *world) seed() {
-	p := &pb.Policy{
-		MaxContainers: proto.Int32(mostOf), CallsPerContainer: proto.Int32(2), RatePerSecond: proto.Float64(1000),
-		ClaimBurst: proto.Int32(1000), ClaimsPerSecond: proto.Float64(1000),
-	}
 	h := hmac.New(sha256.New, pepper)
 	h.Write([]byte(keyID + "." + keySecret))
-	records := map[string]proto.Message{store.Key(keyID): &pb.KeyRecord{Id: keyID, Role: string(identity.RoleOperator), Mac: h.Sum(nil)}}
+	w.write(store.Key(keyID), &pb.KeyRecord{Id: keyID, Role: string(identity.RoleOperator), Mac: h.Sum(nil)})
 	for _, t := range someTenants {
-		records[store.TenantsPrefix+t] = &pb.TenantRecord{Id: t, State: "active", Policy: p, WrappedKey: []byte("k")}
+		w.writeTenant(t, mostOf)
 	}
-	for key, m := range records {
-		value, err := proto.Marshal(m)
-		if err != nil {
-			w.rt.Fatal(err)
-		}
-		if _, err := w.store.Commit(w.ctx, store.Txn{Puts: []store.Put{{Key: key, Value: value}}}); err != nil {
-			w.rt.Fatal(err)
-		}
+}
+
+// writeTenant has a tenant have no more than most containers.
+func (w *world) writeTenant(t string, most int) {
+	w.most[t] = most
+	w.write(store.TenantsPrefix+t, &pb.TenantRecord{Id: t, State: "active", WrappedKey: []byte("k"), Policy: &pb.Policy{
+		MaxContainers: proto.Int32(int32(most)), CallsPerContainer: proto.Int32(2), RatePerSecond: proto.Float64(1000),
+		ClaimBurst: proto.Int32(1000), ClaimsPerSecond: proto.Float64(1000),
+	}})
+}
+
+func (w *world) write(key string, m proto.Message) {
+	value, err := proto.Marshal(m)
+	if err != nil {
+		w.rt.Fatal(err)
+	}
+	old, _ := w.store.Get(w.ctx, key)
+	_, err = w.store.Commit(w.ctx, store.Txn{Puts: []store.Put{{Key: key, Value: value}}, Guards: []store.Guard{{Key: key, ModRevision: old.ModRevision}}})
+	if err != nil {
+		w.rt.Fatal(err)
 	}
 }
 

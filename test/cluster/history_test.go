@@ -86,6 +86,9 @@ func (w *world) faults() map[string]func(*rapid.T) {
 		"unheard":      func(rt *rapid.T) { w.machineOf(rt).setUnheard(true) },
 		"heal":         func(*rapid.T) { w.heal() },
 		"etcd":         func(rt *rapid.T) { w.setAway(rapid.Bool().Draw(rt, "away")) },
+		"drain":        func(rt *rapid.T) { w.drain(w.machineOf(rt)) },
+		"undrain":      func(rt *rapid.T) { w.undrain(w.machineOf(rt)) },
+		"maximum":      w.maximum,
 	}
 }
 
@@ -174,6 +177,7 @@ func (w *world) end() {
 		if !m.runs() {
 			m.start()
 		}
+		w.undrain(m)
 	}
 	time.Sleep(20 * time.Second)
 	w.calls.Go(func() {}) // a group that was never used may be waited for
@@ -230,8 +234,8 @@ func (w *world) holds(tenant string) (where string, n int) {
 
 func (w *world) checkMaxima() {
 	for _, t := range someTenants {
-		if where, n := w.holds(t); n > mostOf {
-			w.rt.Errorf("%s has %d containers, at most %d:%s", t, n, mostOf, where)
+		if where, n := w.holds(t); n > w.most[t] {
+			w.rt.Errorf("%s has %d containers, at most %d:%s", t, n, w.most[t], where)
 		}
 	}
 }

@@ -238,7 +238,18 @@ func (m *machine) kill() {
 	time.AfterFunc(controller.LeaseTTL, func() { m.w.store.Expire(id) })
 }
 
-// stop ends the process as SIGTERM would.
+// leave ends the process as SIGTERM would: its tenants are warm elsewhere first, and routers know.
+func (m *machine) leave() error {
+	notice := time.After(2500 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(m.w.ctx, 15*time.Second)
+	defer cancel()
+	m.controller.HandOver(ctx)
+	<-notice
+	m.server.GracefulStop()
+	return m.stop()
+}
+
+// stop ends the process, and its containers.
 func (m *machine) stop() error {
 	m.hangUp(true)
 	m.server.Stop()
