@@ -40,12 +40,20 @@ func main() {
 	flag.StringVar(&b.cache, "cache", ".cache/downloads", "directory that keeps downloads from run to run")
 	flag.IntVar(&b.rounds, "rounds", 9, "rounds of warm load")
 	flag.DurationVar(&b.burst, "burst", 2*time.Second, "length of one burst of load")
-	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory, pipeline, activate, catalogue, hop; or overload, fair, floods, which only their names run")
+	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory, pipeline, activate, catalogue, hop; or overload, fair, floods, wire, which only their names run")
 	flood := flag.Bool("flood", false, "be the flood of a section, which starts it itself")
+	wired := flag.String("wired", "", "be the other process of the wire section, which starts it itself, with the certificates in this directory")
 	flag.StringVar(&b.isolation, "isolation", "", "what the overload, activate, hop, fair, floods and pipeline sections run in: gvisor, runc; the first two default to gvisor, hop to runc, the others to both")
 	flag.Parse()
 	if *flood {
 		if err := floodMain(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if *wired != "" {
+		if err := wireMain(*wired); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -87,7 +95,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}{
 		{"warm", b.warm, false}, {"new", b.newTenant, false}, {"etcd", b.etcd, false}, {"cold", b.cold, false}, {"memory", b.memory, false},
 		{"pipeline", b.pipeline, false}, {"activate", b.activate, false}, {"catalogue", b.catalogue, false}, {"hop", b.hop, false},
-		{"overload", b.overload, true}, {"fair", b.fair, true}, {"floods", b.floods, true},
+		{"overload", b.overload, true}, {"fair", b.fair, true}, {"floods", b.floods, true}, {"wire", b.wire, true},
 	}
 	for _, s := range sections {
 		if !strings.Contains(s.name, b.only) || s.asked && b.only == "" {

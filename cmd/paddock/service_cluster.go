@@ -38,6 +38,10 @@ const (
 	nodeMessage     = 8 << 20
 	redialFirst     = 50 * time.Millisecond
 	redialMost      = time.Second
+	// What may be under way to one call's reader, and to a process. They are fixed: while gRPC looks for the best ones, nearly every small
+	// message costs a ping, a window and an answer to the ping.
+	nodeStreamWindow = 512 << 10
+	nodeWindow       = 16 << 20
 )
 
 // clusterPart is what a process has that is one of several.
@@ -153,13 +157,14 @@ func (s *service) listenNode(context.Context) error {
 func (s *service) serveNode(context.Context) error {
 	c := s.node.controller
 	server := grpc.NewServer(append(nodewire.ServerOptions(), nodeServerOptions(s.cluster.certs)...)...)
-	pb.RegisterNodeServer(server, noderpc.New(noderpc.Options{
+	node := noderpc.New(noderpc.Options{
 		ID: s.data.ID, Instance: fmt.Sprintf("%016x", rand.Uint64()), Controller: c, Catalogue: s.store.view, Logger: s.log.With("part", "node"),
 		State: func() noderpc.State {
 			st := c.Stats()
 			return noderpc.State{Draining: c.Draining(), Ready: st.Ready+st.Assigned > 0, InFlight: st.InFlight}
 		},
-	}))
+	})
+	pb.RegisterNodeServer(server, node)
 	pb.RegisterPoolsServer(server, c.Pools())
 	pb.RegisterLogsServer(server, noderpc.NewKeptServer(c.Kept()))
 	go func() {
@@ -174,6 +179,7 @@ func (s *service) serveNode(context.Context) error {
 			if remove {
 				handOver(ctx, c)
 			}
+			node.Leave()
 			stopped := make(chan struct{})
 			go func() { server.GracefulStop(); close(stopped) }()
 			select {
@@ -209,6 +215,7 @@ func nodeServerOptions(certs *pki.Source) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(credentials.NewTLS(certs.ServerTLS(pki.RoleRouter))), grpc.MaxConcurrentStreams(nodeStreams),
 		grpc.MaxRecvMsgSize(nodeMessage), grpc.MaxSendMsgSize(nodeMessage),
+		grpc.StaticStreamWindowSize(nodeStreamWindow), grpc.StaticConnWindowSize(nodeWindow),
 		grpc.KeepaliveEnforcementPolicy(enforcement()), grpc.KeepaliveParams(serverKeepalive()),
 	}
 }
@@ -253,6 +260,7 @@ func (s *service) openFleet(context.Context) error {
 			conn, err := grpc.NewClient(address, remote.DialOption(),
 				grpc.WithTransportCredentials(credentials.NewTLS(s.cluster.certs.ClientTLS(host, pki.RoleController))),
 				grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(nodeMessage), grpc.MaxCallSendMsgSize(nodeMessage)),
+				grpc.WithStaticStreamWindowSize(nodeStreamWindow), grpc.WithStaticConnWindowSize(nodeWindow),
 				grpc.WithKeepaliveParams(clientKeepalive()), grpc.WithDisableServiceConfig(),
 				grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 2 * time.Second, Backoff: backoff.Config{
 					BaseDelay: redialFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: redialMost,

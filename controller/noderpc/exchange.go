@@ -23,8 +23,10 @@ type exchange struct {
 	stream grpc.BidiStreamingServer[pb.NodeRequest, pb.NodeResponse]
 	head   *pb.NodeCall
 	logs   bool
+	more   bool // than the head has been asked for: what comes next may still be this call's
 
-	mu sync.Mutex // sending
+	mu    sync.Mutex // sending
+	ended bool       // the answer is complete: what comes after it would be another call's
 }
 
 // run does the call. An error of a call that never came to the controller says that it has not started.
@@ -89,6 +91,7 @@ func (x *exchange) fetchCode(req *call.Request) error {
 	if len(asked) == 0 {
 		return nil
 	}
+	x.more = true
 	if err := x.send(&pb.NodeResponse{Part: &pb.NodeResponse_Need{Need: &pb.NeedCode{Hashes: asked}}}); err != nil {
 		return err
 	}
@@ -141,6 +144,7 @@ func (x *exchange) attachBody(ctx context.Context, req *call.Request) error {
 		req.Body = first.GetData()
 		return nil
 	}
+	x.more = true
 	if err := x.send(&pb.NodeResponse{Part: &pb.NodeResponse_Accepted{Accepted: &pb.Accepted{}}}); err != nil {
 		return err
 	}
@@ -214,8 +218,14 @@ func (r *bodyReader) Read(p []byte) (int, error) {
 func (x *exchange) send(m *pb.NodeResponse) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.ended {
+		return errEnded
+	}
+	x.ended = m.GetResult() != nil
 	return x.stream.Send(m)
 }
+
+var errEnded = errors.New("noderpc: the call has been answered")
 
 // Head implements call.Sink.
 func (x *exchange) Head(status int, headers []call.Header) error {
@@ -236,21 +246,22 @@ func (x *exchange) Log(l call.LogLine) {
 	}
 }
 
-// answer sends the result, a long value before it.
-func (x *exchange) answer(res *call.Result, e *errs.Error) error {
+// answer sends the result, a long value before it. again says that the stream goes on.
+func (x *exchange) answer(res *call.Result, e *errs.Error) (again bool, err error) {
 	out := nodewire.Result(res, e)
 	for len(out.Value) > nodewire.PartBytes {
 		part := out.Value[:nodewire.PartBytes]
 		out.Value = out.Value[nodewire.PartBytes:]
 		if err := x.send(&pb.NodeResponse{Part: &pb.NodeResponse_Data{Data: part}}); err != nil {
-			return err
+			return false, err
 		}
 	}
-	err := x.send(&pb.NodeResponse{Part: &pb.NodeResponse_Result{Result: out}})
+	out.Again = x.head.GetAgain() && !x.more && !x.server.leaves()
+	err = x.send(&pb.NodeResponse{Part: &pb.NodeResponse_Result{Result: out}})
 	if err != nil && errors.Is(x.stream.Context().Err(), context.Canceled) {
-		return nil // the router's caller went away
+		return false, nil // the router's caller went away
 	}
-	return err
+	return out.Again, err
 }
 
 var _ call.Sink = (*exchange)(nil)

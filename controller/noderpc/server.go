@@ -6,9 +6,9 @@ package noderpc
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -67,6 +67,8 @@ type Server struct {
 	o       Options
 	codes   *sizedcache.Cache[codeKey, []byte]
 	started time.Time
+	leaving chan struct{}
+	leave   sync.Once
 }
 
 type codeKey struct {
@@ -79,7 +81,7 @@ func New(o Options) *Server {
 	if o.CodeBytes <= 0 {
 		o.CodeBytes = DefaultCodeBytes
 	}
-	return &Server{o: o, codes: sizedcache.New[codeKey, []byte](o.CodeBytes), started: time.Now()}
+	return &Server{o: o, codes: sizedcache.New[codeKey, []byte](o.CodeBytes), started: time.Now(), leaving: make(chan struct{})}
 }
 
 // Probe implements paddock.v1.Node.
@@ -104,20 +106,4 @@ func (s *Server) RemoveTenant(ctx context.Context, req *pb.RemoveTenantRequest) 
 		return nil, err
 	}
 	return &pb.RemoveTenantResponse{Containers: int32(n)}, nil
-}
-
-// Invoke implements paddock.v1.Node. Whatever becomes of the call is told by a NodeResult; the stream's own status says only
-// that the two sides do not understand each other.
-func (s *Server) Invoke(stream grpc.BidiStreamingServer[pb.NodeRequest, pb.NodeResponse]) error {
-	first, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	head := first.GetCall()
-	if head == nil {
-		return errs.New(errs.Invalid, "the first message of a call is its head")
-	}
-	x := &exchange{server: s, stream: stream, head: head, logs: head.GetWithLogs()}
-	res, err := x.run()
-	return x.answer(res, errs.From(err))
 }

@@ -5,6 +5,7 @@ package nodewire
 import (
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -26,6 +27,9 @@ const (
 func Understands(newest, oldest int32) bool {
 	return max(newest, 1) >= OldestProtocol && max(oldest, 1) <= Protocol
 }
+
+// NothingTaken is the status of a stream that the controller ended between two calls: one that was under way has not started.
+const NothingTaken = codes.Aborted
 
 // PartBytes is how much of a body, of code or of a value goes in one message.
 const PartBytes = 256 << 10

@@ -60,6 +60,7 @@ func (m *member) probe(ctx context.Context) {
 }
 
 func (m *member) ask(ctx context.Context) {
+	m.node.Tidy()
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	res, err := m.node.Client().Probe(ctx, &pb.ProbeRequest{Protocol: nodewire.Protocol, OldestProtocol: nodewire.OldestProtocol})

@@ -6,12 +6,10 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"paddock/internal/call"
@@ -29,6 +27,7 @@ type Node struct {
 	id     string
 	conn   grpc.ClientConnInterface
 	client pb.NodeClient
+	idle   idle
 	// TenantRevision, if set, says how new a tenant's record is here, so that the controller does not judge by an older one.
 	TenantRevision func(req *call.Request) int64
 }
@@ -37,9 +36,6 @@ type Node struct {
 func New(id string, conn grpc.ClientConnInterface) *Node {
 	return &Node{id: id, conn: conn, client: pb.NewNodeClient(conn)}
 }
-
-// DialOption lets a Node know what has been handed to the connection.
-func DialOption() grpc.DialOption { return grpc.WithStatsHandler(watcher{}) }
 
 // ID names the controller.
 func (n *Node) ID() string { return n.id }
@@ -57,20 +53,41 @@ func (n *Node) Invoke(ctx context.Context, req *call.Request, sink call.Sink) (*
 
 // InvokeAtMost is Invoke for a tenant that may have no more than most containers at this controller; 0 is its policy's number.
 func (n *Node) InvokeAtMost(ctx context.Context, req *call.Request, sink call.Sink, most int) (*call.Result, error) {
-	x := &exchange{node: n, req: req, sink: sink}
-	ctx, cancel := context.WithDeadline(context.WithValue(ctx, sentKey{}, &x.sent), req.Deadline.Add(answerGrace))
-	defer cancel() // ends the stream, and with it whoever still sends on it
-	stream, err := n.client.Invoke(ctx)
-	if err != nil {
+	ctx, cancel := context.WithDeadline(ctx, req.Deadline.Add(answerGrace))
+	defer cancel()
+	if s := n.idle.take(); s != nil {
+		x := &exchange{node: n, req: req, sink: sink, stream: s}
+		if res, err := x.run(ctx, most); !x.stale {
+			return res, err
+		}
+	}
+	x := &exchange{node: n, req: req, sink: sink, stream: newStream()}
+	return x.run(ctx, most)
+}
+
+// run makes the call on the exchange's stream, and keeps that if it can carry another one. Otherwise it ends it, and with it whoever
+// still sends on it.
+func (x *exchange) run(ctx context.Context, most int) (*call.Result, error) {
+	s := x.stream
+	stop := context.AfterFunc(ctx, s.cancel)
+	defer func() {
+		if stop() && x.again {
+			x.node.idle.put(s)
+			return
+		}
+		s.cancel()
+	}()
+	if err := s.open(x.node.client); err != nil {
 		return nil, x.broken(ctx, err)
 	}
-	x.stream = stream
-	if err := stream.Send(&pb.NodeRequest{Part: &pb.NodeRequest_Call{Call: x.head(n, most)}}); err != nil {
-		return nil, x.broken(ctx, recvError(stream, err))
+	if err := s.send(&pb.NodeRequest{Part: &pb.NodeRequest_Call{Call: x.head(x.node, most)}}); err != nil {
+		x.stale = s.carried && !s.sent.Load()
+		return nil, x.broken(ctx, err)
 	}
-	for {
-		m, err := stream.Recv()
+	for first := true; ; first = false {
+		m, err := s.Recv()
 		if err != nil {
+			x.stale = s.carried && first && status.Code(err) == nodewire.NothingTaken
 			return nil, x.broken(ctx, err)
 		}
 		res, done, err := x.take(ctx, m)
@@ -80,26 +97,16 @@ func (n *Node) InvokeAtMost(ctx context.Context, req *call.Request, sink call.Si
 	}
 }
 
-// recvError is why a stream cannot be sent on: Send says only io.EOF.
-func recvError(stream pb.Node_InvokeClient, err error) error {
-	if !errors.Is(err, io.EOF) {
-		return err
-	}
-	if _, why := stream.Recv(); why != nil {
-		return why
-	}
-	return err
-}
-
 // exchange is one call on its stream.
 type exchange struct {
 	node   *Node
 	req    *call.Request
 	sink   call.Sink
-	stream pb.Node_InvokeClient
-	sent   atomic.Bool // the head was handed to the connection
-	coding bool        // code was asked for and is not there yet: nothing has started
-	value  []byte      // of a long answer
+	stream *stream
+	stale  bool   // the stream had ended before the call came, which can go on another one
+	again  bool   // the stream can carry another call
+	coding bool   // code was asked for and is not there yet: nothing has started
+	value  []byte // of a long answer
 	headed bool
 	rest   []byte // of the body, behind what went with the head
 }
@@ -120,6 +127,7 @@ func (x *exchange) head(n *Node, most int) *pb.NodeCall {
 	first := x.req.Body[:min(len(x.req.Body), nodewire.PartBytes)]
 	x.rest = x.req.Body[len(first):]
 	h.Body = &pb.BodyPart{Data: first, Last: len(x.rest) == 0}
+	h.Again = h.Body.Last
 	return h
 }
 
@@ -129,7 +137,7 @@ func (x *exchange) take(ctx context.Context, m *pb.NodeResponse) (res *call.Resu
 	case *pb.NodeResponse_Need:
 		x.coding = true
 		if err := x.sendCode(part.Need.GetHashes()); err != nil {
-			return nil, false, x.broken(ctx, recvError(x.stream, err))
+			return nil, false, x.broken(ctx, err)
 		}
 		x.coding = false
 	case *pb.NodeResponse_Accepted:
@@ -150,6 +158,7 @@ func (x *exchange) take(ctx context.Context, m *pb.NodeResponse) (res *call.Resu
 	case *pb.NodeResponse_Log:
 		x.sink.Log(nodewire.LogLineOf(part.Log, x.req.Tenant))
 	case *pb.NodeResponse_Result:
+		x.again = part.Result.GetAgain()
 		res, e := nodewire.ResultOf(part.Result)
 		if e != nil {
 			return res, true, e
@@ -180,7 +189,7 @@ func (x *exchange) sendCode(hashes []string) error {
 		for {
 			n := min(len(source), nodewire.PartBytes)
 			part := &pb.CodePart{Hash: hash, Data: source[:n], Last: n == len(source)}
-			if err := x.stream.Send(&pb.NodeRequest{Part: &pb.NodeRequest_Code{Code: part}}); err != nil {
+			if err := x.stream.send(&pb.NodeRequest{Part: &pb.NodeRequest_Code{Code: part}}); err != nil {
 				return err
 			}
 			if source = source[n:]; part.Last {
@@ -227,7 +236,7 @@ func (x *exchange) sendPart(p []byte, last bool) bool {
 // broken is the outcome of a call whose stream ended without a result.
 func (x *exchange) broken(ctx context.Context, err error) error {
 	started := errs.StartedMaybe
-	if !x.sent.Load() || x.coding {
+	if !x.stream.sent.Load() || x.coding || status.Code(err) == nodewire.NothingTaken {
 		started = errs.StartedNo
 	}
 	switch code := status.Code(err); {
@@ -246,27 +255,3 @@ func (x *exchange) broken(ctx context.Context, err error) error {
 	}
 	return e
 }
-
-// sentKey is where a call's context has the mark that its head was handed to the connection.
-type sentKey struct{}
-
-// watcher sets the mark.
-type watcher struct{}
-
-// TagRPC implements stats.Handler.
-func (watcher) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
-
-// HandleRPC implements stats.Handler.
-func (watcher) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	if _, ok := s.(*stats.OutPayload); ok {
-		if sent, ok := ctx.Value(sentKey{}).(*atomic.Bool); ok {
-			sent.Store(true)
-		}
-	}
-}
-
-// TagConn implements stats.Handler.
-func (watcher) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-
-// HandleConn implements stats.Handler.
-func (watcher) HandleConn(context.Context, stats.ConnStats) {}

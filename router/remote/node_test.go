@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"paddock/controller/catalog"
@@ -66,46 +67,84 @@ func (c *fakeCatalogue) Age() time.Duration { return time.Second }
 type rig struct {
 	controller fakeController
 	catalogue  fakeCatalogue
+	addr       string
 	server     *grpc.Server
+	served     *noderpc.Server
+	conn       *grpc.ClientConn
 	node       *Node
 	needs      atomic.Int64 // pieces of code that were asked for
+	streams    atomic.Int64 // that were opened
+	open       atomic.Int64 // that have not ended
+	older      atomic.Value // "router" or "controller": who knows nothing of streams that carry more than one call
 }
 
 func newRig(t testing.TB) *rig {
 	r := &rig{}
 	r.catalogue.revision.Store(1)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	r.older.Store("")
+	r.addr = "127.0.0.1:0"
+	r.start(t)
+	t.Cleanup(func() { r.server.Stop() })
+	var err error
+	r.conn, err = grpc.NewClient(r.addr, grpc.WithTransportCredentials(insecure.NewCredentials()), DialOption(),
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(16*window),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 50 * time.Millisecond}}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.server = grpc.NewServer(grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-		return h(srv, countNeeds{ss, &r.needs})
-	}))
-	pb.RegisterNodeServer(r.server, noderpc.New(noderpc.Options{
-		ID: "c1", Instance: "i1", Controller: &r.controller, Catalogue: &r.catalogue,
-		State: func() noderpc.State { return noderpc.State{Ready: true, InFlight: 7} },
-	}))
-	go func() { _ = r.server.Serve(l) }()
-	t.Cleanup(r.server.Stop)
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()), DialOption())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	r.node = New("c1", conn)
+	t.Cleanup(func() { r.conn.Close() })
+	r.node = New("c1", r.conn)
 	return r
 }
 
-type countNeeds struct {
-	grpc.ServerStream
-	n *atomic.Int64
+// window is what may be under way to one call's reader.
+const window = 512 << 10
+
+// start starts the controller's process, where it was before if there was one.
+func (r *rig) start(t testing.TB) {
+	l, err := net.Listen("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.addr = l.Addr().String()
+	r.server = grpc.NewServer(grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(16*window), grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+		r.streams.Add(1)
+		r.open.Add(1)
+		defer r.open.Add(-1)
+		return h(srv, watched{ss, r})
+	}))
+	r.served = noderpc.New(noderpc.Options{
+		ID: "c1", Instance: "i1", Controller: &r.controller, Catalogue: &r.catalogue,
+		State: func() noderpc.State { return noderpc.State{Ready: true, InFlight: 7} },
+	})
+	pb.RegisterNodeServer(r.server, r.served)
+	server := r.server
+	go func() { _ = server.Serve(l) }()
 }
 
-func (c countNeeds) SendMsg(m any) error {
-	if need := m.(*pb.NodeResponse).GetNeed(); need != nil {
-		c.n.Add(int64(len(need.GetHashes())))
+// watched is a stream that counts what code is asked for, and takes from its messages what an older side would not have sent.
+type watched struct {
+	grpc.ServerStream
+	r *rig
+}
+
+func (w watched) SendMsg(m any) error {
+	res := m.(*pb.NodeResponse)
+	if need := res.GetNeed(); need != nil {
+		w.r.needs.Add(int64(len(need.GetHashes())))
 	}
-	return c.ServerStream.SendMsg(m)
+	if w.r.older.Load() == "controller" && res.GetResult() != nil {
+		res.GetResult().Again = false
+	}
+	return w.ServerStream.SendMsg(m)
+}
+
+func (w watched) RecvMsg(m any) error {
+	err := w.ServerStream.RecvMsg(m)
+	if head := m.(*pb.NodeRequest).GetCall(); head != nil && w.r.older.Load() != "" {
+		head.Again = false
+	}
+	return err
 }
 
 func source(text string) call.Code {

@@ -162,7 +162,9 @@ type NodeCall struct {
 	// Other controllers can be asked: refuse rather than wait for room.
 	Spill bool `protobuf:"varint,23,opt,name=spill,proto3" json:"spill,omitempty"`
 	// Only compile the code.
-	CompileOnly   bool `protobuf:"varint,24,opt,name=compile_only,json=compileOnly,proto3" json:"compile_only,omitempty"`
+	CompileOnly bool `protobuf:"varint,24,opt,name=compile_only,json=compileOnly,proto3" json:"compile_only,omitempty"`
+	// The call is this one message, and the router may send another call behind the answer.
+	Again         bool `protobuf:"varint,25,opt,name=again,proto3" json:"again,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -361,6 +363,13 @@ func (x *NodeCall) GetSpill() bool {
 func (x *NodeCall) GetCompileOnly() bool {
 	if x != nil {
 		return x.CompileOnly
+	}
+	return false
+}
+
+func (x *NodeCall) GetAgain() bool {
+	if x != nil {
+		return x.Again
 	}
 	return false
 }
@@ -1097,10 +1106,12 @@ type NodeResult struct {
 	Start     string `protobuf:"bytes,6,opt,name=start,proto3" json:"start,omitempty"`
 	Isolation string `protobuf:"bytes,7,opt,name=isolation,proto3" json:"isolation,omitempty"`
 	// Without total.
-	Stages        *Stages       `protobuf:"bytes,8,opt,name=stages,proto3" json:"stages,omitempty"`
-	CpuUs         int64         `protobuf:"varint,9,opt,name=cpu_us,json=cpuUs,proto3" json:"cpu_us,omitempty"`
-	Warnings      []string      `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	Steps         []*StepResult `protobuf:"bytes,11,rep,name=steps,proto3" json:"steps,omitempty"`
+	Stages   *Stages       `protobuf:"bytes,8,opt,name=stages,proto3" json:"stages,omitempty"`
+	CpuUs    int64         `protobuf:"varint,9,opt,name=cpu_us,json=cpuUs,proto3" json:"cpu_us,omitempty"`
+	Warnings []string      `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Steps    []*StepResult `protobuf:"bytes,11,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The controller takes another call on this stream.
+	Again         bool `protobuf:"varint,12,opt,name=again,proto3" json:"again,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1210,6 +1221,13 @@ func (x *NodeResult) GetSteps() []*StepResult {
 		return x.Steps
 	}
 	return nil
+}
+
+func (x *NodeResult) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
 }
 
 type ProbeRequest struct {
@@ -1484,7 +1502,7 @@ const file_paddock_v1_node_proto_rawDesc = "" +
 	"\x04call\x18\x01 \x01(\v2\x14.paddock.v1.NodeCallH\x00R\x04call\x12*\n" +
 	"\x04code\x18\x02 \x01(\v2\x14.paddock.v1.CodePartH\x00R\x04code\x12*\n" +
 	"\x04body\x18\x03 \x01(\v2\x14.paddock.v1.BodyPartH\x00R\x04bodyB\x06\n" +
-	"\x04part\"\xb1\a\n" +
+	"\x04part\"\xc7\a\n" +
 	"\bNodeCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12'\n" +
@@ -1512,7 +1530,8 @@ const file_paddock_v1_node_proto_rawDesc = "" +
 	"\x0emax_containers\x18\x15 \x01(\x05R\rmaxContainers\x12\x14\n" +
 	"\x05extra\x18\x16 \x01(\bR\x05extra\x12\x14\n" +
 	"\x05spill\x18\x17 \x01(\bR\x05spill\x12!\n" +
-	"\fcompile_only\x18\x18 \x01(\bR\vcompileOnly\x1a:\n" +
+	"\fcompile_only\x18\x18 \x01(\bR\vcompileOnly\x12\x14\n" +
+	"\x05again\x18\x19 \x01(\bR\x05again\x1a:\n" +
 	"\fOutsideEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -1569,7 +1588,7 @@ const file_paddock_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"AnswerHead\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\x05R\x06status\x121\n" +
-	"\aheaders\x18\x02 \x03(\v2\x17.paddock.v1.HeaderFieldR\aheaders\"\xe2\x02\n" +
+	"\aheaders\x18\x02 \x03(\v2\x17.paddock.v1.HeaderFieldR\aheaders\"\xf8\x02\n" +
 	"\n" +
 	"NodeResult\x12+\n" +
 	"\x05error\x18\x01 \x01(\v2\x15.paddock.v1.CallErrorR\x05error\x12\x16\n" +
@@ -1583,7 +1602,8 @@ const file_paddock_v1_node_proto_rawDesc = "" +
 	"\x06cpu_us\x18\t \x01(\x03R\x05cpuUs\x12\x1a\n" +
 	"\bwarnings\x18\n" +
 	" \x03(\tR\bwarnings\x12,\n" +
-	"\x05steps\x18\v \x03(\v2\x16.paddock.v1.StepResultR\x05steps\"S\n" +
+	"\x05steps\x18\v \x03(\v2\x16.paddock.v1.StepResultR\x05steps\x12\x14\n" +
+	"\x05again\x18\f \x01(\bR\x05again\"S\n" +
 	"\fProbeRequest\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\x05R\bprotocol\x12'\n" +
 	"\x0foldest_protocol\x18\x02 \x01(\x05R\x0eoldestProtocol\"\xe9\x02\n" +

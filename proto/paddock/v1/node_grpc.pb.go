@@ -33,7 +33,8 @@ const (
 // Node is one controller.
 type NodeClient interface {
 	// Invoke runs one call. The first message is its head. The controller accepts it, asks for code that it lacks, or refuses it,
-	// before it takes more of the body than came with the head.
+	// before it takes more of the body than came with the head. Behind the answer another call can follow on the stream, if the head and
+	// the answer both say again. A controller that ends a stream between two calls does so with the status ABORTED: nothing was taken.
 	Invoke(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[NodeRequest, NodeResponse], error)
 	// Probe is asked once a second: whether the controller lives, and takes new work.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
@@ -89,7 +90,8 @@ func (c *nodeClient) RemoveTenant(ctx context.Context, in *RemoveTenantRequest, 
 // Node is one controller.
 type NodeServer interface {
 	// Invoke runs one call. The first message is its head. The controller accepts it, asks for code that it lacks, or refuses it,
-	// before it takes more of the body than came with the head.
+	// before it takes more of the body than came with the head. Behind the answer another call can follow on the stream, if the head and
+	// the answer both say again. A controller that ends a stream between two calls does so with the status ABORTED: nothing was taken.
 	Invoke(grpc.BidiStreamingServer[NodeRequest, NodeResponse]) error
 	// Probe is asked once a second: whether the controller lives, and takes new work.
 	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
