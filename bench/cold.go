@@ -5,10 +5,12 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,24 +24,11 @@ import (
 
 // cold compares the first answer with an empty pool with what the engine itself needs to start a booted node.
 func (b *bench) cold(ctx context.Context) error {
-	const samples = 15
-	for _, isolation := range []string{"runc", "gvisor"} {
-		s, err := b.startService(ctx, filepath.Join(b.dir, "cold-"+isolation), isolation, "--min-ready", "1")
-		if err != nil {
-			return err
-		}
-		err = b.coldAgainstEngine(ctx, s, samples)
-		if stopErr := s.stop(); err == nil {
-			err = stopErr
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.inEach(ctx, "cold", b.coldAgainstEngine, "--min-ready", "1")
 }
 
-func (b *bench) coldAgainstEngine(ctx context.Context, s *service, samples int) error {
+func (b *bench) coldAgainstEngine(ctx context.Context, s *service) error {
+	const samples = 15
 	raw, err := b.startEngine(ctx, s)
 	if err != nil {
 		return err
@@ -105,7 +94,7 @@ type bareEngine struct {
 	image  runtimes.Image
 	dir    string
 	lock   *os.File
-	uid    uint32
+	uid    atomic.Uint32 // of the last one
 }
 
 func (b *bench) startEngine(ctx context.Context, s *service) (*bareEngine, error) {
@@ -113,7 +102,8 @@ func (b *bench) startEngine(ctx context.Context, s *service) (*bareEngine, error
 	if err != nil {
 		return nil, err
 	}
-	r := &bareEngine{dir: dir, uid: 1_900_000_000}
+	r := &bareEngine{dir: dir}
+	r.uid.Store(1_900_000_000)
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return nil, err
 	}
@@ -135,36 +125,46 @@ func (b *bench) startEngine(ctx context.Context, s *service) (*bareEngine, error
 	return r, err
 }
 
-// start makes one container as the pool does and returns how long its agent took to say HELLO.
+// start makes one container as the pool does, destroys it, and returns how long its agent took to say HELLO.
 func (r *bareEngine) start(ctx context.Context) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	started := time.Now()
+	destroy, err := r.make(ctx)
+	took := time.Since(started)
+	if err != nil {
+		return 0, err
+	}
+	return took, destroy()
+}
+
+// make makes one container as the pool does; its agent has said HELLO. Several may be made at once.
+func (r *bareEngine) make(ctx context.Context) (destroy func() error, _ error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	r.uid += 2
-	spec := pool.Spec{ID: pool.ContainerID(randomID(16)), Image: r.image, UID: r.uid, LinkDir: filepath.Join(r.dir, "link"),
+	id := randomID(16)
+	spec := pool.Spec{ID: pool.ContainerID(id), Image: r.image, UID: r.uid.Add(2), LinkDir: filepath.Join(r.dir, id[:8]),
 		MemoryBytes: tenant.DefaultMemoryBytes, CPUMillis: tenant.DefaultCPUMillis, TmpBytes: 16 << 20}
 	if err := os.Mkdir(spec.LinkDir, 0o711); err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer os.RemoveAll(spec.LinkDir)
 	ln, err := link.Listen(spec.LinkDir, spec.UID, spec.UID)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer ln.Close()
-	started := time.Now()
 	c, err := r.engine.Create(ctx, spec)
 	if err != nil {
-		return 0, err
+		return nil, err
+	}
+	remove := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		return errors.Join(c.Destroy(ctx), os.RemoveAll(spec.LinkDir))
 	}
 	conn, err := ln.Accept(ctx, link.Options{Container: spec.ID})
-	took := time.Since(started)
-	if err == nil {
-		conn.Close()
+	if err != nil {
+		return nil, errors.Join(err, remove())
 	}
-	if destroyErr := c.Destroy(ctx); err == nil {
-		err = destroyErr
-	}
-	return took, err
+	return func() error { conn.Close(); return remove() }, nil
 }
 
 // stop lets go; the keeper ends by itself once the lock is free and nothing is left.

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -50,23 +49,7 @@ var fairCases = []fairCase{
 
 // fair measures by how much a tenant that is too much slows down all others, alone and beside it in turn.
 func (b *bench) fair(ctx context.Context) error {
-	for _, isolation := range []string{"runc", "gvisor"} {
-		if b.isolation != "" && b.isolation != isolation {
-			continue
-		}
-		s, err := b.startService(ctx, filepath.Join(b.dir, "fair-"+isolation), isolation, "--min-ready", "4")
-		if err != nil {
-			return err
-		}
-		err = b.fairIn(ctx, s)
-		if stopErr := s.stop(); err == nil {
-			err = stopErr
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.inEach(ctx, "fair", b.fairIn, "--min-ready", "4")
 }
 
 func (b *bench) fairIn(ctx context.Context, s *service) error {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -48,23 +47,7 @@ var floodsCases = []floodsCase{
 }
 
 func (b *bench) floods(ctx context.Context) error {
-	for _, isolation := range []string{"runc", "gvisor"} {
-		if b.isolation != "" && b.isolation != isolation {
-			continue
-		}
-		s, err := b.startService(ctx, filepath.Join(b.dir, "floods-"+isolation), isolation, "--min-ready", "4")
-		if err != nil {
-			return err
-		}
-		err = b.floodsIn(ctx, s)
-		if stopErr := s.stop(); err == nil {
-			err = stopErr
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.inEach(ctx, "floods", b.floodsIn, "--min-ready", "4")
 }
 
 func (b *bench) floodsIn(ctx context.Context, s *service) error {

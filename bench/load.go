@@ -81,6 +81,8 @@ type client struct {
 	conn net.Conn
 	r    *bufio.Reader
 	body []byte
+
+	thawed bool // the last answer's container was frozen when its call came
 }
 
 func dial(t target) (*client, error) {
@@ -111,6 +113,7 @@ func (c *client) once() error {
 		return err
 	}
 	status, length, chunked := 0, -1, false
+	c.thawed = false
 	for {
 		line, err := c.r.ReadSlice('\n')
 		if err != nil {
@@ -130,6 +133,8 @@ func (c *client) once() error {
 		switch {
 		case len(name) == 14 && bytes.EqualFold(name, []byte("content-length")):
 			length, _ = strconv.Atoi(string(bytes.TrimSpace(value)))
+		case len(name) == 13 && bytes.EqualFold(name, []byte("paddock-start")):
+			c.thawed = bytes.HasSuffix(value, []byte("thawed"))
 		case len(name) == 17 && bytes.EqualFold(name, []byte("transfer-encoding")):
 			chunked = true
 		}

@@ -93,8 +93,9 @@ func (b *bench) run(ctx context.Context) (err error) {
 		run   func(context.Context) error
 		asked bool // runs only by its name: minutes of flood are not asked for by habit
 	}{
-		{"warm", b.warm, false}, {"new", b.newTenant, false}, {"etcd", b.etcd, false}, {"cold", b.cold, false}, {"memory", b.memory, false},
+		{"warm", b.warm, false}, {"new", b.newTenant, false}, {"etcd", b.etcd, false}, {"cold", b.cold, false}, {"tenants", b.tenants, false},
 		{"pipeline", b.pipeline, false}, {"activate", b.activate, false}, {"catalogue", b.catalogue, false}, {"hop", b.hop, false},
+		{"crowd", b.crowd, false}, {"bodies", b.bodies, false},
 		{"overload", b.overload, true}, {"fair", b.fair, true}, {"floods", b.floods, true}, {"wire", b.wire, true},
 	}
 	for _, s := range sections {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 )
@@ -45,23 +44,7 @@ var pipelineRules = [pipelineSteps]string{
 
 // pipeline compares the round trip of a pipeline of five rules with that of one rule.
 func (b *bench) pipeline(ctx context.Context) error {
-	for _, isolation := range []string{"runc", "gvisor"} {
-		if b.isolation != "" && b.isolation != isolation {
-			continue
-		}
-		s, err := b.startService(ctx, filepath.Join(b.dir, "pipeline-"+isolation), isolation, "--min-ready", "1")
-		if err != nil {
-			return err
-		}
-		err = b.pipelineIn(ctx, s)
-		if stopErr := s.stop(); err == nil {
-			err = stopErr
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.inEach(ctx, "pipeline", b.pipelineIn, "--min-ready", "1")
 }
 
 func (b *bench) pipelineIn(ctx context.Context, s *service) error {

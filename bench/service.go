@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -28,6 +29,23 @@ type service struct {
 func (b *bench) startService(ctx context.Context, dir, isolation string, flags ...string) (*service, error) {
 	args := append([]string{"up", "--data-dir", filepath.Join(dir, "data"), "--isolation", isolation, "--cache-dir", b.cache}, flags...)
 	return b.startFront(ctx, dir, isolation, filepath.Join(dir, "data", "operator.key"), args...)
+}
+
+// inEach measures a service of each isolation, one after the other, or of the one that was asked for.
+func (b *bench) inEach(ctx context.Context, name string, measure func(context.Context, *service) error, flags ...string) error {
+	for _, isolation := range []string{"runc", "gvisor"} {
+		if b.isolation != "" && b.isolation != isolation {
+			continue
+		}
+		s, err := b.startService(ctx, filepath.Join(b.dir, name+"-"+isolation), isolation, flags...)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(measure(ctx, s), s.stop()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // startFront starts a process that serves callers, and returns when it does. key is the file with the operator's key.

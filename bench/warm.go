@@ -49,7 +49,7 @@ func (b *bench) warm(ctx context.Context) error {
 		defer s.stop()
 		services[isolation] = s
 	}
-	bare, barePID, stop, err := b.startBare(services["runc"].dir)
+	bare, barePID, stop, err := b.startBare(services["runc"].dir, bareServer)
 	if err != nil {
 		return err
 	}
@@ -147,14 +147,14 @@ func (s *service) warmTarget() (target, error) {
 	return target{s.isolation, s.http, request(s.http, "/v1/functions/hello/invoke", input, "Authorization: Bearer "+key), []byte(output)}, nil
 }
 
-// startBare runs the bare server on the same node binary that the sandboxes have.
-func (b *bench) startBare(serviceDir string) (t target, pid int, stop func(), err error) {
+// startBare runs a bare server on the same node binary that the sandboxes have. It says its port.
+func (b *bench) startBare(serviceDir, source string) (t target, pid int, stop func(), err error) {
 	nodes, err := filepath.Glob(filepath.Join(serviceDir, "data", "images", "*", "rootfs", "paddock", "bin", "node"))
 	if err != nil || len(nodes) == 0 {
 		return t, 0, nil, fmt.Errorf("no node binary under %s (%v)", serviceDir, err)
 	}
 	file := filepath.Join(b.dir, "bare.js")
-	if err := os.WriteFile(file, []byte(bareServer), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(source), 0o644); err != nil {
 		return t, 0, nil, err
 	}
 	cmd := exec.Command(nodes[0], file)
