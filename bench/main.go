@@ -40,10 +40,10 @@ func main() {
 	flag.StringVar(&b.cache, "cache", ".cache/downloads", "directory that keeps downloads from run to run")
 	flag.IntVar(&b.rounds, "rounds", 9, "rounds of warm load")
 	flag.DurationVar(&b.burst, "burst", 2*time.Second, "length of one burst of load")
-	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, cold, etcd, memory, pipeline, activate, catalogue, hop; or overload, fair, floods, wire, which only their names run")
+	flag.StringVar(&b.only, "only", "", "run only sections whose name contains this: warm, new, etcd, cold, tenants, pipeline, activate, catalogue, hop, crowd, bodies; or overload, fair, floods, wire, which only their names run")
 	flood := flag.Bool("flood", false, "be the flood of a section, which starts it itself")
 	wired := flag.String("wired", "", "be the other process of the wire section, which starts it itself, with the certificates in this directory")
-	flag.StringVar(&b.isolation, "isolation", "", "what the overload, activate, hop, fair, floods and pipeline sections run in: gvisor, runc; the first two default to gvisor, hop to runc, the others to both")
+	flag.StringVar(&b.isolation, "isolation", "", "what sections run in: gvisor, runc; overload and activate default to gvisor, hop to runc, the others to both")
 	flag.Parse()
 	if *flood {
 		if err := floodMain(); err != nil {
