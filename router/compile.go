@@ -36,7 +36,7 @@ func compileAt(ctx context.Context, nodes Nodes, req *call.Request) *errs.Error 
 	e.RetryAfter = time.Second
 	var last Node
 	next := nodes.Route(req)
-	for range maxResolves {
+	for try := range maxResolves {
 		node, ok := next()
 		if !ok || e.Kind == errs.NoCapacity && node == last {
 			break
@@ -46,7 +46,8 @@ func compileAt(ctx context.Context, nodes Nodes, req *call.Request) *errs.Error 
 			return nil
 		}
 		last, e = node, errs.From(err)
-		if !mayRepeat(e, req) || ctx.Err() != nil || !time.Now().Before(req.Deadline) {
+		another := try == 0 && e.Kind == errs.OutOfMemory // calls in the same sandbox may have used it up, and nothing of the code has run
+		if !mayRepeat(e, req) && !another || ctx.Err() != nil || !time.Now().Before(req.Deadline) {
 			break
 		}
 	}

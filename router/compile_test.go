@@ -52,7 +52,7 @@ func TestCompileAsksNodes(t *testing.T) {
 		{&errs.Error{Kind: errs.LoadError, Thrown: &errs.Thrown{Line: 3}}, "a.js does not compile: line 3", "a.js"},
 		{&errs.Error{Kind: errs.LoadError}, "a.js does not compile", "a.js"},
 		{&errs.Error{Kind: errs.Timeout}, "not compiled within 10s", "a.js"},
-		{&errs.Error{Kind: errs.OutOfMemory}, "memory", "a.js"},
+		{&errs.Error{Kind: errs.OutOfMemory}, "memory", "a.js a.js"}, // other calls may have filled the first sandbox
 		{&errs.Error{Kind: errs.Limited, Message: "too many", Cause: "claims", RetryAfter: time.Second}, "too many", "a.js"},
 		{&errs.Error{Kind: errs.NoCapacity, Message: "full"}, "full", "a.js a.js"}, // the same node twice: no use
 		{&errs.Error{Kind: errs.SandboxLost, Message: "lost", Started: errs.StartedNo}, "lost", "a.js a.js a.js"},
@@ -69,6 +69,22 @@ func TestCompileAsksNodes(t *testing.T) {
 	}
 	if e := errs.From(Compile(noNodes{})(t.Context(), "acme", &policy, "node", code)); e == nil || e.Kind != errs.NoCapacity || e.RetryAfter == 0 {
 		t.Errorf("without a node: %v", e)
+	}
+}
+
+// TestCompileOutlivesOthersMemory: a call in the same sandbox that uses its memory up is no reason to refuse code.
+func TestCompileOutlivesOthersMemory(t *testing.T) {
+	policy := tenant.DefaultPolicy()
+	asked := 0
+	node := &fakeNode{do: func(context.Context, *call.Request, call.Sink) (*call.Result, error) {
+		if asked++; asked == 1 {
+			return nil, &errs.Error{Kind: errs.OutOfMemory}
+		}
+		return &call.Result{}, nil
+	}}
+	code := []call.Code{{Hash: "1", Name: "a.js", Source: []byte("a")}}
+	if err := Compile(OneNode(node))(t.Context(), "acme", &policy, "node", code); err != nil || asked != 2 {
+		t.Errorf("asked %d times: %v", asked, err)
 	}
 }
 

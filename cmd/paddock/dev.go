@@ -55,7 +55,7 @@ With --listen an address of this machine answers like the service does, with the
 			return usageError("dev shows a person what happens and has no JSON form: use 'paddock test --json'")
 		}
 		if _, err := project.Scan(args[0]); err != nil {
-			return err
+			return usageError("%w", err)
 		}
 		return a.withTenant(cmd.Context(), func(ctx context.Context, cc *grpc.ClientConn, tenant string) error {
 			return a.dev(ctx, cc, args[0], &f, tenant)

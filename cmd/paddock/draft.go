@@ -39,12 +39,12 @@ func bundler() (func(path string) (bundle.Result, error), error) {
 
 // readDraft reads a file of code, or a manifest with the files that it names.
 func readDraft(path string) (*draft, error) {
+	if project.IsManifest(path) {
+		return readPipelineDraft(path)
+	}
 	build, err := bundler()
 	if err != nil {
 		return nil, err
-	}
-	if project.IsManifest(path) {
-		return readPipelineDraft(path, build)
 	}
 	b, err := build(path)
 	if err != nil {
@@ -56,16 +56,21 @@ func readDraft(path string) (*draft, error) {
 	}, nil
 }
 
-func readPipelineDraft(path string, build func(string) (bundle.Result, error)) (*draft, error) {
+// readPipelineDraft reads a manifest, whatever its file is called, or that of a folder, with the code that it names.
+func readPipelineDraft(path string) (*draft, error) {
 	m, err := project.ReadManifest(path)
 	if err != nil {
 		return nil, err
 	}
-	full, err := filepath.Abs(path)
+	build, err := bundler()
 	if err != nil {
 		return nil, err
 	}
-	d := &draft{name: m.Name, path: path, manifest: m, pipeline: &pb.Draft{Kind: string(m.Kind)}, files: []string{full}}
+	full, err := filepath.Abs(m.Path)
+	if err != nil {
+		return nil, err
+	}
+	d := &draft{name: m.Name, path: m.Path, manifest: m, pipeline: &pb.Draft{Kind: string(m.Kind)}, files: []string{full}}
 	for _, s := range m.Steps {
 		step := &pb.DraftStep{
 			Function: s.Function, OnFailure: string(s.OnFailure), Disabled: s.Disabled, Timeout: durationOf(time.Duration(s.Timeout)),

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"paddock/cmd/paddock/project"
 	pb "paddock/proto/paddock/v1"
 )
 
@@ -29,11 +28,7 @@ new one. If one of them does not compile, or somebody else has changed the pipel
 	note := c.Flags().String("note", "", "a remark kept with the versions that it makes")
 	dry := c.Flags().Bool("dry-run", false, "only say what would change")
 	return a.onCatalog(c, func(ctx context.Context, cl pb.CatalogClient, args []string) error {
-		m, err := project.ReadManifest(args[0])
-		if err != nil {
-			return usageError("%w", err)
-		}
-		d, err := readDraft(m.Path)
+		d, err := readPipelineDraft(args[0])
 		if err != nil {
 			return usageError("%w", err)
 		}

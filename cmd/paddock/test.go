@@ -40,7 +40,7 @@ The exit code is 1 if a case fails.`,
 	c.RunE = runE(func(cmd *cobra.Command, args []string) error {
 		folder, err := project.Scan(args[0])
 		if err != nil {
-			return err
+			return usageError("%w", err)
 		}
 		if err := folder.Err(); err != nil { // before any is run: a slip in one is found at once
 			return usageError("%w", err)

@@ -60,14 +60,10 @@ they do to other systems happens twice.`,
 
 // readDraftOf reads a file, a manifest, or the manifest of a folder.
 func readDraftOf(path string) (*draft, error) {
-	if project.IsCode(path) || project.IsManifest(path) {
+	if project.IsCode(path) {
 		return readDraft(path)
 	}
-	m, err := project.ReadManifest(path)
-	if err != nil {
-		return nil, err
-	}
-	return readDraft(m.Path)
+	return readPipelineDraft(path)
 }
 
 func (a *app) try(ctx context.Context, cc *grpc.ClientConn, d *draft, f *tryFlags) error {
