@@ -12,7 +12,7 @@ import (
 // nobody waits for, the question is repeated.
 
 const (
-	suspicion   = 300 * time.Millisecond // for PONG; longer than the link takes to find a CANCEL unanswered
+	suspicion   = 300 * time.Millisecond // for PONG; longer than the link takes to find a CANCEL unanswered by an agent that is silent
 	stallMost   = 2 * time.Second        // without PONG from then on, and a container is given up
 	lingerAgain = 500 * time.Millisecond // between questions while code goes on whose call is over
 )

@@ -124,6 +124,50 @@ func TestStuck(t *testing.T) {
 	}
 }
 
+// TestBusyIsNotStuck: while the agent gets on with what came before CANCEL, it is no loop without end; but not for ever.
+func TestBusyIsNotStuck(t *testing.T) {
+	c, a := pair(t, link.Options{}, linktest.Options{Handler: obedient})
+	r := request("1")
+	r.Deadline = time.Now().Add(200 * time.Millisecond)
+	settled := make(chan struct{})
+	unstick := a.Stick()
+	stop, busy := make(chan struct{}), sync.WaitGroup{}
+	busy.Go(func() {
+		for tick := time.NewTicker(20 * time.Millisecond); ; {
+			select {
+			case <-stop:
+				tick.Stop()
+				return
+			case <-tick.C:
+				a.Log("info", "another call's work")
+			}
+		}
+	})
+	_, err := c.Do(context.Background(), r, nil, func() { close(settled) })
+	wantKind(t, err, errs.Timeout, errs.StartedMaybe)
+	select {
+	case <-c.Tainted():
+		t.Fatalf("tainted %q while the agent gets on", c.TaintReason())
+	case <-time.After(800 * time.Millisecond):
+	}
+	unstick()
+	<-settled
+	if c.Running() != 0 || c.TaintReason() != "" {
+		t.Errorf("running %d, tainted %q", c.Running(), c.TaintReason())
+	}
+	a.Stick()
+	began := time.Now()
+	r.Deadline = began.Add(100 * time.Millisecond)
+	_, err = c.Do(context.Background(), r, nil, nil)
+	wantKind(t, err, errs.Timeout, errs.StartedMaybe)
+	<-c.Stuck()
+	if d := time.Since(began); d < 2*time.Second {
+		t.Errorf("stuck after %v", d)
+	}
+	close(stop)
+	busy.Wait()
+}
+
 func TestManyUnsettled(t *testing.T) {
 	c, a := pair(t, link.Options{}, linktest.Options{Handler: func(ctx context.Context, k *linktest.Call) ([]byte, error) {
 		k.Answer([]byte("1"))

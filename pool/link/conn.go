@@ -31,7 +31,8 @@ type Conn struct {
 	tainted   chan struct{}
 	stuck     chan struct{}
 	wg        sync.WaitGroup
-	unsettled atomic.Int64 // == len(table); read without the mutex
+	unsettled atomic.Int64  // == len(table); read without the mutex
+	reads     atomic.Uint64 // that brought something
 	secrets   secrets
 	now       func() time.Time
 

@@ -33,6 +33,7 @@ func (c *Conn) readLoop(rest []byte) {
 		r.resize(c.unsettled.Load() > 0)
 		n, err := c.nc.Read(r.buf[r.have:])
 		r.have += n
+		c.reads.Add(1)
 		if err != nil && n == 0 {
 			c.fail(lossOf(err))
 			return

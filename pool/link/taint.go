@@ -13,7 +13,8 @@ const (
 )
 
 const (
-	cancelGrace   = 250 * time.Millisecond // for the answer to CANCEL
+	cancelGrace   = 250 * time.Millisecond // for the answer to CANCEL, or for any other sign that the agent gets on
+	cancelMost    = 2 * time.Second        // for the answer to CANCEL, whatever else comes
 	settleGrace   = 10 * time.Second       // past its deadline, for an answered call's code to end
 	maxUnsettled  = 64                     // answered calls whose code goes on
 	lastStream    = 1<<32 - 1<<16
@@ -94,13 +95,24 @@ func (c *Conn) inspect() {
 	c.taint.timer.Reset(settleInspect)
 }
 
-// watchCancel sees whether CANCEL is answered.
+// watchCancel sees whether CANCEL is answered. Calls that came before it are in the agent's way: while it gets on with them, its event
+// loop turns.
 func (c *Conn) watchCancel(s StreamID) {
+	c.watchCancelUntil(s, c.now().Add(cancelMost), c.reads.Load())
+}
+
+func (c *Conn) watchCancelUntil(s StreamID, end time.Time, heard uint64) {
 	time.AfterFunc(cancelGrace, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if x := c.table[s]; x != nil && !x.answered {
-			c.taintLocked(TaintStuck)
+		x := c.table[s]
+		if x == nil || x.answered || c.err != nil {
+			return
 		}
+		if reads := c.reads.Load(); reads != heard && c.now().Before(end) {
+			c.watchCancelUntil(s, end, reads)
+			return
+		}
+		c.taintLocked(TaintStuck)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"strings"
 	"syscall"
 	"time"
@@ -12,6 +13,7 @@ import (
 	etcdpb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"paddock/controller/catalog"
 	"paddock/controller/store"
 )
 
@@ -206,20 +208,40 @@ func (x *chaos) replaceMember() {
 		return
 	}
 	defer alone.Close()
-	missing := 0
+	var missing []string
 	x.eventually("no acknowledged write is lost", 20*time.Second, func() bool {
 		one := &storeClient{Client: alone}
 		after, err := one.keys(store.Root)
-		missing = 0
+		missing = missing[:0]
 		for key, rev := range before {
-			gone := after[key] < rev
-			if gone && !strings.HasPrefix(key, store.AssignmentsPrefix) && !strings.HasPrefix(key, store.ElectionPrefix) {
-				missing++
+			if after[key] < rev && !mayGo(key, after) {
+				missing = append(missing, key)
 			}
 		}
-		return err == nil && missing == 0
+		return err == nil && len(missing) == 0
 	})
+	if len(missing) > 0 {
+		x.h.mark("missing at %s: %s", m.name, strings.Join(missing, " "))
+	}
 	x.untouched("0 failed calls", began, nil)
+}
+
+// mayGo says whether a key may have been taken out on purpose: who serves what, who decides, and the oldest of many versions.
+func mayGo(key string, now map[string]int64) bool {
+	switch {
+	case strings.HasPrefix(key, store.AssignmentsPrefix), strings.HasPrefix(key, store.ElectionPrefix):
+		return true
+	case !strings.HasPrefix(key, store.VersionsPrefix):
+		return false
+	}
+	of := path.Dir(key) + "/"
+	n := 0
+	for other := range now {
+		if strings.HasPrefix(other, of) {
+			n++
+		}
+	}
+	return n >= catalog.MaxVersions
 }
 
 // exchange tells the store that a member is gone for good and that another one comes at its address.

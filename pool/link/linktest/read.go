@@ -16,7 +16,9 @@ func (a *Agent) read(welcomed chan struct{}) {
 	have := 0
 	for {
 		n, err := a.conn.Read(buf[have:])
-		a.waitStuck()
+		if !a.waitStuck() {
+			return
+		}
 		have += n
 		at := 0
 		for {
@@ -43,12 +45,13 @@ func (a *Agent) read(welcomed chan struct{}) {
 	}
 }
 
-func (a *Agent) waitStuck() {
+// waitStuck returns when the event loop turns, and says false if the connection has ended meanwhile.
+func (a *Agent) waitStuck() bool {
 	a.mu.Lock()
 	ch := a.stuck
 	a.mu.Unlock()
 	if ch == nil {
-		return
+		return true
 	}
 	select {
 	case <-ch:
@@ -57,7 +60,9 @@ func (a *Agent) waitStuck() {
 			a.stuck = nil
 		}
 		a.mu.Unlock()
+		return true
 	case <-a.done:
+		return false
 	}
 }
 
