@@ -132,6 +132,8 @@ func TestBusyIsNotStuck(t *testing.T) {
 	settled := make(chan struct{})
 	unstick := a.Stick()
 	stop, busy := make(chan struct{}), sync.WaitGroup{}
+	defer busy.Wait()
+	defer close(stop)
 	busy.Go(func() {
 		for tick := time.NewTicker(20 * time.Millisecond); ; {
 			select {
@@ -164,8 +166,6 @@ func TestBusyIsNotStuck(t *testing.T) {
 	if d := time.Since(began); d < 2*time.Second {
 		t.Errorf("stuck after %v", d)
 	}
-	close(stop)
-	busy.Wait()
 }
 
 func TestManyUnsettled(t *testing.T) {
