@@ -214,7 +214,7 @@ func (x *chaos) replaceMember() {
 		after, err := one.keys(store.Root)
 		missing = missing[:0]
 		for key, rev := range before {
-			if after[key] < rev && !mayGo(key, after) {
+			if after[key] < rev && !mayGo(key, rev, after) {
 				missing = append(missing, key)
 			}
 		}
@@ -226,8 +226,9 @@ func (x *chaos) replaceMember() {
 	x.untouched("0 failed calls", began, nil)
 }
 
-// mayGo says whether a key may have been taken out on purpose: who serves what, who decides, and the oldest of many versions.
-func mayGo(key string, now map[string]int64) bool {
+// mayGo says whether a key of a revision may have been taken out on purpose: who serves what, who decides, and the oldest of a
+// function's many versions. Those have newer ones enough: what is kept beside the newest (served, pinned) is a few.
+func mayGo(key string, rev int64, now map[string]int64) bool {
 	switch {
 	case strings.HasPrefix(key, store.AssignmentsPrefix), strings.HasPrefix(key, store.ElectionPrefix):
 		return true
@@ -235,14 +236,17 @@ func mayGo(key string, now map[string]int64) bool {
 		return false
 	}
 	of := path.Dir(key) + "/"
-	n := 0
-	for other := range now {
-		if strings.HasPrefix(other, of) {
-			n++
+	newer := 0
+	for other, made := range now {
+		if strings.HasPrefix(other, of) && made > rev {
+			newer++
 		}
 	}
-	return n >= catalog.MaxVersions
+	return newer >= catalog.MaxVersions-keptOld
 }
+
+// keptOld bounds the versions that stay although a hundred newer ones came: what the load serves, pins or names in a pipeline.
+const keptOld = 5
 
 // exchange tells the store that a member is gone for good and that another one comes at its address.
 func (x *chaos) exchange(m *member) error {
