@@ -68,6 +68,7 @@ type Controller struct {
 	others      *others // nil where nobody else serves
 
 	drain  drain
+	heard  heard
 	images imagesInUse
 
 	ctx    context.Context // of what runs beside the calls

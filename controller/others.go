@@ -34,6 +34,9 @@ const (
 	// controller's record goes before.
 	silenceProof = LeaseTTL + 2*time.Second
 	yieldWait    = 5 * time.Second // for the view to have seen what stands in the store
+	// Who is sent a tenant again within againTime of giving it up keeps it for againKept: a router does not reach who ranks higher.
+	againTime = 30 * time.Second
+	againKept = 6 * time.Second
 )
 
 // others does what follows from which other controllers serve the same tenants:
@@ -63,6 +66,7 @@ type others struct {
 	warming chan tenant.ID // tenants whose warming is over
 	busy    map[tenant.ID]bool
 	excess  map[tenant.ID]time.Time // since when a tenant has more than it may
+	gave    map[tenant.ID]time.Time // when it was given up as surplus, for againTime
 }
 
 // bound is when a container was bound, or adopted: by this process's clock, since a latch's time is the wall clock's, and the revision of
@@ -78,7 +82,7 @@ const warmParallel = 4
 func newOthers(c *Controller, view Neighbours) *others {
 	return &others{
 		c: c, view: view, sight: time.Now(), bound: map[pool.ContainerID]bound{}, waiting: map[tenant.ID]time.Time{},
-		warming: make(chan tenant.ID, warmParallel), busy: map[tenant.ID]bool{}, excess: map[tenant.ID]time.Time{},
+		warming: make(chan tenant.ID, warmParallel), busy: map[tenant.ID]bool{}, excess: map[tenant.ID]time.Time{}, gave: map[tenant.ID]time.Time{},
 	}
 }
 
@@ -105,6 +109,7 @@ func (o *others) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			o.c.listen()
 		case t := <-o.warming:
 			delete(o.busy, t)
 			continue
@@ -145,11 +150,14 @@ func (o *others) look() {
 	}
 	held := o.held()
 	maps.DeleteFunc(o.excess, func(t tenant.ID, _ time.Time) bool { return held[t] == 0 })
+	maps.DeleteFunc(o.gave, func(_ tenant.ID, at time.Time) bool { return time.Since(at) > againTime })
 	for t, n := range held {
 		lower, awaited := o.surplus(t, me)
 		keep, shows := o.keep(t, n, me)
 		switch {
+		case lower && o.again(t):
 		case lower:
+			o.gave[t] = time.Now()
 			o.c.giveUp(t, 0, pool.CauseSurplus, "it is bound elsewhere as well, where it ranks higher")
 		case keep < n:
 			o.c.giveUp(t, keep, pool.CauseSurplus, "it has more containers than it may, and those here rank lowest")
@@ -225,6 +233,12 @@ func (o *others) boundHere(t tenant.ID) (first bound) {
 	return first
 }
 
+// again says whether a tenant that was given up was bound here once more, and shall stay for the moment.
+func (o *others) again(t tenant.ID) bool {
+	_, gave := o.gave[t]
+	return gave && time.Since(o.boundHere(t).at) < againKept
+}
+
 func (o *others) runtime() string { return o.c.cfg.Pool.Image.Runtime }
 
 // serving returns the controller that holds h, if it is another one that is registered, stays, and may run the tenant's code where
@@ -234,9 +248,9 @@ func (o *others) serving(h catalog.Holding, p *tenant.Policy, me *catalog.Contro
 	return other, ok && h.Runtime == o.runtime() && o.takes(other, p, me)
 }
 
-// takes says whether other could take over a tenant of me's.
+// takes says whether other could take over a tenant of me's. Whom no router reaches could not.
 func (o *others) takes(other *catalog.ControllerView, p *tenant.Policy, me *catalog.ControllerView) bool {
-	if other.ID == me.ID || other.Draining || other.Address == "" || !other.MayRun(p, o.runtime()) {
+	if other.ID == me.ID || other.Draining || other.Unheard || other.Address == "" || !other.MayRun(p, o.runtime()) {
 		return false
 	}
 	if len(p.Regions) == 0 {

@@ -241,6 +241,70 @@ func TestSurplusWantsASignOfLife(t *testing.T) {
 	testenv.Await(t, "given up once the other shows life", func() bool { return p.holds("acme") == 0 })
 }
 
+// Whom routers do not reach, though the store does, has no claim: its tenants stay where they were bound meanwhile, until it is heard again.
+func TestUnheard(t *testing.T) {
+	r := newFleetRig(t, "c1", "c2")
+	r.tenants("acme")
+	first, second := r.ranked("acme", "c1", "c2")
+	unheard := func() bool {
+		c, ok := second.view.Fleet().Controller(first.cfg.ID)
+		return ok && c.Unheard
+	}
+	for range unheardLooks {
+		first.listen()
+	}
+	first.Probed()
+	r.must(first, "acme", "value 1", nil)
+	for range unheardLooks {
+		first.listen()
+	}
+	testenv.Await(t, "the others know", unheard)
+	r.must(second, "acme", "value 1", nil)
+	testenv.Await(t, "both records are seen", func() bool { return len(second.view.Holdings("acme")) == 2 })
+	c, _ := second.view.Fleet().Controller(first.cfg.ID)
+	first.membership.renew()
+	testenv.Await(t, "it shows life", func() bool {
+		now, ok := second.view.Fleet().Controller(first.cfg.ID)
+		return ok && now.Revision > c.Revision
+	})
+	me, _ := second.view.Fleet().Controller(second.cfg.ID)
+	if lower, _ := second.others.surplus("acme", me); lower {
+		t.Error("given up in favour of one that no router reaches")
+	}
+	first.Probed()
+	testenv.Await(t, "given up once the other is heard", func() bool { return second.holds("acme") == 0 })
+	if unheard() || first.holds("acme") != 1 {
+		t.Errorf("unheard: %v, %d containers", unheard(), first.holds("acme"))
+	}
+}
+
+// A tenant that comes back at once to who gave it up is not given up again at each look: a router does not reach the other.
+func TestSurplusComesBack(t *testing.T) {
+	r := newFleetRig(t, "c1")
+	r.tenants("acme")
+	p := r.all["c1"]
+	higher := &pb.ControllerRecord{Id: "higher", Address: "higher:1", Region: "local", Capacity: 1 << 30}
+	r.record(store.Assignment("higher", "acme", "node", "c"), &pb.AssignmentRecord{})
+	r.must(p, "acme", "value 1", nil)
+	testenv.Await(t, "its own record is seen", func() bool { return len(p.view.Holdings("acme")) == 2 })
+	r.record(store.Controller("higher"), higher)
+	testenv.Await(t, "given up", func() bool { return p.holds("acme") == 0 })
+	r.must(p, "acme", "value 1", nil)
+	testenv.Await(t, "its own record is seen again", func() bool { return len(p.view.Holdings("acme")) == 2 })
+	higher.Version = "shows life"
+	r.record(store.Controller("higher"), higher)
+	time.Sleep(lookEvery + 3*lookSoon) // at least one look at it
+	if p.holds("acme") != 1 {
+		t.Error("given up at the next look")
+	}
+	p.others.mu.Lock()
+	for id, b := range p.others.bound {
+		p.others.bound[id] = bound{b.at.Add(-againKept), b.revision}
+	}
+	p.others.mu.Unlock()
+	testenv.Await(t, "given up in the end", func() bool { return p.holds("acme") == 0 })
+}
+
 // Who comes back finds its tenants served elsewhere: it gives those up, whatever the rank, keeps the others, and then registers.
 func TestYield(t *testing.T) {
 	r := newFleetRig(t, "c1", "c2")

@@ -159,6 +159,7 @@ func (s *service) serveNode(context.Context) error {
 	server := grpc.NewServer(append(nodewire.ServerOptions(), nodeServerOptions(s.cluster.certs)...)...)
 	node := noderpc.New(noderpc.Options{
 		ID: s.data.ID, Instance: fmt.Sprintf("%016x", rand.Uint64()), Controller: c, Catalogue: s.store.view, Logger: s.log.With("part", "node"),
+		Probed: c.Probed,
 		State: func() noderpc.State {
 			st := c.Stats()
 			return noderpc.State{Draining: c.Draining(), Ready: st.Ready+st.Assigned > 0, InFlight: st.InFlight}

@@ -26,6 +26,7 @@ type ControllerView struct {
 	Isolation  tenant.Isolation
 	Capacity   int
 	Draining   bool
+	Unheard    bool // by routers
 	Revision   int64
 }
 
@@ -142,7 +143,7 @@ func (e *fleetEdit) putController(id string, value []byte, rev int64) error {
 	e.controllers()[id] = &ControllerView{
 		ID: id, Address: r.GetAddress(), Region: r.GetRegion(), Version: r.GetVersion(), TrustClass: r.GetTrustClass(),
 		Runtimes: r.GetRuntimes(), Isolation: tenant.Isolation(r.GetIsolation()), Capacity: int(r.GetCapacity()),
-		Draining: r.GetDraining(), Revision: rev,
+		Draining: r.GetDraining(), Unheard: r.GetUnheard(), Revision: rev,
 	}
 	return nil
 }

@@ -43,13 +43,14 @@ type Catalogue interface {
 }
 
 // Options are what a Server is made of. CodeBytes bounds the code that is kept, 0 is the default; State says how the
-// controller is, for probes.
+// controller is, for probes; Probed, which may be nil, is told of each.
 type Options struct {
 	ID         string
 	Instance   string // another one after each start
 	Controller Controller
 	Catalogue  Catalogue
 	State      func() State
+	Probed     func()
 	CodeBytes  int64
 	Logger     *slog.Logger
 }
@@ -86,6 +87,9 @@ func New(o Options) *Server {
 
 // Probe implements paddock.v1.Node.
 func (s *Server) Probe(context.Context, *pb.ProbeRequest) (*pb.ProbeResponse, error) {
+	if s.o.Probed != nil {
+		s.o.Probed()
+	}
 	st := s.o.State()
 	return &pb.ProbeResponse{
 		Controller: s.o.ID, Instance: s.o.Instance, Draining: st.Draining, Ready: st.Ready, InFlight: int32(st.InFlight),

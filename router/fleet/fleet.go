@@ -25,7 +25,7 @@ import (
 // Defaults, and what decides who is alive.
 const (
 	probeEvery   = time.Second
-	probeTimeout = time.Second
+	probeTimeout = 800 * time.Millisecond
 	// missedProbes in a row, and a controller gets no new calls.
 	missedProbes = 3
 	// unlistedTime is how long a controller that answers is kept although its record is gone: losing every lease at once, as a

@@ -50,7 +50,7 @@ func (m *member) probe(ctx context.Context) {
 		m.ask(ctx)
 		rest := probeEvery*9/10 + rand.N(probeEvery/5) - time.Since(began)
 		if m.missed.Load() > 0 {
-			rest = min(rest, probeEvery/5) // who was lost a moment ago may be there again
+			rest = min(rest, probeEvery/10) // who was lost a moment ago may be there again, or be lost
 		}
 		select {
 		case <-ctx.Done():

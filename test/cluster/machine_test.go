@@ -208,7 +208,7 @@ func (m *machine) start() {
 	m.controller = c
 	l := bufconn.Listen(256 << 10)
 	m.server = grpc.NewServer(nodewire.ServerOptions()...)
-	pb.RegisterNodeServer(m.server, noderpc.New(noderpc.Options{ID: m.id, Controller: c, Catalogue: m.view, State: func() noderpc.State {
+	pb.RegisterNodeServer(m.server, noderpc.New(noderpc.Options{ID: m.id, Controller: c, Catalogue: m.view, Probed: c.Probed, State: func() noderpc.State {
 		return noderpc.State{Draining: c.Draining(), Ready: true, InFlight: c.Stats().InFlight}
 	}}))
 	server := m.server

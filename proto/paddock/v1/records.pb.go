@@ -773,7 +773,9 @@ type ControllerRecord struct {
 	TrustClass string                 `protobuf:"bytes,7,opt,name=trust_class,json=trustClass,proto3" json:"trust_class,omitempty"`
 	Isolation  string                 `protobuf:"bytes,8,opt,name=isolation,proto3" json:"isolation,omitempty"`
 	// It takes no new work: it is about to leave.
-	Draining      bool `protobuf:"varint,9,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining bool `protobuf:"varint,9,opt,name=draining,proto3" json:"draining,omitempty"`
+	// No router's probes have arrived for a while: what others have of its tenants is no surplus.
+	Unheard       bool `protobuf:"varint,10,opt,name=unheard,proto3" json:"unheard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -867,6 +869,13 @@ func (x *ControllerRecord) GetIsolation() string {
 func (x *ControllerRecord) GetDraining() bool {
 	if x != nil {
 		return x.Draining
+	}
+	return false
+}
+
+func (x *ControllerRecord) GetUnheard() bool {
+	if x != nil {
+		return x.Unheard
 	}
 	return false
 }
@@ -1155,7 +1164,7 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x124\n" +
 	"\aupdated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12\x16\n" +
 	"\x06author\x18\x06 \x01(\tR\x06author\x12\x14\n" +
-	"\x05bytes\x18\a \x01(\x03R\x05bytes\"\x81\x02\n" +
+	"\x05bytes\x18\a \x01(\x03R\x05bytes\"\x9b\x02\n" +
 	"\x10ControllerRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -1166,7 +1175,9 @@ const file_paddock_v1_records_proto_rawDesc = "" +
 	"\vtrust_class\x18\a \x01(\tR\n" +
 	"trustClass\x12\x1c\n" +
 	"\tisolation\x18\b \x01(\tR\tisolation\x12\x1a\n" +
-	"\bdraining\x18\t \x01(\bR\bdraining\"x\n" +
+	"\bdraining\x18\t \x01(\bR\bdraining\x12\x18\n" +
+	"\aunheard\x18\n" +
+	" \x01(\bR\aunheard\"x\n" +
 	"\x10AssignmentRecord\x12\x1c\n" +
 	"\tisolation\x18\x01 \x01(\tR\tisolation\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
