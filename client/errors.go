@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -45,8 +46,8 @@ const (
 	StartedYes   Started = "yes"
 )
 
-// Error is a failure as the service tells it, or of the way to the service. errors.Is finds context.Canceled and
-// context.DeadlineExceeded in those of the kinds Cancelled and Timeout that are the caller's own.
+// Error is a failure as the service tells it, or of the way to the service. errors.Is finds context.DeadlineExceeded in each Timeout, the
+// service's own too, which come a little before the context's, and context.Canceled in those Cancelled that are the caller's own.
 type Error struct {
 	Kind       Kind
 	Message    string // what happened, to what, what to do
@@ -66,12 +67,18 @@ func (e *Error) Error() string {
 	text := e.Message
 	if e.Thrown != nil {
 		text = e.Thrown.GetName() + ": " + e.Thrown.GetMessage()
+		if line := e.Thrown.GetLine(); line > 0 {
+			text = fmt.Sprintf("%s (line %d, column %d)", text, line, e.Thrown.GetColumn())
+		}
 	}
 	if e.CallID != "" {
 		text += " (call " + e.CallID + ")"
 	}
 	return "paddock: " + string(e.Kind) + ": " + text
 }
+
+// Is implements errors.Is.
+func (e *Error) Is(target error) bool { return e.Kind == Timeout && target == context.DeadlineExceeded }
 
 // Unwrap returns what the transport said.
 func (e *Error) Unwrap() error { return e.Err }

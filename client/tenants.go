@@ -21,7 +21,7 @@ func (t Tenants) Create(ctx context.Context, id string, policy *Policy) (*Tenant
 	return management(ctx, t.c, pb.NewCatalogClient(t.c.conn).CreateTenant, &pb.CreateTenantRequest{Id: id, Policy: policy})
 }
 
-// Get returns a tenant with the whole of its policy; "" is the key's own.
+// Get returns a tenant with the whole of its policy; "" is the key's own. Keys of the role tenant-admin may.
 func (t Tenants) Get(ctx context.Context, id string) (*Tenant, error) {
 	return management(ctx, t.c, pb.NewCatalogClient(t.c.conn).GetTenant, &pb.GetTenantRequest{Id: id})
 }

@@ -125,11 +125,11 @@ func goFailures(ctx context.Context, t *testing.T, c *client.Client) {
 		t.Errorf("%+v", err)
 	}
 	_, err := c.Functions().Deploy(ctx, &client.Deployment{Name: "broken", Source: []byte("() => {\n  return )\n}")})
-	if !errors.As(err, &e) || e.Kind != client.LoadError || e.Thrown.GetLine() != 2 {
+	if !errors.As(err, &e) || e.Kind != client.LoadError || e.Thrown.GetLine() != 2 || !strings.Contains(err.Error(), "(line 2, column ") {
 		t.Errorf("%+v", err)
 	}
 	if _, err := c.Do(ctx, client.Call{Source: &client.Source{Code: []byte("() => { for (;;); }")}, Timeout: 300 * time.Millisecond}); !errors.As(err, &e) ||
-		e.Kind != client.Timeout || e.Started != client.StartedMaybe {
+		e.Kind != client.Timeout || e.Started != client.StartedMaybe || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%+v", err)
 	}
 	if _, err := c.Tenants().Create(ctx, "mine", nil); client.KindOf(err) != client.Denied {
@@ -237,6 +237,12 @@ func goTenants(ctx context.Context, t *testing.T, operator, c *client.Client) {
 	}
 	if !found {
 		t.Error("acme is not among the tenants")
+	}
+	if own, err := c.Tenants().Get(ctx, ""); err != nil || own.GetId() != "acme" || own.GetUsage().GetFunctions() == 0 {
+		t.Errorf("the key's own tenant: %v, %v", own, err)
+	}
+	if _, err := c.Tenants().Get(ctx, "globex"); client.KindOf(err) != client.Denied {
+		t.Errorf("another's: %v", err)
 	}
 	if _, err := operator.Tenants().Suspend(ctx, "acme"); err != nil {
 		t.Fatal(err)

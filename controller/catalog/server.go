@@ -78,7 +78,14 @@ func (s *Server) CreateTenant(ctx context.Context, r *pb.CreateTenantRequest) (*
 
 // GetTenant implements paddock.v1.Catalog. A tenant's own keys may read it.
 func (s *Server) GetTenant(ctx context.Context, r *pb.GetTenantRequest) (*pb.Tenant, error) {
-	id, err := who(ctx, identity.RoleInvoke)
+	if r.GetId() == "" { // the caller's own
+		id, err := actsFor(ctx, identity.RoleTenantAdmin)
+		if err != nil {
+			return nil, err
+		}
+		return s.tenant(id.Tenant)
+	}
+	id, err := who(ctx, identity.RoleTenantAdmin)
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +96,10 @@ func (s *Server) GetTenant(ctx context.Context, r *pb.GetTenantRequest) (*pb.Ten
 	if id.Role != identity.RoleOperator && id.Tenant != t {
 		return nil, errs.New(errs.Denied, "this key belongs to another tenant")
 	}
+	return s.tenant(t)
+}
+
+func (s *Server) tenant(t tenant.ID) (*pb.Tenant, error) {
 	v, ok := s.view.Tenant(t)
 	if !ok {
 		return nil, noTenant(t)

@@ -38,7 +38,7 @@ func TestWhoMay(t *testing.T) {
 			_, err := c.CreateTenant(ctx, &pb.CreateTenantRequest{Id: "acme"})
 			return ignore(err, errs.Conflict)
 		}},
-		{"GetTenant", identity.RoleInvoke, func(ctx context.Context) error {
+		{"GetTenant", identity.RoleTenantAdmin, func(ctx context.Context) error {
 			_, err := c.GetTenant(ctx, &pb.GetTenantRequest{Id: "acme"})
 			return err
 		}},
@@ -190,6 +190,12 @@ func TestWhoMay(t *testing.T) {
 	admin := as(t, identity.RoleTenantAdmin, "other")
 	_, err = c.GetTenant(admin, &pb.GetTenantRequest{Id: "acme"})
 	wantKind(t, err, errs.Denied)
+	own, err := c.GetTenant(as(t, identity.RoleTenantAdmin, "acme"), &pb.GetTenantRequest{})
+	if err != nil || own.GetId() != "acme" {
+		t.Errorf("its own tenant: %v, %v", own, err)
+	}
+	_, err = c.GetTenant(as(t, identity.RoleOperator, ""), &pb.GetTenantRequest{})
+	wantKind(t, err, errs.Invalid, "Paddock-Tenant")
 	_, err = c.GetFunction(admin, &pb.GetFunctionRequest{Name: "f"})
 	wantKind(t, err, errs.NotFound)
 	_, err = k.CreateKey(admin, &pb.CreateKeyRequest{Tenant: "acme", Role: "invoke"})
