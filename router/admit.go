@@ -175,8 +175,9 @@ func (a *admission) stateLocked(t tenant.ID, p *tenant.Policy, now time.Time) *a
 	}
 	if s.policy != p {
 		s.policy = p
-		s.bucket.SetLimitAt(now, rate.Limit(p.RatePerSecond))
-		s.bucket.SetBurstAt(now, p.RateBurst)
+		if limit := rate.Limit(p.RatePerSecond); limit != s.bucket.Limit() || p.RateBurst != s.bucket.Burst() {
+			s.bucket = rate.NewLimiter(limit, p.RateBurst) // full: who is given more is not held to what was left of less
+		}
 	}
 	return s
 }

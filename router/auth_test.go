@@ -237,6 +237,37 @@ func TestRepeatedCredentialIsRefused(t *testing.T) {
 	}
 }
 
+// Who is given more calls a second has them at once; another change of the policy gives nothing.
+func TestARaisedRateHoldsAtOnce(t *testing.T) {
+	a := newAdmission(10)
+	p := tenant.DefaultPolicy()
+	p.RatePerSecond, p.RateBurst = 1, 1
+	now := time.Now()
+	taken := func(p *tenant.Policy) int {
+		n := 0
+		for range 5 {
+			if s, e := a.take("acme", p, false, now); e == nil {
+				a.release(s, false)
+				n++
+			}
+		}
+		return n
+	}
+	if n := taken(&p); n != 1 {
+		t.Fatalf("%d calls at once of 1", n)
+	}
+	same := p
+	same.Concurrency++
+	if n := taken(&same); n != 0 {
+		t.Errorf("%d calls more after another change", n)
+	}
+	more := same
+	more.RatePerSecond, more.RateBurst = 100, 5
+	if n := taken(&more); n != 5 {
+		t.Errorf("%d calls at once of 5", n)
+	}
+}
+
 func TestAdmissionForgetsIdleTenants(t *testing.T) {
 	a := newAdmission(10)
 	p := tenant.DefaultPolicy()
