@@ -233,9 +233,10 @@ func TestImagesGoOutAndBack(t *testing.T) {
 		t.Logf("one step back took %s", took)
 	}
 	exits := otherImage(t, images, own, map[string]string{"agent.js": "process.exit(1)\n"})
-	s.goesBack(t, own, exits, "could not start 3 containers of it")
+	// Two are made at a time: one more than is borne may have failed.
+	s.goesBack(t, own, exits, " containers of it, and started 0")
 	speaks := strings.Replace(formerAgentFiles(t)["link.js"], `{"protocol":1,`, `{"protocol":99,`, 1)
-	s.goesBack(t, own, otherImage(t, images, own, map[string]string{"link.js": speaks}), "could not start 1 containers of it", "--max-start-failures", "1")
+	s.goesBack(t, own, otherImage(t, images, own, map[string]string{"link.js": speaks}), " containers of it, and started 0", "--max-start-failures", "1")
 	k.end()
 	s.tellsOfRollouts(t)
 }
