@@ -312,6 +312,20 @@ func TestRetriesOnlyWhatHasNotStarted(t *testing.T) {
 	}
 }
 
+// A call that never came to a controller is answered in the way that clients repeat; one that may have run is not.
+func TestUnreachedIsRepeatable(t *testing.T) {
+	g := newRig(t, nil)
+	for started, want := range map[errs.Started]int{errs.StartedNo: 503, errs.StartedMaybe: 502} {
+		g.node.do = func(context.Context, *call.Request, call.Sink) (*call.Result, error) {
+			return nil, &errs.Error{Kind: errs.SandboxLost, Cause: "controller", Started: started, Message: "not there"}
+		}
+		a := g.do("POST", "/v1/functions/echo/invoke", "1")
+		if a.status != want || a.header.Get("Paddock-Started") != string(started) || (want == 503) != (a.header.Get("Retry-After") == "1") {
+			t.Errorf("started %s: %d %v %s", started, a.status, a.header, a.body)
+		}
+	}
+}
+
 // A tenant's lost calls are repeated as long as that makes a tenth more calls at most, beyond a few at once; another tenant has a
 // budget of its own, and what a controller refuses costs none.
 func TestRetryBudget(t *testing.T) {

@@ -67,6 +67,10 @@ func (r *Router) resolve(ctx context.Context, req *call.Request, budget *admitte
 		e.RetryAfter = time.Second
 		return nil, e
 	}
+	if lastErr.Kind == errs.SandboxLost && lastErr.Cause == "controller" && lastErr.WhetherStarted() == errs.StartedNo && (lastRes == nil || len(lastRes.Steps) == 0) {
+		// Nothing ran and no sandbox was lost: it says so in the way that clients and proxies repeat by themselves.
+		return lastRes, &errs.Error{Kind: errs.NoCapacity, Cause: lastErr.Cause, Op: lastErr.Op, Err: lastErr.Err, Message: lastErr.Message + ": try again", RetryAfter: time.Second}
+	}
 	return lastRes, lastErr
 }
 

@@ -160,7 +160,7 @@ func (t *target) byDiscovery(base, dataDir string) error {
 }
 
 // byRecord goes to a service that runs on this machine, with its operator's key unless another was given. Its certificate,
-// if it has one, is compared with the file it was started with: the name in it need not be this machine's loopback.
+// if it has one, is compared with the file that it is read from: the name in it need not be this machine's loopback.
 func (t *target) byRecord(r machine.Record) error {
 	t.addr = r.Dial()
 	t.creds = insecure.NewCredentials()
@@ -169,7 +169,7 @@ func (t *target) byRecord(r machine.Record) error {
 		if err != nil {
 			return err
 		}
-		t.creds = credentials.NewTLS(pinned(pair))
+		t.creds = credentials.NewTLS(pinned(r.TLSCert, pair))
 	}
 	if t.key == "" {
 		key, err := readKey("@" + r.KeyFile)
@@ -182,8 +182,8 @@ func (t *target) byRecord(r machine.Record) error {
 	return nil
 }
 
-// pinned accepts exactly the certificates of one PEM file.
-func pinned(pemBytes []byte) *tls.Config {
+// pinned accepts exactly the certificates of one PEM file, of which it is told the content.
+func pinned(file string, pemBytes []byte) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		InsecureSkipVerify: true, // replaced by the comparison below
@@ -193,7 +193,7 @@ func pinned(pemBytes []byte) *tls.Config {
 					return nil
 				}
 			}
-			return errors.New("the service's certificate is not the one it was started with")
+			return fmt.Errorf("the service's certificate is not the one in %s", file)
 		},
 	}
 }

@@ -69,16 +69,25 @@ func TestTLS(t *testing.T) {
 	if r := s.cliAs(env, counter, "run", "-"); r.code == 0 {
 		t.Error("served in the clear")
 	}
-	// Another certificate in the file than the one that is served: not the service that was started.
-	other, _ := certificate(t)
-	b, err := os.ReadFile(other)
-	if err != nil {
-		t.Fatal(err)
+	replaceBy := func(path, other string) {
+		t.Helper()
+		b, err := os.ReadFile(other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(cert, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.cliAs(nil, counter, "run", "-").want(t, exitPlatform, "", "not the one it was started with")
+	// Another certificate in the file than the one that is served: without its key it is not taken.
+	other, otherKey := certificate(t)
+	replaceBy(cert, other)
+	s.cliAs(nil, counter, "run", "-").want(t, exitPlatform, "", "not the one in "+cert)
+	// With it, it is served without a restart.
+	replaceBy(key, otherKey)
+	testenv.Await(t, "the new certificate", func() bool { return s.cliAs(nil, counter, "run", "-").code == 0 })
+	env["PADDOCK_URL"] = s.HTTP
+	s.cliAs(env, counter, "run", "-").want(t, 0, "", "")
 }
 
 // spanSink is an OTLP collector that remembers names.

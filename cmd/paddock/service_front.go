@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"paddock/controller/rollout"
 	"paddock/controller/store"
 	"paddock/internal/metrics"
+	"paddock/internal/pki"
 	"paddock/pool"
 	"paddock/proto"
 	pb "paddock/proto/paddock/v1"
@@ -157,17 +159,20 @@ func (s *service) loadTLS() (*tls.Config, error) {
 	if s.cfg.TLS.Cert == "" {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(s.cfg.TLS.Cert, s.cfg.TLS.Key)
+	source, err := pki.OpenPublic(s.cfg.TLS.Cert, s.cfg.TLS.Key, s.log)
 	if err != nil {
-		return nil, fmt.Errorf("TLS certificate %s and key %s: %w", s.cfg.TLS.Cert, s.cfg.TLS.Key, err)
+		return nil, fmt.Errorf("--tls-cert and --tls-key: %w", err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+	return source.PublicTLS(), nil
 }
+
+// liveHeap adds go_gc_heap_live_bytes: what is in use has up to four times as much garbage in it (machine.TuneGC).
+var liveHeap = collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)})
 
 // newRegistry holds all metrics of the process; etcd registers its own with the default one.
 func (s *service) newRegistry() (*prometheus.Registry, error) {
 	reg := prometheus.NewRegistry()
-	all := []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}
+	all := []prometheus.Collector{collectors.NewGoCollector(liveHeap), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}
 	if c := s.node.controller; c != nil {
 		all = append(all, metrics.NewPoolCollector(func() metrics.Pool { return poolMetrics(c.Stats()) }))
 	}

@@ -161,7 +161,7 @@ func TestBadFiles(t *testing.T) {
 		check("another format", bytes.Replace(whole, []byte(magic+" 1"), []byte(magic+" 9"), 1), passphrase, nil)
 		if passphrase != "" {
 			check("no passphrase", whole, "", ErrPassphrase)
-			check("another passphrase", whole, "wrong horse battery", ErrDamaged)
+			check("another passphrase", whole, "wrong horse battery", errUnopened)
 		}
 	}
 }

@@ -69,6 +69,7 @@ var (
 	ErrForeign    = errors.New("this is no backup of Paddock's")
 	ErrDamaged    = errors.New("the backup is cut short or damaged: take another copy of it")
 	ErrPassphrase = errors.New("the backup is encrypted: give the file with its passphrase (--passphrase-file)")
+	errUnopened   = fmt.Errorf("it does not open with this passphrase: that is another, or %w", ErrDamaged)
 )
 
 // archive writes entries.
@@ -196,9 +197,13 @@ func open(r io.Reader, passphrase []byte) (*tar.Reader, error) {
 		}
 		dec, err := aead.NewDecryptingReader(in, []byte(line))
 		if err != nil {
-			return nil, fmt.Errorf("%w, or the passphrase is another", ErrDamaged)
+			return nil, errUnopened
 		}
-		return tar.NewReader(dec), nil
+		first := bufio.NewReader(dec)
+		if _, err := first.Peek(1); err != nil { // the first segment tells whether the key is the one
+			return nil, errUnopened
+		}
+		return tar.NewReader(first), nil
 	}
 	return nil, fmt.Errorf("%w: it is kept in a way (%.40q) that this version does not know", ErrDamaged, how)
 }

@@ -31,6 +31,11 @@ type Source struct {
 	roots   *x509.CertPool
 }
 
+// OpenPublic reads a certificate for callers who show none.
+func OpenPublic(certFile, keyFile string, log *slog.Logger) (*Source, error) {
+	return Open(certFile, keyFile, "", log)
+}
+
 // Open reads the three files.
 func Open(certFile, keyFile, caFile string, log *slog.Logger) (*Source, error) {
 	s := &Source{cert: certFile, key: keyFile, ca: caFile, log: log}
@@ -48,7 +53,7 @@ func Open(certFile, keyFile, caFile string, log *slog.Logger) (*Source, error) {
 // look is what the files' names, sizes and times say; another text means other files.
 func (s *Source) look() string {
 	var b strings.Builder
-	for _, path := range []string{s.cert, s.key, s.ca} {
+	for _, path := range []string{s.cert, s.key, s.ca} { // without an authority "none", always
 		if info, err := os.Stat(path); err == nil {
 			fmt.Fprintf(&b, "%d %d;", info.Size(), info.ModTime().UnixNano())
 		} else {
@@ -62,6 +67,9 @@ func (s *Source) read() (*tls.Certificate, *x509.CertPool, error) {
 	pair, err := tls.LoadX509KeyPair(s.cert, s.key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("pki: certificate %s and key %s: %w", s.cert, s.key, err)
+	}
+	if s.ca == "" {
+		return &pair, nil, nil
 	}
 	pem, err := os.ReadFile(s.ca)
 	if err != nil {
@@ -103,16 +111,23 @@ func (s *Source) Expires() time.Time {
 	return pair.Leaf.NotAfter
 }
 
+// PublicTLS serves with the certificate that is in force, and asks for none.
+func (s *Source) PublicTLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.shown}
+}
+
+func (s *Source) shown(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	pair, _ := s.current()
+	return pair, nil
+}
+
 // ServerTLS accepts connections of the given roles only; without roles, of everybody whom the authority knows.
 func (s *Source) ServerTLS(roles ...Role) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		NextProtos: []string{"h2"},
-		ClientAuth: tls.RequireAnyClientCert, // judged below, by the authority that is in force now
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			pair, _ := s.current()
-			return pair, nil
-		},
+		MinVersion:             tls.VersionTLS13,
+		NextProtos:             []string{"h2"},
+		ClientAuth:             tls.RequireAnyClientCert, // judged below, by the authority that is in force now
+		GetCertificate:         s.shown,
 		SessionTicketsDisabled: true, // a resumed session would not be judged again
 		VerifyConnection:       func(c tls.ConnectionState) error { return s.judge(c, x509.ExtKeyUsageClientAuth, "", roles) },
 	}

@@ -87,9 +87,9 @@ func (x *chaos) killController() {
 	x.untouched("only calls on it failed, as sandbox_lost", lost, mine)
 }
 
-// lostWithController says that a call failed as one does that ran on a machine that was lost; a stream breaks off.
+// lostWithController says that a call failed as one does that ran on, or was on its way to, a machine that was lost; a stream breaks off.
 func lostWithController(s sample) bool {
-	return s.outcome == "sandbox_lost" && s.cause == "controller" || s.stream && s.outcome == "lost"
+	return (s.outcome == "sandbox_lost" || s.outcome == "no_capacity") && s.cause == "controller" || s.stream && s.outcome == "lost"
 }
 
 // adopted adds a row: a restarted controller has the containers that it had, each its tenant's.
