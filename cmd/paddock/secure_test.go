@@ -20,6 +20,8 @@ import (
 
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
+
+	"paddock/internal/testenv"
 )
 
 // certificate writes a self-signed one for 127.0.0.1 and returns its files.
