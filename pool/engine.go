@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -55,6 +56,12 @@ type Exit struct {
 	PidsHit   bool   // the cgroup's pids counter says so and the container ended of it
 	Known     bool   // false: the status was lost (found dead after a restart, say)
 	Tail      []byte // last raw output, at most 4 KiB, hostile
+}
+
+// SaysHeapIsFull says whether output, hostile, has what V8 prints before it aborts for want of heap. Alone it proves nothing: code
+// can print it as well.
+func SaysHeapIsFull(output []byte) bool {
+	return bytes.Contains(output, []byte("JavaScript heap out of memory"))
 }
 
 // Container is one container of an Engine, alive or not. Safe for concurrent use. Every method that takes a context

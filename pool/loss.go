@@ -12,7 +12,7 @@ import (
 const (
 	exitWait   = 200 * time.Millisecond             // after the connection ended, for the process to be gone
 	killWait   = 250 * time.Millisecond             // after it was killed for living on without a link
-	slowWait   = 2 * time.Second                    // more, on a machine that is overloaded: a crash must not be taken for a breach
+	slowWait   = 2 * time.Second                    // more, on a machine that is overloaded: no other end must be taken for a breach
 	countLimit = 20 * time.Millisecond              // for the counters of one that takes longer to end
 	lossWait   = exitWait + killWait + 2*countLimit // for a call whose connection ended, until somebody has said why
 	lossSlack  = 5 * time.Second                    // more, where the call has time
@@ -148,6 +148,9 @@ func (p *Pool) inService(c *container) bool {
 func (p *Pool) autopsy(c *container) loss {
 	breached := c.conn.Breached()
 	exited := !breached && wait(c.engine.Exited(), exitWait)
+	if !exited && !breached && SaysHeapIsFull(c.engine.Output()) {
+		exited = wait(c.engine.Exited(), slowWait) // it is about to abort; killed, it would be taken for one that lives on
+	}
 	told := exited
 	if !exited {
 		if err := c.engine.Kill(); err != nil {
@@ -160,7 +163,7 @@ func (p *Pool) autopsy(c *container) loss {
 		x = c.counted()
 	}
 	l := classify(x, breached, !exited && !endedByItself(x))
-	p.cfg.Logger.Info("a container was lost", "container", c.id, "cause", l.cause, "code", x.Code, "signal", x.Signal,
+	p.cfg.Logger.Info("a container was lost", "container", c.id, "tenant", c.latch, "cause", l.cause, "code", x.Code, "signal", x.Signal,
 		"link", c.conn.Err(), "output", tail(c))
 	return l
 }

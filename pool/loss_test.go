@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,12 +64,19 @@ type slow struct {
 	usageOf
 	exited chan struct{}
 	exit   Exit
+	says   string
+	kill   func()
 }
 
-func (s slow) Kill() error             { return nil }
-func (s slow) Exited() <-chan struct{} { return s.exited }
-func (s slow) Exit() Exit              { return s.exit }
-func (s slow) Output() []byte          { return nil }
+func (s *slow) Kill() error {
+	if s.kill != nil {
+		s.kill()
+	}
+	return nil
+}
+func (s *slow) Exited() <-chan struct{} { return s.exited }
+func (s *slow) Exit() Exit              { return s.exit }
+func (s *slow) Output() []byte          { return []byte(s.says) }
 
 // closedLink is a connection that ended without a breach.
 type closedLink struct{ Conn }
@@ -79,10 +87,45 @@ func (closedLink) Err() error     { return errors.New("EOF") }
 func TestACrashThatIsToldLateIsNoBreach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &Pool{cfg: Config{Logger: slog.New(slog.DiscardHandler)}}
-		s := slow{exited: make(chan struct{}), exit: Exit{Code: 133, Known: true}}
+		s := &slow{exited: make(chan struct{}), exit: Exit{Code: 133, Known: true}}
 		time.AfterFunc(exitWait+killWait+time.Second, func() { close(s.exited) })
 		if l := p.autopsy(&container{conn: closedLink{}, engine: s}); l.kind != lossCrashed {
 			t.Errorf("it was told as %+v, want crashed", l)
 		}
 	})
+}
+
+// Its runtime's last words are out, and its sandbox takes a second to end: killed meanwhile, it would be one that lived on without a link.
+func TestAnAbortThatIsToldLateIsNoBreach(t *testing.T) {
+	const words = "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory"
+	for _, c := range []struct {
+		says   string
+		aborts bool
+		want   lossKind
+	}{{words, true, lossOutOfMemory}, {words, false, lossProtocol}, {"", false, lossProtocol}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &Pool{cfg: Config{Logger: slog.New(slog.DiscardHandler)}}
+			s := &slow{exited: make(chan struct{}), says: c.says}
+			end := sync.OnceFunc(func() { close(s.exited) })
+			s.kill = func() {
+				if !closed(s.exited) {
+					s.exit = Exit{Code: -1, Signal: 9, Known: true}
+				}
+				end()
+			}
+			if c.aborts {
+				time.AfterFunc(exitWait+time.Second, func() {
+					s.exit = Exit{Code: 134, HeapAbort: true, Known: true}
+					end()
+				})
+			}
+			began := time.Now()
+			if l := p.autopsy(&container{conn: closedLink{}, engine: s}); l.kind != c.want {
+				t.Errorf("%+v was told as %+v", c, l)
+			}
+			if took := time.Since(began); took > exitWait+slowWait || c.says == "" && took > exitWait {
+				t.Errorf("%+v was killed after %v", c, took)
+			}
+		})
+	}
 }

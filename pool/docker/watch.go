@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -185,15 +184,12 @@ func judge(e *pool.Exit, u pool.Usage) {
 	e.PidsHit = u.PidsRefused > 0
 }
 
-// heapWords end V8's last words when the heap is full.
-var heapWords = []byte("JavaScript heap out of memory")
-
 // heapAborted: it died of an abort (SIGABRT; as the first process of a pid namespace it cannot, and dies of the trap or the
 // invalid write that follow), and says that the heap was full.
 func heapAborted(e pool.Exit) bool {
 	switch unix.Signal(e.Signal) {
 	case unix.SIGABRT, unix.SIGTRAP, unix.SIGSEGV, unix.SIGILL:
-		return bytes.Contains(e.Tail, heapWords)
+		return pool.SaysHeapIsFull(e.Tail)
 	}
 	return false
 }

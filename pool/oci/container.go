@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -91,7 +90,7 @@ func (c *container) end(s keeper.Status) {
 	} else if s.Known && !errors.Is(err, fs.ErrNotExist) {
 		c.engine.log.Warn("why did it end?", "container", c.id, "error", err)
 	}
-	exit.HeapAbort = aborted(s) && lastWordsOfHeap(c.output(s.Tail))
+	exit.HeapAbort = aborted(s) && pool.SaysHeapIsFull(c.output(s.Tail))
 	c.mu.Lock()
 	c.exit = exit
 	c.mu.Unlock()
@@ -111,9 +110,6 @@ func aborted(s keeper.Status) bool {
 	}
 	return false
 }
-
-// lastWordsOfHeap looks for what V8 prints before it aborts for want of heap.
-func lastWordsOfHeap(output []byte) bool { return bytes.Contains(output, []byte("heap out of memory")) }
 
 // Output implements pool.Container.
 func (c *container) Output() []byte {

@@ -134,7 +134,7 @@ func (b *battery) run(a *attack) {
 		at.dispose(&r)
 		r.wrong = at.wrong
 		if !r.stopped() {
-			r.story = about(&b.service.log, at.container)
+			r.story = about(&b.service.log, at.container) + about(&b.service.log, at.tenant+"-") // and of those that took part
 		}
 		b.add(r)
 	})
