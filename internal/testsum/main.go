@@ -132,6 +132,9 @@ func (s *summary) print(w io.Writer) {
 	}
 	for _, p := range s.broken {
 		fmt.Fprintf(w, "--- FAIL %s\n%s", p, tail(s.output[key{pkg: p}], 80))
+		for _, k := range s.unfinished(p) {
+			fmt.Fprintf(w, "--- UNFINISHED %s %s\n%s", k.pkg, k.test, tail(s.output[k], 80))
+		}
 	}
 	for _, k := range s.skipped {
 		fmt.Fprintf(w, "--- SKIP %s %s\n%s", k.pkg, k.test, tail(s.output[k], 5))
@@ -152,6 +155,18 @@ func (s *summary) print(w io.Writer) {
 		fmt.Fprintf(w, "  %6.1f s  %s\n", t.sec, t.pkg)
 	}
 	fmt.Fprintf(w, "go: %d passed, %d failed, %d skipped\n", s.pass, s.fail, s.skip)
+}
+
+// unfinished returns the tests of a package that began and never ended: what ended the process has been printed as theirs.
+func (s *summary) unfinished(pkg string) []key {
+	var all []key
+	for k := range s.output {
+		if k.pkg == pkg && k.test != "" && !slices.Contains(s.failed, k) && !slices.Contains(s.skipped, k) {
+			all = append(all, k)
+		}
+	}
+	slices.SortFunc(all, func(a, b key) int { return cmp.Compare(a.test, b.test) })
+	return all
 }
 
 func tail(lines []string, n int) string {

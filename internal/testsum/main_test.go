@@ -15,11 +15,13 @@ func TestTotals(t *testing.T) {
 		`{"Action":"fail","Package":"p","Elapsed":7.5}`,
 		`not json`,
 		`{"Action":"output","Package":"q","Output":"does not compile\n"}`,
+		`{"Action":"run","Package":"q","Test":"TestD"}`,
+		`{"Action":"output","Package":"q","Test":"TestD","Output":"panic: at once\n"}`,
 		`{"Action":"fail","Package":"q","Elapsed":0}`,
 	}, "\n")))
 	var out strings.Builder
 	s.print(&out)
-	for _, want := range []string{"go: 1 passed, 2 failed, 1 skipped", "b_test.go:1: wrong", "does not compile", "--- SKIP p TestC", "7.5 s  p"} {
+	for _, want := range []string{"go: 1 passed, 2 failed, 1 skipped", "b_test.go:1: wrong", "does not compile", "--- UNFINISHED q TestD\npanic: at once", "--- SKIP p TestC", "7.5 s  p"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, out.String())
 		}

@@ -82,10 +82,11 @@ type place struct {
 //
 //   - of those that have the tenant's containers and room in them, the one with the fewest calls in flight per container;
 //   - none: whoever ranks first and has none yet, up to the tenant's number of containers, then whoever ranks first;
-//   - at that number: the one with the fewest calls, where the call waits, if need be one that has said already that it is full.
+//   - at that number, or with nobody else left to ask: the one with the fewest calls, where the call waits, if need be one that has said
+//     already that it is full.
 //
 // Who drains is asked while it alone has the tenant's containers: another controller is about to have some. Else it is asked only where
-// nobody else is left, and who does not answer never, unless that is all there is.
+// nobody else is left, and who does not answer never, unless that is all there is: a call rather waits where it is full.
 func (f *Fleet) pick(req *call.Request, r *route, tried []*pick) *pick {
 	c := f.classOf(req)
 	v := f.look(req, c, r, tried, false)
@@ -93,7 +94,10 @@ func (f *Fleet) pick(req *call.Request, r *route, tried []*pick) *pick {
 		v = f.look(req, c, r, tried, true)
 	}
 	if len(v.places) == 0 {
-		return nil
+		if v.waits == nil {
+			return nil
+		}
+		return f.choose(req, r, *v.waits, v.waits.containers, false, false)
 	}
 	others := len(v.places) > 1 && len(tried) < mostTried
 	most := req.Policy.MaxContainers
@@ -117,7 +121,7 @@ func (p *place) load() float64 { return float64(p.inFlight) / float64(p.containe
 // prospect is who can be asked for one call.
 type prospect struct {
 	places []place // in order
-	full   []place // those that have been asked, and have containers of the tenant's that are full
+	full   []place // those that have been asked, would not have the call wait, and have containers of the tenant's that are full
 	total  int     // containers that the tenant has
 	whole  bool    // everybody was looked at
 	resort bool    // places are those that drain, or do not answer
@@ -195,11 +199,16 @@ func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried
 		if usable {
 			v.total += p.containers
 		}
-		before := slices.IndexFunc(tried, func(t *pick) bool { return t.member == m })
+		var before *pick // the last time that it was asked
+		for _, t := range tried {
+			if t.member == m {
+				before = t
+			}
+		}
 		switch {
-		case before >= 0 && tried[before].full && usable && p.containers > 0:
+		case before != nil && before.full && before.spill && usable && p.containers > 0:
 			v.full = append(v.full, p)
-		case before >= 0:
+		case before != nil:
 		case usable && !m.drains():
 			v.places = append(v.places, p)
 			staying = staying || p.containers > 0
@@ -214,7 +223,7 @@ func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried
 	} else {
 		v.places = append(v.places, leaving...)
 	}
-	if len(v.places) == 0 {
+	if len(v.places) == 0 && !slices.ContainsFunc(tried, func(t *pick) bool { return t.full }) {
 		// Who drains before who does not answer.
 		slices.SortStableFunc(last, func(a, b place) int { return cmp.Compare(b2i(!a.m.usable()), b2i(!b.m.usable())) })
 		v.places, v.resort = last, true

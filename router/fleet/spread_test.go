@@ -98,3 +98,38 @@ func TestSpill(t *testing.T) {
 		t.Errorf("home was asked %d times", n)
 	}
 }
+
+// Who is full is where a call waits when all others turn out to be gone, or are known to be.
+func TestFullIsBetterThanGone(t *testing.T) {
+	r := newRig(t, nil)
+	order := r.order("acme")
+	r.must(r.request("acme"), order[0])
+	r.machines[order[0]].full.Store(true)
+	r.machines[order[2]].server.Stop()
+	testenv.Await(t, "that the last is gone is known", func() bool { return !r.fleet.members.Load().byID[order[2]].usable() })
+	r.machines[order[1]].server.Stop()
+	r.must(r.request("acme"), order[0])
+	testenv.Await(t, "that both are gone is known", func() bool { return !r.fleet.members.Load().byID[order[1]].usable() })
+	r.must(r.request("acme"), order[0])
+}
+
+// Who was full and has had the call wait is not asked a third time.
+func TestFullWhereItWaited(t *testing.T) {
+	r := newRig(t, nil)
+	order := r.order("acme")
+	r.must(r.request("acme"), order[0])
+	r.machines[order[0]].refuse = &errs.Error{Kind: errs.NoCapacity, Cause: errs.CauseFull, Message: "full", Started: errs.StartedNo}
+	r.machines[order[1]].server.Stop()
+	r.machines[order[2]].server.Stop()
+	testenv.Await(t, "that the others are gone is known", func() bool {
+		all := r.fleet.members.Load().byID
+		return !all[order[1]].usable() && !all[order[2]].usable()
+	})
+	before := r.machines[order[0]].served()
+	if _, err := r.invoke(r.request("acme")); !errs.Is(err, errs.NoCapacity) {
+		t.Errorf("%v, want no_capacity", err)
+	}
+	if n := r.machines[order[0]].served() - before; n > 2 {
+		t.Errorf("it was asked %d times", n)
+	}
+}

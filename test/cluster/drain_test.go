@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -45,18 +46,22 @@ func TestAnyDrains(t *testing.T) {
 	})
 }
 
+// clock is how rapid prints a history's times.
+const clock = "15:04:05.000"
+
 // callThatServes makes a call that has to succeed.
 func (w *world) callThatServes(rt *rapid.T) {
 	f, tenant := w.frontOf(rt), rapid.SampledFrom(someTenants).Draw(rt, "tenant")
 	program := rapid.SampledFrom([]string{"value 1", "id", "sleep 100ms", "sleep 2s"}).Draw(rt, "program")
 	w.made++
 	w.calls.Go(func() {
+		began := time.Now()
 		a := w.ask(f, tenant, program, 30*time.Second)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.answered++
 		if a.Code != http.StatusOK {
-			w.wrong = append(w.wrong, tenant+": a call failed: "+a.Body.String())
+			w.wrong = append(w.wrong, fmt.Sprintf("%s: a call that began at %s failed at %s: %s", tenant, began.Format(clock), time.Now().Format(clock), a.Body))
 		}
 	})
 }
