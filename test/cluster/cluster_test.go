@@ -80,6 +80,30 @@ type world struct {
 	wrong    []string
 	owner    map[string]string // by container
 	records  map[string]*record
+	log      diary
+}
+
+// diary keeps what the processes log, for the report of a failure.
+type diary struct {
+	mu    sync.Mutex
+	lines []byte
+}
+
+func (d *diary) Write(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lines = append(d.lines, p...)
+	return len(p), nil
+}
+
+func (d *diary) String() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return string(d.lines)
+}
+
+func (w *world) logger(who string) *slog.Logger {
+	return slog.New(slog.NewTextHandler(&w.log, nil)).With("process", who)
 }
 
 // reporter is a *rapid.T or a *testing.T.
@@ -169,13 +193,14 @@ func (w *world) newFront() *front {
 	f := &front{store: newAccess(w)}
 	f.view = w.newView(f.store)
 	var err error
-	f.fleet, err = fleet.New(fleet.Options{Region: "r", Catalogue: f.view, Dial: w.dial})
+	logger := w.logger(fmt.Sprintf("r%d", len(w.fronts)))
+	f.fleet, err = fleet.New(fleet.Options{Region: "r", Catalogue: f.view, Dial: w.dial, Logger: logger})
 	if err != nil {
 		w.rt.Fatal(err)
 	}
 	f.router, err = router.New(router.Config{
 		Catalogue: f.view, Keyring: catalog.NewKeyring(f.view, pepper), Nodes: f.fleet, Registerer: prometheus.NewRegistry(),
-		Logger: slog.New(slog.DiscardHandler),
+		Logger: logger,
 	})
 	if err != nil {
 		w.rt.Fatal(err)

@@ -194,6 +194,7 @@ func (m *machine) start() {
 	m.view = m.w.newView(m.store)
 	c, err := controller.New(controller.Config{
 		ID: m.id, Address: m.id, Region: "r", Store: m.store, Catalogue: m.view, Neighbours: m.view, Logs: logs.New(logs.Options{}),
+		Logger: m.w.logger(m.id),
 		Pool: pool.Config{
 			Engine: m.engine, Listen: m.engine.Listen, Image: runtimes.Image{Runtime: "node", Digest: "image-1"}, RunDir: m.dir,
 			MinReady: 1, MaxContainers: perMachine, UIDCount: 64,

@@ -55,7 +55,7 @@ func (w *world) must(tenant string) {
 // wants fails unless a tenant has so many containers.
 func (w *world) wants(tenant, when string, n int) {
 	if where, got := w.holds(tenant); got != n {
-		w.rt.Errorf("%s %s has %d containers, want %d:%s", when, tenant, got, n, where)
+		w.rt.Errorf("%s %s has %d containers, want %d:%s\n%s", when, tenant, got, n, where, w.log.String())
 	}
 }
 
