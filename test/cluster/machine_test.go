@@ -203,20 +203,21 @@ func (m *machine) start() {
 	if err != nil {
 		m.w.rt.Fatal(err)
 	}
+	// Its port is open before it is registered, as a process's is: who connects waits.
+	l := bufconn.Listen(256 << 10)
+	m.mu.Lock()
+	m.listen = l
+	m.mu.Unlock()
 	if err := c.Start(m.w.ctx); err != nil {
 		m.w.rt.Fatal(err)
 	}
 	m.controller = c
-	l := bufconn.Listen(256 << 10)
 	m.server = grpc.NewServer(nodewire.ServerOptions()...)
 	pb.RegisterNodeServer(m.server, noderpc.New(noderpc.Options{ID: m.id, Controller: c, Catalogue: m.view, Probed: c.Probed, State: func() noderpc.State {
 		return noderpc.State{Draining: c.Draining(), Ready: true, InFlight: c.Stats().InFlight}
 	}}))
 	server := m.server
 	m.w.calls.Go(func() { _ = server.Serve(l) })
-	m.mu.Lock()
-	m.listen = l
-	m.mu.Unlock()
 }
 
 func (m *machine) runs() bool {
