@@ -36,6 +36,7 @@ type machine struct {
 	draining atomic.Bool
 	gone     atomic.Bool // it hangs
 	full     atomic.Bool // the tenant's containers are
+	retired  atomic.Bool // it makes no containers for who has none, if others can
 	mu       sync.Mutex
 	refuse   *errs.Error
 	calls    []*call.Request
@@ -56,6 +57,9 @@ func (m *machine) Invoke(ctx context.Context, req *call.Request, _ call.Sink) (*
 	}
 	if m.full.Load() && req.Spill {
 		refuse = &errs.Error{Kind: errs.NoCapacity, Cause: errs.CauseFull, Message: "full", Started: errs.StartedNo}
+	}
+	if m.retired.Load() && req.Spill {
+		refuse = &errs.Error{Kind: errs.NoCapacity, Cause: errs.CauseDraining, Message: "draining", Started: errs.StartedNo}
 	}
 	if refuse != nil {
 		return nil, refuse

@@ -82,11 +82,11 @@ type place struct {
 //
 //   - of those that have the tenant's containers and room in them, the one with the fewest calls in flight per container;
 //   - none: whoever ranks first and has none yet, up to the tenant's number of containers, then whoever ranks first;
-//   - at that number, or with nobody else left to ask: the one with the fewest calls, where the call waits, if need be one that has said
-//     already that it is full.
+//   - at that number, or with nobody else left to ask: the one with the fewest calls, where the call waits, if need be one that has sent
+//     it on already.
 //
 // Who drains is asked while it alone has the tenant's containers: another controller is about to have some. Else it is asked only where
-// nobody else is left, and who does not answer never, unless that is all there is: a call rather waits where it is full.
+// nobody else is left, and who does not answer never, unless that is all there is: a call rather goes back to who has sent it on.
 func (f *Fleet) pick(req *call.Request, r *route, tried []*pick) *pick {
 	c := f.classOf(req)
 	v := f.look(req, c, r, tried, false)
@@ -99,7 +99,7 @@ func (f *Fleet) pick(req *call.Request, r *route, tried []*pick) *pick {
 		}
 		return f.choose(req, r, *v.waits, v.waits.containers, false, false)
 	}
-	others := len(v.places) > 1 && len(tried) < mostTried
+	others := len(v.places) > 1 && len(tried) < mostTried && !v.alone()
 	most := req.Policy.MaxContainers
 	switch {
 	case req.Fresh:
@@ -116,12 +116,17 @@ func (f *Fleet) pick(req *call.Request, r *route, tried []*pick) *pick {
 	return f.choose(req, r, *v.waits, v.waits.containers, false, false)
 }
 
+// alone says that of who is left no more than one answers.
+func (v *prospect) alone() bool {
+	return v.resort && !v.places[1].m.usable() // who answers comes before who does not
+}
+
 func (p *place) load() float64 { return float64(p.inFlight) / float64(p.containers) }
 
 // prospect is who can be asked for one call.
 type prospect struct {
 	places []place // in order
-	full   []place // those that have been asked, would not have the call wait, and have containers of the tenant's that are full
+	sent   []place // those that have been asked, and have sent the call on because they are full, or drain
 	total  int     // containers that the tenant has
 	whole  bool    // everybody was looked at
 	resort bool    // places are those that drain, or do not answer
@@ -156,10 +161,13 @@ func (f *Fleet) look(req *call.Request, c *class, r *route, tried []*pick, whole
 			v.waits = p
 		}
 	}
-	for i := range v.full {
-		if p := &v.full[i]; v.waits == nil || p.load() < v.waits.load() {
+	for i := range v.sent {
+		if p := &v.sent[i]; p.containers > 0 && (v.waits == nil || p.load() < v.waits.load()) {
 			v.waits = p
 		}
+	}
+	if len(v.places) == 0 && len(v.sent) > 0 && v.waits == nil {
+		v.waits = &v.sent[0]
 	}
 	v.grows = v.best == nil && (v.total < req.Policy.MaxContainers || v.waits == nil)
 	return v
@@ -206,8 +214,8 @@ func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried
 			}
 		}
 		switch {
-		case before != nil && before.full && before.spill && usable && p.containers > 0:
-			v.full = append(v.full, p)
+		case before != nil && before.sent && before.spill && usable:
+			v.sent = append(v.sent, p)
 		case before != nil:
 		case usable && !m.drains():
 			v.places = append(v.places, p)
@@ -223,7 +231,7 @@ func (f *Fleet) places(v *prospect, req *call.Request, c *class, r *route, tried
 	} else {
 		v.places = append(v.places, leaving...)
 	}
-	if len(v.places) == 0 && !slices.ContainsFunc(tried, func(t *pick) bool { return t.full }) {
+	if len(v.places) == 0 && !slices.ContainsFunc(tried, func(t *pick) bool { return t.sent }) {
 		// Who drains before who does not answer.
 		slices.SortStableFunc(last, func(a, b place) int { return cmp.Compare(b2i(!a.m.usable()), b2i(!b.m.usable())) })
 		v.places, v.resort = last, true
@@ -253,7 +261,7 @@ type pick struct {
 	extra  bool
 	spill  bool
 	began  time.Time
-	full   bool // it has said so
+	sent   bool // it has sent the call on: it is full, or drains
 }
 
 // mostTried controllers are asked whether they have room; the next one is where the call waits.
@@ -273,7 +281,7 @@ func (p *pick) Invoke(ctx context.Context, req *call.Request, sink call.Sink) (*
 	if lost && e.WhetherStarted() == errs.StartedNo {
 		p.member.unreachable()
 	}
-	p.full = e != nil && e.Kind == errs.NoCapacity && e.Cause == errs.CauseFull
+	p.sent = e != nil && e.Kind == errs.NoCapacity && (e.Cause == errs.CauseFull || e.Cause == errs.CauseDraining)
 	p.end(res != nil && res.Container != "" && !lost, e != nil && e.Kind == errs.NoCapacity && e.Cause == errs.CauseMoved)
 	return res, err
 }

@@ -113,6 +113,31 @@ func TestFullIsBetterThanGone(t *testing.T) {
 	r.must(r.request("acme"), order[0])
 }
 
+// Who drains serves when all others drain or turn out to be gone, or are known to be.
+func TestDrainingIsBetterThanGone(t *testing.T) {
+	r := newRig(t, nil)
+	order := r.order("acme")
+	usable := func(id string) bool { return r.fleet.members.Load().byID[id].usable() }
+	for _, id := range order[:2] {
+		r.machines[id].draining.Store(true)
+		r.machines[id].retired.Store(true)
+		testenv.Await(t, "its draining is seen", func() bool { return r.fleet.members.Load().byID[id].drains() })
+	}
+	r.machines[order[2]].server.Stop()
+	if got, err := r.invoke(r.request("acme")); err != nil && errs.From(err).WhetherStarted() == errs.StartedNo { // or it broke on its way
+		t.Errorf("one is gone, and two drain: served by %q, %v", got, err)
+	}
+	testenv.Await(t, "that it is gone is known", func() bool { return !usable(order[2]) })
+	if got, err := r.invoke(r.request("globex")); err != nil {
+		t.Errorf("one is known to be gone, and two drain: served by %q, %v", got, err)
+	}
+	r.machines[order[1]].server.Stop()
+	testenv.Await(t, "that both are gone is known", func() bool { return !usable(order[1]) })
+	if got, err := r.invoke(r.request("initech")); err != nil || got != order[0] {
+		t.Errorf("two are known to be gone, and one drains: served by %q, %v", got, err)
+	}
+}
+
 // Who was full and has had the call wait is not asked a third time.
 func TestFullWhereItWaited(t *testing.T) {
 	r := newRig(t, nil)
