@@ -34,11 +34,9 @@ const (
 	// controller's record goes before.
 	silenceProof = LeaseTTL + 2*time.Second
 	yieldWait    = 5 * time.Second // for the view to have seen what stands in the store
-	// Who is sent a tenant again within againTime of giving it up keeps it for againKept: a router does not reach who ranks higher. Calls
-	// that come within againHeard say nothing: they may have been on their way.
-	againTime  = 30 * time.Second
-	againKept  = 6 * time.Second
-	againHeard = time.Second
+	// Who is sent a tenant again within againTime of giving it up keeps it for againKept: a router does not reach who ranks higher.
+	againTime = 30 * time.Second
+	againKept = 6 * time.Second
 )
 
 // others does what follows from which other controllers serve the same tenants:
@@ -68,7 +66,7 @@ type others struct {
 	warming chan tenant.ID // tenants whose warming is over
 	busy    map[tenant.ID]bool
 	excess  map[tenant.ID]time.Time // since when a tenant has more than it may
-	gave    map[tenant.ID]time.Time // when it was first given up as surplus, for againTime
+	gave    map[tenant.ID]time.Time // when it was given up as surplus, for againTime
 }
 
 // bound is when a container was bound, or adopted: by this process's clock, since a latch's time is the wall clock's, and the revision of
@@ -159,9 +157,7 @@ func (o *others) look() {
 		switch {
 		case lower && o.again(t):
 		case lower:
-			if _, ok := o.gave[t]; !ok {
-				o.gave[t] = time.Now()
-			}
+			o.gave[t] = time.Now()
 			o.c.giveUp(t, 0, pool.CauseSurplus, "it is bound elsewhere as well, where it ranks higher")
 		case keep < n:
 			o.c.giveUp(t, keep, pool.CauseSurplus, "it has more containers than it may, and those here rank lowest")
@@ -239,9 +235,8 @@ func (o *others) boundHere(t tenant.ID) (first bound) {
 
 // again says whether a tenant that was given up was bound here once more, and shall stay for the moment.
 func (o *others) again(t tenant.ID) bool {
-	gave, ok := o.gave[t]
-	at := o.boundHere(t).at
-	return ok && at.Sub(gave) > againHeard && time.Since(at) < againKept
+	_, gave := o.gave[t]
+	return gave && time.Since(o.boundHere(t).at) < againKept
 }
 
 func (o *others) runtime() string { return o.c.cfg.Pool.Image.Runtime }

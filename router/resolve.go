@@ -30,7 +30,7 @@ type oneNode struct{ next func() (Node, bool) }
 
 func (o oneNode) Route(*call.Request) func() (Node, bool) { return o.next }
 
-// maxResolves bounds how often a call is handed to a node.
+// maxResolves bounds how often a call is handed to a node. One that the last of them had no room for is handed to one more.
 const maxResolves = 3
 
 // resolve hands the call to nodes until one has served it or refused it for good. untouched says whether neither the
@@ -40,7 +40,7 @@ func (r *Router) resolve(ctx context.Context, req *call.Request, budget *admitte
 	var lastErr *errs.Error
 	var lastRes *call.Result
 	next := r.cfg.Nodes.Route(req)
-	for attempt := range maxResolves {
+	for attempt := 0; attempt < maxResolves || attempt == maxResolves && lastErr.Kind == errs.NoCapacity; attempt++ {
 		node, ok := next()
 		if !ok || lastErr != nil && lastErr.Kind == errs.NoCapacity && node == last {
 			break

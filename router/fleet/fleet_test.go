@@ -36,6 +36,7 @@ type machine struct {
 	draining atomic.Bool
 	gone     atomic.Bool // it hangs
 	full     atomic.Bool // the tenant's containers are
+	moved    atomic.Bool // it has given the tenant up, if others can be asked
 	retired  atomic.Bool // it makes no containers for who has none, if others can
 	mu       sync.Mutex
 	refuse   *errs.Error
@@ -57,6 +58,9 @@ func (m *machine) Invoke(ctx context.Context, req *call.Request, _ call.Sink) (*
 	}
 	if m.full.Load() && req.Spill {
 		refuse = &errs.Error{Kind: errs.NoCapacity, Cause: errs.CauseFull, Message: "full", Started: errs.StartedNo}
+	}
+	if m.moved.Load() && req.Spill {
+		refuse = &errs.Error{Kind: errs.NoCapacity, Cause: errs.CauseMoved, Message: "moved", Started: errs.StartedNo}
 	}
 	if m.retired.Load() && req.Spill {
 		refuse = &errs.Error{Kind: errs.NoCapacity, Cause: errs.CauseDraining, Message: "draining", Started: errs.StartedNo}
@@ -184,7 +188,7 @@ func (r *rig) request(id tenant.ID) *call.Request {
 func (r *rig) invoke(req *call.Request) (string, error) {
 	next := r.fleet.Route(req)
 	var last error = errs.New(errs.NoCapacity, "nobody")
-	for range 3 {
+	for range 4 {
 		node, ok := next()
 		if !ok {
 			break

@@ -105,6 +105,8 @@ func (f *Fleet) pick(req *call.Request, r *route, tried []*pick) *pick {
 	case req.Fresh:
 		return f.choose(req, r, v.places[0], 0, false, others)
 	case v.best != nil:
+		// What says that it has room may be old: the call rather waits where containers are.
+		others = others || v.holders() && len(tried) <= mostTried
 		return f.choose(req, r, *v.best, v.best.containers, false, others)
 	case v.grows:
 		at := v.places[0]
@@ -114,6 +116,11 @@ func (f *Fleet) pick(req *call.Request, r *route, tried []*pick) *pick {
 		return f.choose(req, r, at, max(1, min(at.containers+1, at.containers+most-v.total)), v.total > 0, others)
 	}
 	return f.choose(req, r, *v.waits, v.waits.containers, false, false)
+}
+
+// holders says whether somebody who has sent the call on has the tenant's containers.
+func (v *prospect) holders() bool {
+	return slices.ContainsFunc(v.sent, func(p place) bool { return p.containers > 0 })
 }
 
 // alone says that of who is left no more than one answers.
@@ -264,7 +271,7 @@ type pick struct {
 	sent   bool // it has sent the call on: it is full, or drains
 }
 
-// mostTried controllers are asked whether they have room; the next one is where the call waits.
+// mostTried controllers are asked whether they have room; the next one is where the call waits, unless one of them is better for that.
 const mostTried = 2
 
 // Invoke implements router.Node and keeps account of the call.

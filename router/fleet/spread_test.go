@@ -113,6 +113,31 @@ func TestFullIsBetterThanGone(t *testing.T) {
 	r.must(r.request("acme"), order[0])
 }
 
+// A call that two have sent on because they are full does not make a container where there was one until a moment ago: it waits.
+func TestOldRecordIsNoRoom(t *testing.T) {
+	r := newRig(t, nil)
+	r.world.policy.MaxContainers = 3
+	order := r.order("acme")
+	var all []catalog.Holding
+	for _, id := range order {
+		all = append(all, catalog.Holding{Controller: id, Runtime: "node", Containers: 1})
+		r.machines[id].full.Store(true)
+	}
+	r.hold("acme", all...)
+	moved := r.machines[order[2]]
+	moved.full.Store(false)
+	moved.moved.Store(true)
+	got, err := r.invoke(r.request("acme"))
+	if err != nil || got == moved.id {
+		t.Errorf("served by %q, %v", got, err)
+	}
+	moved.moved.Store(false)
+	r.fleet.routes.Purge()
+	if got, err := r.invoke(r.request("acme")); err != nil || got != moved.id {
+		t.Errorf("served by %q, %v: %s has room", got, err, moved.id)
+	}
+}
+
 // Who drains serves when all others drain or turn out to be gone, or are known to be.
 func TestDrainingIsBetterThanGone(t *testing.T) {
 	r := newRig(t, nil)
