@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"paddock/controller/catalog"
 	"paddock/controller/store"
 	"paddock/internal/call"
+	"paddock/internal/placement"
 	"paddock/internal/tenant"
 )
 
@@ -245,13 +247,43 @@ func (w *world) join(r *report) error {
 		m.mu.Unlock()
 	}
 	r.add("machines joined: tenants that moved away from a container", float64(moved), "", atMost(float64(serve)/20))
+	r.note("machines joined: tenants that came to them by themselves in 10 s", float64(serve), "")
+	r.note("machines joined: real CPU of a call", float64((cpu()-burnt).Microseconds())/float64(len(all)), "us")
+	asked, found := w.callHomes(joined)
 	bar := atLeast(1)
 	if w.controllers < 1000 {
-		bar = nil // a few calls of tenants without containers are no sample
+		bar = nil // a small fleet may have none
 	}
-	r.add("machines joined: tenants that they serve (0: nobody finds them)", float64(serve), "", bar)
-	r.note("machines joined: real CPU of a call", float64((cpu()-burnt).Microseconds())/float64(len(all)), "us")
+	r.add("machines joined: tenants without a container whose home they are, called", float64(asked), "", bar)
+	r.add("... of them not served there", float64(asked-found), "", exactly(0))
 	return nil
+}
+
+// callHomes calls tenants that have no container anywhere and whose home is one of some machines, ten for each, and says how many of them
+// these then have.
+func (w *world) callHomes(some []*machine) (asked, found int) {
+	all := candidates(w.machines)
+	want := map[int]*machine{}
+	for i := 0; i < w.tenants && len(want) < 10*len(some); i++ {
+		home := w.machines[placement.Top(name(i), all, 1)[0]]
+		if slices.Contains(some, home) && len(w.view.Holdings(name(i))) == 0 {
+			want[i] = home
+		}
+	}
+	var over sync.WaitGroup
+	for i := range want {
+		f := w.fronts[i%len(w.fronts)]
+		over.Go(func() { w.call(f, i) })
+	}
+	over.Wait()
+	for i, m := range want {
+		m.mu.Lock()
+		if _, ok := m.held[name(i)]; ok {
+			found++
+		}
+		m.mu.Unlock()
+	}
+	return len(want), found
 }
 
 // lose ends machines under load. within is how long after it a call may still fail.
