@@ -36,7 +36,7 @@ func compileAt(ctx context.Context, nodes Nodes, req *call.Request) *errs.Error 
 	e.RetryAfter = time.Second
 	var last Node
 	next := nodes.Route(req)
-	for try := range maxResolves {
+	for try := 0; mayAsk(try, e); try++ {
 		node, ok := next()
 		if !ok || e.Kind == errs.NoCapacity && node == last {
 			break

@@ -30,8 +30,13 @@ type oneNode struct{ next func() (Node, bool) }
 
 func (o oneNode) Route(*call.Request) func() (Node, bool) { return o.next }
 
-// maxResolves bounds how often a call is handed to a node. One that the last of them had no room for is handed to one more.
+// maxResolves bounds how often a call is handed to a node.
 const maxResolves = 3
+
+// mayAsk says whether a call may be handed to a node once more: where the last of maxResolves had no room it may wait at another one.
+func mayAsk(attempt int, last *errs.Error) bool {
+	return attempt < maxResolves || attempt == maxResolves && last.Kind == errs.NoCapacity
+}
 
 // resolve hands the call to nodes until one has served it or refused it for good. untouched says whether neither the
 // request's stream nor the sink has been used: only then can the call be handed on. budget is whose retries it costs.
@@ -40,7 +45,7 @@ func (r *Router) resolve(ctx context.Context, req *call.Request, budget *admitte
 	var lastErr *errs.Error
 	var lastRes *call.Result
 	next := r.cfg.Nodes.Route(req)
-	for attempt := 0; attempt < maxResolves || attempt == maxResolves && lastErr.Kind == errs.NoCapacity; attempt++ {
+	for attempt := 0; mayAsk(attempt, lastErr); attempt++ {
 		node, ok := next()
 		if !ok || lastErr != nil && lastErr.Kind == errs.NoCapacity && node == last {
 			break
