@@ -88,6 +88,34 @@ func TestCompileOutlivesOthersMemory(t *testing.T) {
 	}
 }
 
+// TestCompileWaitsWhereCallsWould: three that have no room are not the end, a fourth is.
+func TestCompileWaitsWhereCallsWould(t *testing.T) {
+	policy := tenant.DefaultPolicy()
+	code := []call.Code{{Hash: "1", Name: "a.js", Source: []byte("a")}}
+	for full, served := range map[int]bool{maxResolves: true, maxResolves + 1: false} {
+		asked := 0
+		do := func(context.Context, *call.Request, call.Sink) (*call.Result, error) {
+			if asked++; asked <= full {
+				return nil, &errs.Error{Kind: errs.NoCapacity, Cause: errs.CauseFull}
+			}
+			return &call.Result{}, nil
+		}
+		err := Compile(newNodes{do})(t.Context(), "acme", &policy, "node", code)
+		if (err == nil) != served || asked != maxResolves+1 {
+			t.Errorf("%d are full: asked %d times: %v", full, asked, err)
+		}
+	}
+}
+
+// newNodes are another node each time.
+type newNodes struct {
+	do func(context.Context, *call.Request, call.Sink) (*call.Result, error)
+}
+
+func (n newNodes) Route(*call.Request) func() (Node, bool) {
+	return func() (Node, bool) { return &fakeNode{do: n.do}, true }
+}
+
 type noNodes struct{}
 
 func (noNodes) Route(*call.Request) func() (Node, bool) {
